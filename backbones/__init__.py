@@ -1,0 +1,1 @@
+"""What a network is: architectures, channel graph, structure, cost, surgery. No data, no search."""

@@ -1,0 +1,1 @@
+"""What a filter or a whole network is worth, without training it."""

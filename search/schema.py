@@ -1,0 +1,132 @@
+"""Tables of a TOML file to frozen dataclasses and back: strict about keys, types and ranges, in one line each."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import json
+import re
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from backbones.errors import SecateurError
+
+T = TypeVar("T")
+
+
+def read_table(cls: type[T], table: object, section: str, folder: Path) -> T:
+    """The dataclass `cls` from one TOML table.
+
+    Args:
+        cls: a dataclass; its type hints say what is accepted, its defaults what may be left out.
+        table: what the TOML parser returned for the section.
+        section: how messages name the section, `[search]`; empty for the top level.
+        folder: relative paths start here.
+
+    Raises:
+        SecateurError: for a key that is unknown (with the nearest known one), missing, of the wrong type, or outside
+            its range (as checked by the dataclass itself).
+    """
+    if not isinstance(table, Mapping):
+        raise SecateurError(f"{section} must be a section of keys, but got {table!r}")
+    hints = get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in table:
+        if name not in fields:
+            raise SecateurError(unknown_key(section, name, fields))
+    values = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _convert(hints[name], table[name], _label(section, name), folder)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise SecateurError(f"{_label(section, name)} is missing; {describe(cls).get(name, 'it has no default')}")
+    try:
+        return cls(**values)
+    except SecateurError as error:
+        raise SecateurError(f"{section} {error}".strip()) from None
+
+
+def unknown_key(section: str, name: str, known: Iterable[str]) -> str:
+    """The message for a key that does not exist: the nearest one that does, or all of them."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    return f"{section + ' has' if section else 'there is'} no key {name!r}; {hint}"
+
+
+def describe(cls: type) -> dict[str, str]:
+    """Attribute name -> its text in the `Attributes:` part of the class's docstring, on one line."""
+    text = inspect.getdoc(cls) or ""
+    _, _, part = text.partition("Attributes:\n")
+    entries = re.findall(r"^    ([\w, ]+): (.*(?:\n {8,}.*)*)", part, flags=re.MULTILINE)
+    return {name.strip(): " ".join(body.split()) for names, body in entries for name in names.split(",")}
+
+
+def to_toml(value: object) -> str:
+    """One TOML value: strings, numbers, booleans, paths, lists of them."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(to_toml(item) for item in value) + "]"
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _label(section: str, name: str) -> str:
+    return f"{section} {name}".strip()
+
+
+def _convert(hint: Any, value: object, label: str, folder: Path) -> Any:
+    """`value` as the type `hint` asks for; the one place that knows the types a study file may hold."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union([option for option in arguments if option is not type(None)], value, label, folder)
+    if origin is Literal:
+        if value not in arguments:
+            near = difflib.get_close_matches(str(value), [str(choice) for choice in arguments], n=1)
+            hint_text = f" (did you mean {near[0]!r}?)" if near else ""
+            raise SecateurError(f"{label} must be {_choices(arguments)}, but got {value!r}{hint_text}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise SecateurError(f"{label} must be a list, but got {value!r}")
+        return tuple(_convert(arguments[0], item, label, folder) for item in value)
+    if hint is Path and isinstance(value, str) and value:
+        return Path(folder, Path(value).expanduser())
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    plain = {bool: bool, int: int, float: float, str: str}.get(hint)
+    if plain is None or not isinstance(value, plain) or (hint is int and isinstance(value, bool)):
+        raise SecateurError(f"{label} must be {_WORDS[hint]}, but got {value!r}")
+    return value
+
+
+def _convert_union(options: list[Any], value: object, label: str, folder: Path) -> Any:
+    exact = [option for option in options if isinstance(option, type) and type(value) is option]
+    words = []
+    for option in exact + options:
+        try:
+            return _convert(option, value, label, folder)
+        except SecateurError as error:
+            if len(options) == 1:
+                raise
+            words.append(str(error).removeprefix(f"{label} must be ").rpartition(", but got")[0])
+    raise SecateurError(f"{label} must be {', '.join(dict.fromkeys(words))}, but got {value!r}")
+
+
+def _choices(values: Iterable[object]) -> str:
+    *first, last = [repr(value) for value in values]
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+_WORDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    Path: "a path",
+}
