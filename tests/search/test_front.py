@@ -1,0 +1,242 @@
+"""The front against literal examples, its laws, and its files."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from search.front import Candidate, Front, nondominated
+from search.front_files import load_fronts, save_fronts
+
+DENSE = Candidate(-1, cost=Cost(1000, 500), accuracy=0.95, label="dense")
+
+
+def one(number: int, macs: int, score: float | None = None, accuracy: float | None = None, **rest: object) -> Candidate:
+    structure = Structure("g", (("a", tuple(range(1 + number))), ("b", (0, 2, 5))))
+    return Candidate(number, structure, {"t_norm": 0.5}, Cost(macs, macs // 2), score, accuracy, **rest)  # type: ignore[arg-type]
+
+
+# Trial:     0         1         2          3          4              5
+LITERAL = [(100, 1.0), (200, 3.0), (200, 2.0), (300, 3.0), (400, 5.0), (50, 0.0)]
+
+
+def literal() -> Front:
+    return Front("toy", DENSE, tuple(one(i, macs, score) for i, (macs, score) in enumerate(LITERAL)))
+
+
+def test_literal_front() -> None:
+    front = literal()
+    assert [c.number for c in front.points()] == [5, 0, 1, 4]
+    assert front.statuses() == ("front", "front", "dominated", "dominated", "front", "front")
+
+
+def test_infeasible_and_unmeasured_never_reach_the_front() -> None:
+    infeasible = one(0, 10, 99.0, reason="above the budget")
+    unscored = one(1, 10)
+    broken = one(2, 10, math.nan)
+    no_cost = Candidate(3, score=99.0)
+    front = Front("toy", DENSE, (infeasible, unscored, broken, no_cost, one(4, 20, 1.0)))
+    assert front.statuses() == ("infeasible", "unmeasured", "unmeasured", "unmeasured", "front")
+    assert [c.number for c in front.points()] == [4]
+
+
+def test_equal_candidates_share_the_front_but_a_structure_is_listed_once() -> None:
+    twin = Candidate(7, one(0, 100).structure, {}, Cost(100, 50), 1.0)
+    other = one(1, 100, 1.0)
+    front = Front("toy", DENSE, (one(0, 100, 1.0), other, twin))
+    assert front.statuses() == ("front", "front", "front")
+    assert [c.number for c in front.points()] == [0, 1]
+
+
+def test_accuracy_takes_over_as_soon_as_something_was_retrained() -> None:
+    front = Front("toy", DENSE, (one(0, 100, 9.0), one(1, 200, 8.0, 0.9), one(2, 300, 7.0, 0.8)))
+    assert front.measure == "accuracy"
+    assert front.statuses() == ("unmeasured", "front", "dominated")
+    assert [c.number for c in front.points("score")] == [0]
+    assert front.best().number == 1
+
+
+def test_a_retrained_infeasible_candidate_does_not_change_the_measure() -> None:
+    front = Front("toy", DENSE, (one(0, 100, 9.0), one(1, 200, 8.0, 0.9, reason="too large")))
+    assert front.measure == "score"
+
+
+@pytest.mark.parametrize(
+    ("limits", "number"),
+    [
+        ({}, 4),
+        ({"macs": 300}, 1),
+        ({"macs": 0.15}, 0),
+        ({"params": 0.2}, 1),
+        ({"params": 0.1}, 0),
+        ({"params": 250}, 4),
+    ],
+)
+def test_best_within_limits(limits: dict[str, float], number: int) -> None:
+    assert literal().best(**limits).number == number
+
+
+def test_best_of_equals_is_the_cheapest() -> None:
+    front = Front("toy", DENSE, (one(0, 300, 1.0), one(1, 200, 1.0), one(2, 250, 1.0)))
+    assert front.best(params=1.0).number == 1
+
+
+def test_best_with_a_negative_score() -> None:
+    assert Front("toy", DENSE, (one(0, 300, -5.0), one(1, 200, -9.0))).best().number == 0
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"macs": 20}, r"no candidate with macs <= 20; the smallest with a score have 50 MACs and 25 parameters"),
+        ({"macs": 0}, r"macs > 0 must hold, but got macs=0"),
+    ],
+)
+def test_best_says_what_is_possible(limits: dict[str, float], message: str) -> None:
+    with pytest.raises(SecateurError, match=message):
+        literal().best(**limits)
+
+
+def test_a_fraction_needs_the_dense_cost() -> None:
+    front = Front("toy", Candidate(-1), literal().candidates)
+    with pytest.raises(SecateurError, match="fraction of the dense macs"):
+        front.best(macs=0.5)
+
+
+def test_empty_front_says_so() -> None:
+    front = Front("toy", DENSE, ())
+    assert front.points() == ()
+    with pytest.raises(SecateurError, match="run the search first"):
+        front.best()
+    with pytest.raises(SecateurError, match="run the search first"):
+        front.knee()
+
+
+def test_knee_is_where_the_curve_bends() -> None:
+    curve = [(100, 0.0), (200, 0.8), (300, 0.9), (1100, 1.0)]
+    front = Front("toy", DENSE, tuple(one(i, macs, score) for i, (macs, score) in enumerate(curve)))
+    # Scaled: (0, 0), (.1, .8), (.2, .9), (1, 1): .7 above the diagonal for trials 1 and 2; of equals the cheaper.
+    assert front.knee().number == 1
+    assert Front("toy", DENSE, (one(3, 100, 1.0),)).knee().number == 3
+
+
+PAIRS = st.lists(st.tuples(st.integers(0, 8).map(float), st.integers(0, 8).map(float)), max_size=40)
+
+
+@given(PAIRS)
+def test_no_point_of_the_front_is_dominated_and_every_other_is(pairs: list[tuple[float, float]]) -> None:
+    def dominated(i: int) -> bool:
+        cost, value = pairs[i]
+        return any(c <= cost and v >= value and (c < cost or v > value) for c, v in pairs)
+
+    assert nondominated(pairs) == [not dominated(i) for i in range(len(pairs))]
+
+
+@given(PAIRS.filter(len))
+def test_best_under_any_cap_is_on_the_front(pairs: list[tuple[float, float]]) -> None:
+    front = Front("toy", DENSE, tuple(one(i, int(macs) + 2, score) for i, (macs, score) in enumerate(pairs)))
+    numbers = {c.number for c in front.points()}
+    cap = sorted(macs for macs, _ in pairs)[len(pairs) // 2] + 2
+    best = front.best(macs=cap)
+    assert best.number in numbers
+    assert best.score == max(score for macs, score in pairs if macs + 2 <= cap)
+    assert front.knee().number in numbers
+
+
+def full_front(folder: Path) -> Front:
+    retrained = one(1, 200, 8.0, 0.9, test_accuracy=0.89, seconds=1.5, artefact=folder / "retrain" / "a.safetensors")
+    removed = Candidate(
+        2, Structure("g", (("a", (1,)), ("b", (0, 63, 64))), ("layer1.0",)), {"x": 1.0}, Cost(9, 8, 0.1, 7)
+    )
+    hostile = one(3, 70, 1.0, reason='</script>"a", b\nc', label="ünï")
+    return Front("toy", DENSE, (one(0, 100, 9.0), retrained, removed, hostile), "naswot_last", (300,), (one(-1, 5),))
+
+
+def test_json_round_trip(tmp_path: Path) -> None:
+    front = full_front(tmp_path)
+    front.save(tmp_path)
+    assert Front.load(tmp_path) == front
+
+
+def test_a_moved_run_folder_still_finds_its_networks(tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    before.mkdir()
+    full_front(before).save(before)
+    after = before.rename(tmp_path / "after")
+    assert Front.load(after).candidates[1].artefact == after / "retrain" / "a.safetensors"
+
+
+def test_csv_has_one_row_a_candidate(tmp_path: Path) -> None:
+    full_front(tmp_path).save(tmp_path)
+    with (tmp_path / "front.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["trial"] for row in table] == ["0", "1", "2", "3"]
+    assert table[1]["accuracy"] == "0.9"
+    assert table[1]["status"] == "front"
+    assert table[2]["width b"] == "3"
+    assert table[2]["removed"] == "layer1.0"
+    assert table[0]["parameter t_norm"] == "0.5"
+    assert table[0]["parameter x"] == ""
+    assert table[3]["reason"] == '</script>"a", b\nc'
+
+
+def test_several_fronts_in_one_folder(tmp_path: Path) -> None:
+    fronts = (literal(), full_front(tmp_path))
+    save_fronts(fronts, tmp_path)
+    assert load_fronts(tmp_path) == fronts
+    with pytest.raises(SecateurError, match=r"holds 2 fronts \('toy', 'toy'\)"):
+        Front.load(tmp_path)
+
+
+def test_not_finite_numbers_are_saved_as_missing(tmp_path: Path) -> None:
+    Front("toy", DENSE, (one(0, 100, math.nan), one(1, 100, -math.inf))).save(tmp_path)
+    assert [c.score for c in Front.load(tmp_path).candidates] == [None, None]
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "nonsense", '{"format": 1, "fronts": [{"name": 1}]}'])
+def test_a_broken_file_is_one_clear_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "front.json").write_text(text)
+    with pytest.raises(SecateurError, match=r"front\.json' is not a front: .*; Front.save writes one"):
+        Front.load(tmp_path)
+
+
+def test_missing_and_newer_files(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match=r"front\.json is missing"):
+        Front.load(tmp_path)
+    (tmp_path / "front.json").write_text('{"format": 99, "fronts": []}')
+    with pytest.raises(SecateurError, match="has format 99; this version reads format 1"):
+        Front.load(tmp_path)
+    with pytest.raises(SecateurError, match="the folder does not exist"):
+        literal().save(tmp_path / "nowhere")
+
+
+def test_best_saves_the_retrained_network(tmp_path: Path) -> None:
+    source = tmp_path / "retrained.safetensors"
+    source.write_bytes(b"weights")
+    front = Front("toy", DENSE, (one(0, 100, 9.0, 0.9, artefact=source), one(1, 50, 9.0)))
+    assert front.best().save(tmp_path / "small.safetensors").read_bytes() == b"weights"
+    with pytest.raises(SecateurError, match=r"trial 1 \(.*\) was not retrained"):
+        front.best(measure="score").save(tmp_path / "small.safetensors")
+    with pytest.raises(SecateurError, match="nowhere' does not exist"):
+        front.best().save(tmp_path / "nowhere" / "small.safetensors")
+    source.unlink()
+    with pytest.raises(SecateurError, match="is not a file"):
+        front.best().save(tmp_path / "small.safetensors")
+
+
+def test_dataframe(monkeypatch: pytest.MonkeyPatch) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = literal().to_dataframe()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame["macs"]) == [macs for macs, _ in LITERAL]
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(SecateurError, match="needs pandas"):
+        literal().to_dataframe()
