@@ -1,0 +1,280 @@
+"""Where images come from: tensors held in memory, or a loader that is read anew in every epoch."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+
+from backbones.errors import SecateurError
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """Images held in memory.
+
+    Attributes:
+        images: (N, C, H, W), uint8 0..255 (kept so: a quarter of the memory) or floating point.
+        labels: (N,) int64.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    @staticmethod
+    def of(pair: Split | tuple[Any, Any], where: str) -> Split:
+        """A checked split from tensors or arrays.
+
+        Raises:
+            SecateurError: naming `where`, for a wrong number of dimensions, lengths that differ, or no image.
+        """
+        if isinstance(pair, Split):
+            pair = (pair.images, pair.labels)
+        images, labels = torch.as_tensor(pair[0]), torch.as_tensor(pair[1])
+        if images.ndim != 4:
+            raise SecateurError(f"{where} images must be (N, C, H, W), but got shape {tuple(images.shape)}")
+        if len(images) == 0 or labels.shape != (len(images),):
+            raise SecateurError(
+                f"{where} needs at least one image and one label each, but got {len(images)} images and labels of "
+                f"shape {tuple(labels.shape)}"
+            )
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise SecateurError(f"{where} labels must be whole numbers, but got {labels.dtype}")
+        if images.dtype != torch.uint8:
+            if not images.is_floating_point():
+                raise SecateurError(
+                    f"{where} images must be uint8 (0 to 255) or float (0 to 1), but got {images.dtype}"
+                )
+            images = images.to(torch.float32)
+            if not bool(torch.isfinite(images).all()):
+                raise SecateurError(f"{where} images hold NaN or infinite values")
+        return Split(images.contiguous(), labels.to(torch.int64).contiguous())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> Shape:
+        """(C, H, W)."""
+        return tuple(self.images.shape[1:])
+
+    def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel, of pixels scaled to [0, 1]; a constant channel gets deviation 1."""
+        unit = 255.0 if self.images.dtype == torch.uint8 else 1.0
+        means, deviations = [], []
+        for channel in range(self.images.shape[1]):
+            # In pieces: a whole data set as float64 would be eight times its size.
+            total = square = 0.0
+            for piece in self.images[:, channel].split(4096):
+                values = piece.to(torch.float64) / unit
+                total += float(values.sum())
+                square += float(values.square().sum())
+            number = self.images[:, channel].numel()
+            mean = total / number
+            deviation = max(0.0, square / number - mean * mean) ** 0.5
+            means.append(mean)
+            deviations.append(deviation if deviation > 1e-8 else 1.0)
+        return tuple(means), tuple(deviations)
+
+    def digest(self, digest: hashlib._Hash) -> None:
+        """Feeds every image and label into `digest`."""
+        digest.update(repr((tuple(self.images.shape), str(self.images.dtype))).encode())
+        digest.update(self.images.numpy().data)
+        digest.update(self.labels.numpy().data)
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """Images read anew in every epoch, for data that does not fit in memory.
+
+    Attributes:
+        loader: yields (images (B, C, H, W), labels (B,)); its own batch size, workers and transforms hold.
+    """
+
+    loader: DataLoader[Any]
+
+    @staticmethod
+    def of(loader: object, where: str) -> Stream:
+        """A checked stream; reads one batch.
+
+        Raises:
+            SecateurError: naming `where`, when it is not a DataLoader of image and label tensors.
+        """
+        if not isinstance(loader, DataLoader):
+            raise SecateurError(f"{where}: a stream needs a torch DataLoader, but got {type(loader).__name__}")
+        stream = Stream(loader)
+        stream.first(1, 0)
+        return stream
+
+    def __len__(self) -> int:
+        sampler: Any = self.loader.sampler
+        return len(sampler)
+
+    @cached_property
+    def shape(self) -> Shape:
+        """(C, H, W)."""
+        return tuple(self.first(1, 0)[0].shape[1:])
+
+    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches of one epoch; the loader's order and its workers' draws follow from `seed`."""
+        sampler: Any = self.loader.sampler
+        if hasattr(sampler, "set_epoch"):
+            sampler.set_epoch(seed)
+        if self.loader.generator is not None:
+            self.loader.generator.manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            batches = iter(self.loader)
+            head = list(itertools.islice(batches, 1))  # a sampler draws its order when the first batch is asked for
+        for batch in itertools.chain(head, batches):
+            yield _pair(batch, "loader")
+
+    def first(self, size: int, seed: int) -> tuple[Tensor, Tensor]:
+        """The first `size` images and labels of an epoch."""
+        images, labels, found = [], [], 0
+        for batch_images, batch_labels in self.epoch(seed):
+            images.append(batch_images)
+            labels.append(batch_labels)
+            found += len(batch_labels)
+            if found >= size:
+                break
+        if not images:
+            raise SecateurError("the loader yields no batch; give one with at least one image")
+        return torch.cat(images)[:size], torch.cat(labels)[:size]
+
+    def digest(self, digest: hashlib._Hash) -> None:
+        """Feeds the length and the first images into `digest`."""
+        images, labels = self.first(min(64, len(self)), 0)
+        digest.update(repr((len(self), self.shape)).encode())
+        digest.update(images.contiguous().numpy().data)
+        digest.update(labels.numpy().data)
+
+
+def counts(labels: Tensor, num_classes: int) -> NDArray[np.int64]:
+    """(num_classes,) images of each class."""
+    return torch.bincount(labels, minlength=num_classes).numpy()
+
+
+def split_off(split: Split, fraction: float, num_classes: int, seed: int, where: str) -> tuple[Split, Split]:
+    """Sets aside the same share of every class, at least one image each.
+
+    Args:
+        split: what is divided.
+        fraction: the share set aside, 0 < fraction < 1.
+        num_classes: labels are below this.
+        seed: same seed, same images.
+        where: named in errors.
+
+    Returns:
+        the rest and the part set aside, both in the original order.
+
+    Raises:
+        SecateurError: for a fraction out of range, or a class with fewer than two images.
+    """
+    if not 0 < fraction < 1:
+        raise SecateurError(f"{where}: 0 < validation < 1 must hold, but got validation={fraction}")
+    rng = np.random.default_rng(seed)
+    labels = split.labels.numpy()
+    taken = np.zeros(len(labels), dtype=np.bool_)
+    for label in range(num_classes):
+        of_class = np.flatnonzero(labels == label)
+        if len(of_class) < 2:
+            raise SecateurError(
+                f"{where}: class {label} has {len(of_class)} training images; at least 2 are needed, one of them for "
+                "validation"
+            )
+        size = min(len(of_class) - 1, max(1, round(fraction * len(of_class))))
+        taken[rng.permutation(of_class)[:size]] = True
+    aside, rest = torch.from_numpy(np.flatnonzero(taken)), torch.from_numpy(np.flatnonzero(~taken))
+    return Split(split.images[rest], split.labels[rest]), Split(split.images[aside], split.labels[aside])
+
+
+def materialise(source: object, where: str) -> Split:
+    """Reads a Dataset or DataLoader once into memory.
+
+    Raises:
+        SecateurError: naming `where`, for samples that are not (image, label) pairs or differ in shape.
+    """
+    images: list[Tensor] = []
+    labels: list[int] = []
+    for image, label in _samples(source, where):
+        if images and image.shape != images[0].shape[-image.ndim :]:
+            raise SecateurError(
+                f"{where}: image {len(images)} is {tuple(image.shape)}, the first {tuple(images[0].shape)}; resize them "
+                "to one shape in the dataset"
+            )
+        images.append(image)
+        labels.append(label)
+    if not images:
+        raise SecateurError(f"{where} is empty; it needs at least one image")
+    return Split.of((torch.stack(images), torch.tensor(labels)), where)
+
+
+def _samples(source: object, where: str) -> Iterable[tuple[Tensor, int]]:
+    if isinstance(source, DataLoader):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for batch in _unshuffled(source):
+                images, labels = _pair(batch, where)
+                yield from zip(images, labels.tolist(), strict=True)
+        return
+    if not isinstance(source, Dataset) and not hasattr(source, "__getitem__"):
+        raise SecateurError(f"{where} must be a torch Dataset or DataLoader, but got {type(source).__name__}")
+    items: Any = source
+    size = len(items) if hasattr(items, "__len__") else None
+    for sample in items if size is None else (items[i] for i in range(size)):
+        if not isinstance(sample, tuple | list) or len(sample) < 2:
+            raise SecateurError(f"{where}: a sample must be an (image, label) pair, but got {type(sample).__name__}")
+        yield _image(sample[0], where), int(sample[1])
+
+
+def _unshuffled(loader: DataLoader[Any]) -> DataLoader[Any]:
+    """The same samples in the dataset's order, so that reading twice gives the same tensors."""
+    if isinstance(loader.sampler, RandomSampler) and not loader.sampler.replacement and loader.batch_size:
+        return DataLoader(
+            loader.dataset,
+            loader.batch_size,
+            sampler=SequentialSampler(loader.dataset),  # type: ignore[arg-type]
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+        )
+    return loader
+
+
+def _pair(batch: Any, where: str) -> tuple[Tensor, Tensor]:
+    if not isinstance(batch, tuple | list) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch[:2]):
+        raise SecateurError(
+            f"{where}: a batch must be a pair of tensors (images, labels), but got {type(batch).__name__}"
+        )
+    images, labels = batch[0], batch[1]
+    if images.ndim != 4 or labels.ndim != 1:
+        raise SecateurError(
+            f"{where}: a batch must be images (B, C, H, W) and labels (B,), but got {tuple(images.shape)} and "
+            f"{tuple(labels.shape)}"
+        )
+    return images, labels.to(torch.int64)
+
+
+def _image(value: Any, where: str) -> Tensor:
+    """(C, H, W) from a tensor, or from an array or PIL image (H, W, C) or (H, W)."""
+    if isinstance(value, Tensor):
+        image = value
+    else:
+        array = np.array(value)
+        image = torch.from_numpy(
+            array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0) if array.ndim == 3 else array
+        )
+    if image.ndim != 3:
+        raise SecateurError(f"{where}: an image must be (C, H, W), but got shape {tuple(image.shape)}")
+    return image
