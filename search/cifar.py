@@ -79,8 +79,8 @@ def _folder(folder: str | os.PathLike[str] | None) -> Path:
     root = os.environ.get("SECATEUR_DATA")
     if not root:
         raise SecateurError(
-            "CIFAR-10 needs a folder: give folder=..., or set SECATEUR_DATA to the folder above data/cifar-10-batches-bin "
-            f"(with {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {TEST_FILE})"
+            "CIFAR-10 needs a folder: give folder=..., or set SECATEUR_DATA to the folder above "
+            f"data/cifar-10-batches-bin (with {TRAIN_FILES[0]} to {TRAIN_FILES[-1]} and {TEST_FILE})"
         )
     return Path(root) / "data" / "cifar-10-batches-bin"
 

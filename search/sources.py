@@ -211,8 +211,8 @@ def materialise(source: object, where: str) -> Split:
     for image, label in _samples(source, where):
         if images and image.shape != images[0].shape[-image.ndim :]:
             raise SecateurError(
-                f"{where}: image {len(images)} is {tuple(image.shape)}, the first {tuple(images[0].shape)}; resize them "
-                "to one shape in the dataset"
+                f"{where}: image {len(images)} is {tuple(image.shape)}, the first {tuple(images[0].shape)}; "
+                "resize them to one shape in the dataset"
             )
         images.append(image)
         labels.append(label)

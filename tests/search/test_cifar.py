@@ -28,7 +28,8 @@ def write(folder: Path) -> np.ndarray:
 def test_rows_are_a_label_and_three_planes(tmp_path: Path) -> None:
     content = write(tmp_path)
     data = cifar10(tmp_path, rows=ROWS)
-    assert isinstance(data.test, Split) and (len(data.train), len(data.validation)) == (90, 10)
+    assert isinstance(data.test, Split)
+    assert (len(data.train), len(data.validation)) == (90, 10)
     np.testing.assert_array_equal(data.test.labels.numpy(), content[5, :, 0])
     assert int(data.test.images[7, 2, 4, 31]) == content[5, 7, 1 + 2 * 1024 + 4 * 32 + 31]
 
@@ -55,7 +56,7 @@ def test_missing_file_names_all_expected(tmp_path: Path) -> None:
 
 def test_wrong_size_and_label_are_refused(tmp_path: Path) -> None:
     content = write(tmp_path)
-    with pytest.raises(SecateurError, match="has 61460 bytes; 10000 rows of 3073 bytes .* make 30730000"):
+    with pytest.raises(SecateurError, match=r"has 61460 bytes; 10000 rows of 3073 bytes .* make 30730000"):
         cifar10(tmp_path)
     content[5, 4, 0] = 11
     (tmp_path / TEST_FILE).write_bytes(content[5].tobytes())
@@ -74,7 +75,8 @@ def test_other_class_counts_only_warn(tmp_path: Path) -> None:
 @pytest.mark.skipif("SECATEUR_DATA" not in os.environ, reason="needs CIFAR-10 below $SECATEUR_DATA")
 def test_real_files_have_the_published_statistics() -> None:
     data = load("cifar10")
-    assert isinstance(data.train, Split) and len(data.train) == 45_000
+    assert isinstance(data.train, Split)
+    assert len(data.train) == 45_000
     # Means .4914 .4822 .4465 and deviations .2470 .2435 .2616 of the 50,000 training images are the usual figures.
     mean, std = data.train.moments()
     np.testing.assert_allclose(mean, data.mean, atol=2e-3)

@@ -26,9 +26,11 @@ def made(count: int = 60, classes: int = 3, **options: Any) -> Data:
 def test_digits_have_three_disjoint_stratified_splits() -> None:
     data = load("digits")
     sizes = [len(data.source(name)) for name in ("train", "validation", "test")]
-    assert sum(sizes) == 1797 and sizes == [1151, 287, 359]
+    assert sum(sizes) == 1797
+    assert sizes == [1151, 287, 359]
     for split in (data.train, data.validation, data.test):
-        assert isinstance(split, Split) and split.images.dtype == torch.uint8
+        assert isinstance(split, Split)
+        assert split.images.dtype == torch.uint8
         share = counts(split.labels, 10) / len(split)
         assert np.abs(share - 0.1).max() < 0.01
     assert load("digits").fingerprint == data.fingerprint != load("digits", seed=1).fingerprint
@@ -37,9 +39,11 @@ def test_digits_have_three_disjoint_stratified_splits() -> None:
 def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
     data = load("digits")
     images, labels = data.batch(len(data.train))
-    assert images.dtype == torch.float32 and abs(float(images.mean())) < 1e-5
+    assert images.dtype == torch.float32
+    assert abs(float(images.mean())) < 1e-5
     assert float(images.std(correction=0)) == pytest.approx(1.0, abs=1e-5)
-    assert sorted(set(labels.tolist())) == list(range(10)) and data.example.shape == (1, 1, 8, 8)
+    assert sorted(set(labels.tolist())) == list(range(10))
+    assert data.example.shape == (1, 1, 8, 8)
 
 
 def test_normalise_reads_bytes_and_fractions_alike() -> None:
@@ -55,7 +59,8 @@ def test_scoring_batch_is_drawn_by_seed_without_replacement() -> None:
     first, labels = data.batch(20, seed=3)
     again, _ = data.batch(20, seed=3)
     other, _ = data.batch(20, seed=4)
-    assert torch.equal(first, again) and not torch.equal(first, other)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
     assert len(torch.unique(first.flatten(1), dim=0)) == 20 == len(labels)
 
 
@@ -75,7 +80,8 @@ def test_split_off_takes_the_same_share_of_every_class(sizes: list[int], fractio
     together = torch.cat([rest.images, aside.images]).flatten().sort().values
     assert torch.equal(together, images.flatten())
     for size, taken in zip(sizes, counts(aside.labels, len(sizes)), strict=True):
-        assert 1 <= taken < size and abs(taken - fraction * size) <= 1
+        assert 1 <= taken < size
+        assert abs(taken - fraction * size) <= 1
 
 
 class Pictures(Dataset[tuple[np.ndarray, int]]):
@@ -92,7 +98,9 @@ def test_datasets_and_loaders_are_read_into_the_same_tensors() -> None:
     data = Data.from_datasets("pictures", Pictures(), Pictures(), validation=0.5)
     loader = DataLoader(Pictures(), 5, shuffle=True, collate_fn=lambda rows: _collated(rows))
     loaded = Data.from_datasets("pictures", loader, Pictures(), validation=0.5)
-    assert isinstance(data.train, Split) and data.train.shape == (3, 4, 5) and len(data.train) == 6
+    assert isinstance(data.train, Split)
+    assert data.train.shape == (3, 4, 5)
+    assert len(data.train) == 6
     assert loaded.fingerprint == data.fingerprint
 
 
@@ -106,17 +114,21 @@ def test_stream_is_read_anew_with_an_order_fixed_by_the_seed() -> None:
     labels = torch.arange(30) % 3
     loader = DataLoader(TensorDataset(images, labels), 10, shuffle=True)
     data = Data.from_datasets("s", loader, loader, validation=loader, num_classes=3, stream=True)
-    assert not isinstance(data.train, Split) and len(data.train) == 30
+    assert not isinstance(data.train, Split)
+    assert len(data.train) == 30
     first, again, other = (torch.cat([y for _, y in data.train.epoch(seed)]) for seed in (1, 1, 2))
-    assert torch.equal(first, again) and not torch.equal(first, other)
-    assert data.batch(25)[0].shape == (25, 1, 4, 4) and len(data.fingerprint) == 16
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert data.batch(25)[0].shape == (25, 1, 4, 4)
+    assert len(data.fingerprint) == 16
     assert sum(len(y) for _, y in data.batches("test", 1)) == 30
 
 
 def test_float_images_that_are_already_normalised_stay_as_they_are() -> None:
     images, labels = torch.randn(20, 1, 3, 3), torch.arange(20) % 2
     data = Data.from_tensors("n", (images, labels), (images, labels), validation=0.5, mean=(0,), std=(1,))
-    assert isinstance(data.test, Split) and torch.equal(data.normalise(data.test.images), images)
+    assert isinstance(data.test, Split)
+    assert torch.equal(data.normalise(data.test.images), images)
 
 
 IMAGES, LABELS = torch.zeros(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
