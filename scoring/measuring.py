@@ -1,0 +1,41 @@
+"""Runs a model to look at it, and leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from backbones.errors import SecateurError
+
+
+@contextmanager
+def measuring(model: nn.Module, images: Tensor) -> Iterator[None]:
+    """Eval mode on one core for the length of a block; every module's mode and the thread count come back after it.
+
+    One core, because the order in which several cores add up gradients is not theirs to promise.
+
+    Raises:
+        SecateurError: when the model fails on the images.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    threads = torch.get_num_threads()
+    model.eval()
+    torch.set_num_threads(1)
+    try:
+        yield
+    except SecateurError:
+        raise
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        shape = tuple(images.shape)
+        raise SecateurError(f"the model cannot be measured on data of shape {shape}: {_first_line(error)}") from error
+    finally:
+        torch.set_num_threads(threads)
+        for module, training in modes:
+            module.training = training
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

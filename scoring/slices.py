@@ -1,0 +1,95 @@
+"""The numbers behind each channel: which weights make it, which weights read it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from backbones.errors import SecateurError
+from backbones.graph import Group, Member
+
+Floats = NDArray[np.floating[Any]]
+
+#: Which weights describe a channel when channels are compared with each other.
+FEATURES: Mapping[str, str] = {
+    "fan_in": "the weights that make the channel, of every layer of the group",
+    "fan_out": "the weights that read the channel, of every layer that does",
+    "both": "fan_in and fan_out side by side (CUP: Duggal et al. 2019, arXiv 1911.08630, there with kernels as norms)",
+}
+
+
+def rows(tensor: Tensor, member: Member) -> Floats:
+    """The part of `tensor` that each channel owns, flattened.
+
+    Args:
+        tensor: the member's parameter.
+        member: dimension and positions, (size, width).
+
+    Returns:
+        (size, width * elements per position), float32 or float64; a view where the layout allows.
+    """
+    values = tensor.detach().cpu()
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.float()
+    moved = values.numpy() if member.dim == 0 else np.moveaxis(values.numpy(), member.dim, 0)
+    size, width = member.index.shape
+    positions = member.index.ravel()
+    whole = positions.size == moved.shape[0] and bool((positions == np.arange(positions.size)).all())
+    picked = moved if whole else moved[positions]
+    return picked.reshape(size, -1) if picked.size else np.zeros((size, width), moved.dtype)
+
+
+def makers(group: Group) -> tuple[Member, ...]:
+    """The members that make the channels; where no weight makes them, those that read them.
+
+    Raises:
+        SecateurError: when no weight makes or reads the channels.
+    """
+    members = group.filters or group.inputs
+    if not members:
+        raise SecateurError(
+            f"group {group.name!r} has no weight that makes or reads its channels, so its filters cannot be compared; "
+            f"leave it out with trace(..., ignore=[{group.name!r}])"
+        )
+    return members
+
+
+def feature_members(group: Group, features: str) -> tuple[Member, ...]:
+    """The members that `features` (a key of `FEATURES`) looks at; fan_in stands in for a missing fan_out."""
+    if features == "fan_in":
+        return makers(group)
+    if features == "fan_out":
+        return group.inputs or makers(group)
+    return makers(group) + (group.inputs if group.filters else ())
+
+
+def feature_blocks(group: Group, tensors: Mapping[str, Tensor], features: str) -> list[tuple[Floats, float]]:
+    """What the channels of one group are compared by: one block a member, each brought to mean row norm one.
+
+    Every member counts alike, whatever the scale of its weights.
+
+    Args:
+        group: n channels.
+        tensors: the model's state.
+        features: a key of `FEATURES`.
+
+    Returns:
+        (block, scale) pairs: the feature vector of channel i is the concatenation of `scale * block[i]`; blocks are
+        (n, k) and stay as they lie in memory.
+    """
+    blocks = []
+    for member in feature_members(group, features):
+        block = rows(tensors[member.tensor], member)
+        mean = float(row_norms(block).mean())
+        blocks.append((block, 1.0 / mean if mean > 0 else 0.0))
+    return blocks
+
+
+def row_norms(block: Floats) -> NDArray[np.float64]:
+    """(n,) Euclidean norms of the rows of an (n, k) block, summed in float64."""
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64)))
