@@ -1,0 +1,55 @@
+"""Network Slimming (Liu et al., ICCV 2017): an L1 penalty that drives batch-norm scales towards zero while training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from backbones.errors import SecateurError
+from search.measure import BatchNorm
+
+
+def gammas(model: nn.Module) -> dict[str, Tensor]:
+    """Batch-norm layer -> its scale (C,), the parameter itself, in the order of the modules."""
+    found: dict[str, Tensor] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, BatchNorm) and module.affine:
+            found[name] = module.weight
+    return found
+
+
+def l1_subgradient(model: nn.Module, strength: float, factors: Mapping[str, float]) -> Callable[[], None]:
+    """A step, run between `backward` and the optimiser, that adds lambda * factor * sign(gamma) to the gradients.
+
+    The subgradient of the L1 norm in place of a term in the loss: nothing is built for autograd, and gamma = 0 stays
+    where it is (sign 0).
+
+    Args:
+        model: with batch norm.
+        strength: the global lambda, 1e-5 to 1e-4 in the paper.
+        factors: layer -> factor on lambda; 1 for layers not named, 0 to spare one.
+
+    Returns:
+        the step; it reads the parameters of `model` as they are when it is called.
+
+    Raises:
+        SecateurError: when there is no batch norm with a scale, or `factors` names another layer.
+    """
+    found = gammas(model)
+    if not found:
+        raise SecateurError("slimming needs batch-norm layers with a scale; the network has none")
+    unknown = sorted(set(factors) - set(found))
+    if unknown:
+        raise SecateurError(f"slim_layers names {unknown[0]!r}; the batch-norm layers are {', '.join(found)}")
+    weights = [gamma for gamma in found.values() if gamma.requires_grad]
+    strengths = [strength * factors.get(name, 1.0) for name, gamma in found.items() if gamma.requires_grad]
+
+    def add() -> None:
+        with torch.no_grad():
+            for gamma, amount in zip(weights, strengths, strict=True):
+                if gamma.grad is not None:
+                    gamma.grad.add_(torch.sign(gamma), alpha=amount)
+
+    return add

@@ -1,0 +1,335 @@
+"""One training engine for dense, sparse and pruned networks: exact to resume, safe to interrupt."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from backbones.errors import SecateurError
+from search import feed, snapshot
+from search.average import Average
+from search.data import Data
+from search.distill import distillation_loss
+from search.history import Epoch, History
+from search.masks import hold
+from search.measure import accuracy, check_fits, count_right, device_of, forward, recalibrate
+from search.recipe import Recipe
+from search.slimming import l1_subgradient
+from search.sources import Split
+from search.team import Team, joined
+
+__all__ = ["History", "Recipe", "accuracy", "recalibrate", "train"]
+
+BeforeEpoch = Callable[[nn.Module, int], None]
+
+
+def train(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    *,
+    teacher: nn.Module | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+    masks: Mapping[str, Tensor] | None = None,
+    before_epoch: BeforeEpoch | None = None,
+) -> History:
+    """Trains `model` in place on the training split; looks at the test split once, after the last epoch.
+
+    The same model, data, recipe and number of processes and threads give the same weights, interrupted or not: every
+    random draw follows from (seed, epoch, process), and a snapshot holds the rest. After Ctrl-C, SIGTERM turned into
+    KeyboardInterrupt, or an error, the model is as it was after the last whole epoch. Under `torchrun` all processes
+    train the one network together; `batch_size` is then shared out among them.
+
+    Args:
+        model: takes normalised images (B, C, H, W), gives logits (B, num_classes). Afterwards in evaluation mode, where
+            it was before, with the weights of the last epoch (their average when `recipe.ema` is set).
+        data: the task.
+        recipe: how.
+        teacher: the dense network to learn from beside the labels (`recipe.distill`); it is not changed.
+        folder: snapshot (`checkpoint.pt`) and curve (`history.csv`) after each epoch; a training that is found there is
+            continued, a finished one returned.
+        device: "cpu", "cuda", ...
+        progress: show a bar when standard error is a terminal.
+        masks: parameter name -> mask of its shape; where it is False the weight is held at zero.
+        before_epoch: called with the model and the number of epochs done, before each epoch; must follow from its
+            arguments alone for an exact resume.
+
+    Returns:
+        the curve, the accuracy before the first step and the test accuracy.
+
+    Raises:
+        SecateurError: for a batch larger than the data, a network that does not fit the data, a snapshot of another
+            training, or a loss or weight that is no longer finite (the last snapshot stays).
+    """
+    _check(model, data, recipe)
+    with joined(device) as team:
+        place = Path(folder) if folder is not None else None
+        if place is not None:
+            place.mkdir(parents=True, exist_ok=True)
+        home = device_of(model)
+        run = _prepare(model, data, recipe, teacher, team, masks)
+        wanted = snapshot.identity(model, data, recipe, teacher, masks) if place is not None else {}
+        try:
+            with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
+                return _run(run, place, wanted, before_epoch, progress)
+        finally:
+            _move(model, home, torch.contiguous_format)
+            model.eval()
+
+
+@dataclass(slots=True, eq=False)
+class _Training:
+    """What lives as long as one call of `train`."""
+
+    model: nn.Module
+    network: nn.Module  # the model, or the model wrapped for the team
+    data: Data
+    recipe: Recipe
+    teacher: nn.Module | None
+    team: Team
+    optimiser: Optimizer
+    average: Average | None
+    penalty: Callable[[], None]
+    mask: Callable[[], None]
+    steps: int
+    channels_last: bool
+    half: bool
+
+
+def _check(model: nn.Module, data: Data, recipe: Recipe) -> None:
+    if isinstance(data.train, Split) and recipe.batch_size > len(data.train):
+        raise SecateurError(
+            f"recipe: batch_size <= {len(data.train)} training images must hold, but got batch_size={recipe.batch_size}"
+        )
+    check_fits(model, data)
+    _check_finite(model, "the network's", "before training; load other weights")
+
+
+def _prepare(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    teacher: nn.Module | None,
+    team: Team,
+    masks: Mapping[str, Tensor] | None,
+) -> _Training:
+    if recipe.batch_size % team.size:
+        raise SecateurError(
+            f"recipe: batch_size must be a multiple of the {team.size} processes, but got {recipe.batch_size}"
+        )
+    cuda = team.device.type == "cuda"
+    channels_last = cuda if recipe.channels_last is None else recipe.channels_last
+    order = torch.channels_last if channels_last else torch.contiguous_format
+    _move(model, team.device, order)
+    if teacher is not None and recipe.distill > 0:
+        check_fits(teacher, data)
+        teacher = copy.deepcopy(teacher).requires_grad_(False).eval()
+        _move(teacher, team.device, order)
+    else:
+        teacher = None
+    return _Training(
+        model=model,
+        network=team.wrap(model),
+        data=feed.resident(data, team.device),
+        recipe=recipe,
+        teacher=teacher,
+        team=team,
+        optimiser=recipe.build_optimiser(model),
+        average=Average(model, recipe.ema) if recipe.ema else None,
+        penalty=l1_subgradient(model, recipe.slim, recipe.slim_layers) if recipe.slim else _nothing,
+        mask=hold(model, masks) if masks else _nothing,
+        steps=feed.steps(data, recipe),
+        channels_last=channels_last,
+        half=recipe.precision == "bfloat16" or (recipe.precision == "auto" and cuda),
+    )
+
+
+def _run(
+    run: _Training, folder: Path | None, wanted: dict[str, Any], before_epoch: BeforeEpoch | None, progress: bool
+) -> History:
+    state = snapshot.read(folder, wanted) if folder is not None else None
+    history = _begin(run) if state is None else _restore(run, state)
+    good = _clone(run.model)
+    total = run.steps * run.recipe.epochs
+    bar = tqdm(
+        total=total,
+        initial=run.steps * len(history.epochs),
+        desc=run.data.name,
+        unit="step",
+        disable=None if progress and run.team.rank == 0 else True,  # None: quiet when not a terminal
+    )
+    try:
+        with bar:
+            while len(history.epochs) < run.recipe.epochs:
+                if before_epoch is not None:
+                    before_epoch(run.model, len(history.epochs))
+                history = History((*history.epochs, _epoch(run, len(history.epochs), bar)), history.start_accuracy)
+                good = _clone(run.model)
+                _save(run, folder, wanted, history)
+    except BaseException:
+        run.model.load_state_dict(good)
+        raise
+    return _finish(run, folder, wanted, history)
+
+
+def _begin(run: _Training) -> History:
+    """Renews the batch-norm statistics and looks once before the first step."""
+    recipe = run.recipe
+    run.mask()
+    if recipe.recalibrate:
+        size = min(len(run.data.train), recipe.recalibrate * recipe.batch_size)
+        images, _ = run.data.batch(size, recipe.seed)
+        recalibrate(run.model, [piece for piece in images.split(recipe.batch_size) if len(piece) > 1])
+    return History((), _validate(run))
+
+
+def _epoch(run: _Training, done: int, bar: tqdm[Any]) -> Epoch:
+    """One pass over the training split and one over the validation split."""
+    started = time.perf_counter()
+    device, recipe = run.team.device, run.recipe
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right answers, images
+    every = 1 if device.type == "cpu" else 20  # reading a number back makes a device wait
+    run.network.train()
+    torch.manual_seed(feed.seed_of(recipe.seed, done, run.team.rank + 1))
+    batches = feed.batches(run.data, recipe, run.team, done, channels_last=run.channels_last)
+    for step, (images, labels) in enumerate(batches):
+        rate = recipe.rate((done * run.steps + step + 0.5) / (recipe.epochs * run.steps))
+        loss, right = _step(run, images, labels, rate)
+        sums += torch.stack([loss * len(labels), right, torch.tensor(float(len(labels)), device=device)])
+        if step % every == 0 or step + 1 == run.steps:
+            mean = float(sums[0] / sums[2])
+            if not math.isfinite(mean):
+                raise SecateurError(
+                    f"the loss became {mean} in epoch {done + 1}, step {step + 1} of {run.steps} (lr {rate:.4g}): lower "
+                    f"lr or set clip; the weights after epoch {done} are kept"
+                )
+            bar.set_postfix(loss=f"{mean:.3f}", accuracy=f"{float(sums[1] / sums[2]):.1%}", refresh=False)
+        bar.update()
+    _check_finite(run.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
+    run.team.same_buffers(run.model)
+    loss_sum, right_sum, count = run.team.sum(sums).tolist()
+    return Epoch(
+        number=done + 1,
+        lr=rate,
+        loss=loss_sum / count,
+        train_accuracy=right_sum / count,
+        validation_accuracy=_validate(run),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _step(run: _Training, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """One update; returns the loss and the number of right answers, without gradient."""
+    recipe = run.recipe
+    for group in run.optimiser.param_groups:
+        group["lr"] = rate
+    run.optimiser.zero_grad(set_to_none=True)
+    with torch.autocast(images.device.type, torch.bfloat16) if run.half else nullcontext():
+        logits = forward(run.network, images, run.data.num_classes)
+        with torch.no_grad():
+            soft = None if run.teacher is None else run.teacher(images).float()
+    logits = logits.float()
+    if soft is None:
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    else:
+        loss = distillation_loss(
+            logits,
+            soft,
+            labels,
+            weight=recipe.distill,
+            temperature=recipe.temperature,
+            label_smoothing=recipe.label_smoothing,
+        )
+    loss.backward()
+    run.penalty()
+    if recipe.clip:
+        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
+    run.optimiser.step()
+    run.mask()
+    if run.average is not None:
+        run.average.update()
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+@torch.no_grad()
+def _validate(run: _Training) -> float:
+    """Validation accuracy, the team sharing the work."""
+    right = torch.zeros(2, dtype=torch.int64, device=run.team.device)
+    run.model.eval()
+    with run.average.applied() if run.average is not None else nullcontext():
+        for number, (images, labels) in enumerate(run.data.batches("validation", 500)):
+            if number % run.team.size == run.team.rank:
+                images, labels = images.to(run.team.device), labels.to(run.team.device)
+                found, count = count_right(run.model, images, labels, run.data)
+                right += torch.stack([found, torch.tensor(count, device=right.device)])
+    found_all, total = run.team.sum(right).tolist()
+    return float(found_all / total)
+
+
+def _save(run: _Training, folder: Path | None, wanted: dict[str, Any], history: History) -> None:
+    if folder is None:
+        return
+    if run.team.rank == 0:
+        state = {
+            "identity": wanted,
+            "model": run.model.state_dict(),
+            "optimiser": run.optimiser.state_dict(),
+            "average": None if run.average is None else run.average.state(),
+            "history": history.to_dict(),
+        }
+        snapshot.write(folder, state)
+        history.save(folder / "history.csv")
+    run.team.wait()
+
+
+def _restore(run: _Training, state: dict[str, Any]) -> History:
+    run.model.load_state_dict(state["model"])
+    run.optimiser.load_state_dict(state["optimiser"])
+    if run.average is not None:
+        run.average.restore(state["average"])
+    return History.from_dict(state["history"])
+
+
+def _finish(run: _Training, folder: Path | None, wanted: dict[str, Any], history: History) -> History:
+    """Looks at the test split, once in the life of a training, and leaves the averaged weights in the model."""
+    if history.test_accuracy is None:
+        with run.average.applied() if run.average is not None else nullcontext():
+            history = History(history.epochs, history.start_accuracy, accuracy(run.model, run.data, "test"))
+        _save(run, folder, wanted, history)
+    if run.average is not None:
+        run.average.apply()
+    return history
+
+
+def _move(model: nn.Module, device: torch.device, order: torch.memory_format) -> None:
+    mover: Any = model  # torch's annotations know either a device or a memory format
+    mover.to(device, memory_format=order)
+
+
+def _clone(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def _check_finite(model: nn.Module, what: str, when: str) -> None:
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise SecateurError(f"{what} {name} holds NaN or infinity {when}")
+
+
+def _nothing() -> None:
+    return
