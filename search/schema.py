@@ -46,7 +46,7 @@ def read_table(cls: type[T], table: object, section: str, folder: Path) -> T:
     try:
         return cls(**values)
     except SecateurError as error:
-        raise SecateurError(f"{section} {error}".strip()) from None
+        raise SecateurError(f"{section} {str(error).removeprefix('recipe: ')}".strip()) from None
 
 
 def unknown_key(section: str, name: str, known: Iterable[str]) -> str:
@@ -66,14 +66,22 @@ def describe(cls: type) -> dict[str, str]:
 
 
 def to_toml(value: object) -> str:
-    """One TOML value: strings, numbers, booleans, paths, lists of them."""
+    """One TOML value: texts, numbers, booleans, paths; lists, mappings and dataclasses of them."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_key(k)} = {to_toml(v)}" for k, v in value.items() if v is not None) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(to_toml(item) for item in value) + "]"
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(name: str) -> str:
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else to_toml(name)
 
 
 def _label(section: str, name: str) -> str:
@@ -95,6 +103,12 @@ def _convert(hint: Any, value: object, label: str, folder: Path) -> Any:
         if not isinstance(value, list):
             raise SecateurError(f"{label} must be a list, but got {value!r}")
         return tuple(_convert(arguments[0], item, label, folder) for item in value)
+    if origin in (Mapping, dict):
+        if not isinstance(value, dict):
+            raise SecateurError(f"{label} must be a table, but got {value!r}")
+        return {name: _convert(arguments[1], item, f"{label}.{name}", folder) for name, item in value.items()}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return read_table(hint, value, label, folder)
     if hint is Path and isinstance(value, str) and value:
         return Path(folder, Path(value).expanduser())
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

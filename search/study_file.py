@@ -1,0 +1,351 @@
+"""The study file: everything a run depends on, as TOML for people and as frozen dataclasses for the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from backbones.errors import SecateurError
+from scoring.clusters import LINKAGES
+from scoring.criteria import CRITERIA
+from scoring.names import check_name as known_name
+from search.recipe import Recipe
+from search.schema import read_table, to_toml, unknown_key
+
+Amount = str | float | int
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """Which network.
+
+    Attributes:
+        backbone: a built-in architecture, such as "resnet20" or "vgg16_bn_cifar".
+        factory: instead: your own, "package.module:function", called with num_classes and in_channels if it takes them.
+        num_classes: outputs; by default what the data has.
+        in_channels: colour channels of the input; by default what the data has.
+        checkpoint: weights to start from (.safetensors, or .pt/.th holding tensors only); without one the dense
+            network is trained first, as [dense] says.
+    """
+
+    backbone: str | None = None
+    factory: str | None = None
+    num_classes: int | None = None
+    in_channels: int | None = None
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        _exactly_one("backbone", self.backbone, "factory", self.factory)
+        _at_least("num_classes", self.num_classes, 2)
+        _at_least("in_channels", self.in_channels, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSection:
+    """Which images.
+
+    Attributes:
+        name: a built-in data set, "digits" or "cifar10".
+        factory: instead: your own, "package.module:function", returning a secateur.Data.
+        folder: where the files are; by default under $SECATEUR_DATA.
+        validation: fraction of the training images that is set aside to rank structures; by default the data set's own.
+        mean: per channel, of pixels scaled to [0, 1]; by default the data set's own.
+        std: per channel, likewise.
+    """
+
+    name: str | None = None
+    factory: str | None = None
+    folder: Path | None = None
+    validation: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _exactly_one("name", self.name, "factory", self.factory)
+        if self.validation is not None and not 0 < self.validation < 1:
+            raise SecateurError(f"0 < validation < 1 must hold, but got validation={self.validation}")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSection:
+    """What the pruned network may cost; at least one of the two.
+
+    Attributes:
+        macs: multiply-adds of one image: a fraction "30%" or 0.3 of the dense network, an absolute "25M", a band
+            "20%..30%", or a list of targets ["20%", "35%", "50%"].
+        params: parameters, in the same forms.
+    """
+
+    macs: Amount | tuple[Amount, ...] | None = None
+    params: Amount | tuple[Amount, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.macs is None and self.params is None:
+            raise SecateurError('needs macs or params, such as macs = "30%"')
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceSection:
+    """Which structures are looked at.
+
+    Attributes:
+        kind: "hybrid" (one norm and one distance threshold for all layers) or "ratios" (a keep ratio per group).
+        criterion: how much a filter is worth: "l2", "l1", ...
+        linkage: how clusters of similar filters grow: "average", "complete", ...
+        max_rate: at most this fraction of a group's channels goes.
+        min_channels: at least so many stay.
+        divisor: widths are multiples of it.
+        ignore: layers that are never pruned, by name or pattern, ["conv1", "layer3.*"].
+        only: if given, only these layers are pruned.
+    """
+
+    kind: Literal["hybrid", "ratios"] = "hybrid"
+    criterion: str = "l2"
+    linkage: str = "average"
+    max_rate: float = 0.9
+    min_channels: int = 1
+    divisor: int = 1
+    ignore: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_rate < 1:
+            raise SecateurError(f"0 <= max_rate < 1 must hold, but got max_rate={self.max_rate}")
+        known_name("criterion", self.criterion, CRITERIA)
+        known_name("linkage", self.linkage, LINKAGES)
+        _at_least("min_channels", self.min_channels, 1)
+        _at_least("divisor", self.divisor, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSection:
+    """How they are looked at.
+
+    Attributes:
+        trials: structures to score; raise it later and run again to continue.
+        sampler: who proposes: "tpe", "nsga2", "random".
+        scorer: what a structure is worth before any training.
+        batch: images the scorer looks at.
+    """
+
+    trials: int = 200
+    sampler: str = "tpe"
+    scorer: str = "naswot"
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        _at_least("trials", self.trials, 1)
+        _at_least("batch", self.batch, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainSection:
+    """How many of the best are retrained, and how.
+
+    Attributes:
+        top: number of structures.
+        recipe: the rest of the section.
+    """
+
+    top: int = 3
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        _at_least("top", self.top, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """One study.
+
+    Attributes:
+        name: names the run folder runs/<name>; letters, digits, ".", "_" and "-".
+        seed: of everything that is drawn at random.
+    """
+
+    name: str
+    model: ModelSection
+    data: DataSection
+    budget: BudgetSection
+    seed: int = 0
+    dense: Recipe = field(default_factory=Recipe)
+    space: SpaceSection = field(default_factory=SpaceSection)
+    search: SearchSection = field(default_factory=SearchSection)
+    retrain: RetrainSection = field(default_factory=RetrainSection)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not 0 <= self.seed < 2**31:
+            raise SecateurError(f"0 <= seed < 2**31 must hold, but got seed={self.seed}")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over every setting, except those that may change between runs of one study (`GROWING`)."""
+        settled = {key: value for key, value in settings(self).items() if key not in GROWING}
+        return hashlib.sha256(repr(sorted(settled.items())).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """The keys above all sections.
+
+    Attributes:
+        name: every study has one; it names the run folder
+        seed: of everything that is drawn at random
+    """
+
+    name: str
+    seed: int = 0
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelSection,
+    "data": DataSection,
+    "dense": Recipe,
+    "budget": BudgetSection,
+    "space": SpaceSection,
+    "search": SearchSection,
+    "retrain": RetrainSection,
+}
+REQUIRED = ("model", "data", "budget")
+GROWING = ("[search] trials", "[retrain] top")
+
+
+def read_study(path: str | os.PathLike[str]) -> StudyFile:
+    """Reads a study file. Relative paths in it start at the file's own folder.
+
+    Raises:
+        SecateurError: when the file is missing or not TOML, or a key is unknown, missing, of the wrong type or out of
+            range: one line naming file, section and key.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SecateurError(f"{path} does not exist; `secateur init {path}` writes one to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecateurError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SecateurError(f"{path} is not TOML: {error}") from None
+    try:
+        return parse(table, path.resolve().parent)
+    except SecateurError as error:
+        raise SecateurError(f"{path}: {error}") from None
+
+
+def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
+    """A study from parsed TOML; relative paths start at `folder`.
+
+    Raises:
+        SecateurError: as `read_study`.
+    """
+    known = [*(item.name for item in dataclasses.fields(_Top)), *SECTIONS]
+    for name in table:
+        if name not in known:
+            raise SecateurError(unknown_key("", name, known))
+    top = read_table(_Top, {key: value for key, value in table.items() if key not in SECTIONS}, "", folder)
+    for name in REQUIRED:
+        if name not in table:
+            raise SecateurError(f"section [{name}] is missing; `secateur init` writes a study file to start from")
+    parts: dict[str, Any] = {}
+    for name, cls in SECTIONS.items():
+        reader = _read_retrain if cls is RetrainSection else read_table
+        parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
+    return StudyFile(name=top.name, seed=top.seed, **parts)
+
+
+def settings(study: StudyFile) -> dict[str, object]:
+    """Every setting by the name that messages use: `seed`, `[search] trials`."""
+    return {f"[{section}] {key}" if section else key: value for section, key, value in entries(study)}
+
+
+def entries(study: StudyFile) -> Iterator[tuple[str, str, object]]:
+    """(section, key, value) of every setting, in the order of the file; the top level's section is empty."""
+    yield "", "name", study.name
+    yield "", "seed", study.seed
+    for section in SECTIONS:
+        part = getattr(study, section)
+        for key in _fields(part):
+            value = getattr(part, key)
+            if isinstance(value, Recipe):
+                yield from ((section, name, getattr(value, name)) for name in _fields(value))
+            else:
+                yield section, key, value
+
+
+def render(study: StudyFile) -> str:
+    """The study as TOML with every setting written out, defaults too; `read_study` reads it to an equal study."""
+    lines: list[str] = []
+    current = ""
+    for section, key, value in entries(study):
+        if section != current:
+            lines += ["", f"[{section}]"]
+            current = section
+        if value is not None:
+            lines.append(f"{key} = {to_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def differences(here: StudyFile, there: StudyFile) -> list[str]:
+    """What makes two studies different ones, one text per setting, `[search] sampler is 'tpe', not 'nsga2'`."""
+    other = settings(there)
+    return [
+        f"{key} is {_shown(value)}, not {_shown(other[key])}"
+        for key, value in settings(here).items()
+        if key not in GROWING and value != other[key]
+    ]
+
+
+def check_name(name: str) -> None:
+    """Raises SecateurError unless `name` can be the name of a folder below another one, and nothing else."""
+    if not NAME.fullmatch(name):
+        raise SecateurError(
+            f'name must be 1 to 100 letters, digits, ".", "_" or "-", and not begin with a dot, but got {name!r}'
+        )
+
+
+def _seeded(section: str, table: object, seed: int) -> object:
+    """Trainings take the study's seed unless they name their own."""
+    if section in ("dense", "retrain") and isinstance(table, Mapping):
+        return {"seed": seed, **table}
+    return table
+
+
+def _read_retrain(cls: type[RetrainSection], table: object, section: str, folder: Path) -> RetrainSection:
+    """`top` and the keys of a recipe stand side by side in one section."""
+    if not isinstance(table, Mapping):
+        return read_table(cls, table, section, folder)
+    known = ["top", *_fields(Recipe)]
+    for name in table:
+        if name not in known:
+            raise SecateurError(unknown_key(section, name, known))
+    own = read_table(cls, {key: value for key, value in table.items() if key == "top"}, section, folder)
+    recipe = read_table(Recipe, {key: value for key, value in table.items() if key != "top"}, section, folder)
+    return dataclasses.replace(own, recipe=recipe)
+
+
+def _fields(value: Any) -> list[str]:
+    return [item.name for item in dataclasses.fields(value)]
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else to_toml(value)
+
+
+def _exactly_one(first: str, one: object, second: str, other: object) -> None:
+    if (one is None) == (other is None):
+        state = "neither" if one is None else "both"
+        raise SecateurError(f"needs exactly one of {first} and {second}, but got {state}")
+
+
+def _at_least(name: str, value: int | None, low: int) -> None:
+    if value is not None and value < low:
+        raise SecateurError(f"{low} <= {name} must hold, but got {name}={value}")

@@ -1,0 +1,197 @@
+"""Study files: what is read is what is meant, and everything else is refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backbones.errors import SecateurError
+from search.augment import Augment
+from search.study_file import check_name, differences, read_study, render, settings
+from search.template import template
+
+SMALL = """
+name = "small"
+
+[model]
+backbone = "resnet20"
+
+[data]
+name = "digits"
+
+[budget]
+macs = "30%"
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "study.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(folder: Path, text: str) -> str:
+    """The message without the file's name in front."""
+    path = write(folder, text)
+    with pytest.raises(SecateurError) as caught:
+        read_study(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}")
+    return message.removeprefix(f"{path}").removeprefix(":").strip()
+
+
+def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, SMALL))
+    assert (study.name, study.seed, study.model.backbone, study.data.name) == ("small", 0, "resnet20", "digits")
+    assert study.budget.macs == "30%"
+    assert study.budget.params is None
+    assert (study.search.trials, study.search.sampler, study.space.kind) == (200, "tpe", "hybrid")
+    assert study.retrain.top == 3
+
+
+def test_every_form_of_a_value(tmp_path: Path) -> None:
+    text = SMALL.replace('macs = "30%"', 'macs = ["20%", 0.35, 25_000_000]\nparams = "0.5M..1M"')
+    text = text.replace('backbone = "resnet20"', 'factory = "mine.nets:small"\ncheckpoint = "w/dense.pt"')
+    text += "\n[retrain]\nepochs = 2\nlr = 1\naugment = {crop = 1, flip = true}\nslim_layers = {'layer3.bn' = 10}\n"
+    study = read_study(write(tmp_path, text))
+    assert study.budget.macs == ("20%", 0.35, 25_000_000)
+    assert study.budget.params == "0.5M..1M"
+    assert study.model.checkpoint == tmp_path / "w/dense.pt"
+    assert study.retrain.recipe.lr == 1.0
+    assert isinstance(study.retrain.recipe.lr, float)
+    assert study.retrain.recipe.augment == Augment(crop=1, flip=True)
+    assert study.retrain.recipe.slim_layers == {"layer3.bn": 10.0}
+
+
+def test_trainings_take_the_seed_of_the_study_unless_they_have_their_own(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, "seed = 7\n" + SMALL + "[retrain]\nseed = 3\n"))
+    assert (study.dense.seed, study.retrain.recipe.seed) == (7, 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("backbone =", "backbon =", "[model] has no key 'backbon'; did you mean 'backbone'?"),
+        ("[budget]", "[budgets]", "there is no key 'budgets'; did you mean 'budget'?"),
+        ("[model]", "sead = 3\n[model]", "there is no key 'sead'; did you mean 'seed'?"),
+        ("[model]", "dense = 3\n[model]", "[dense] must be a section of keys, but got 3"),
+        ('"resnet20"', "20", "[model] backbone must be a text, but got 20"),
+        ('"30%"', "true", "[budget] macs must be a text, a number, a whole number, a list, but got True"),
+        ('macs = "30%"', "", '[budget] needs macs or params, such as macs = "30%"'),
+        ('backbone = "resnet20"', "", "[model] needs exactly one of backbone and factory, but got neither"),
+        ('[data]\nname = "digits"', "", "section [data] is missing"),
+        ('name = "small"', "", "name is missing; every study has one"),
+        ('name = "small"', 'name = "../up"', "name must be 1 to 100 letters, digits"),
+        ('name = "small"', 'name = "small', "is not TOML: "),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str) -> None:
+    assert old in SMALL
+    assert message in refused(tmp_path, SMALL.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("section", "line", "message"),
+    [
+        ("retrain", "epoch = 3", "[retrain] has no key 'epoch'; did you mean 'epochs'?"),
+        ("space", "zzz = 1", "[space] has no key 'zzz'; known keys are kind, criterion, linkage, max_rate, "),
+        ("retrain", "augment = {flop = true}", "[retrain] augment has no key 'flop'; did you mean 'flip'?"),
+        ("search", 'trials = "many"', "[search] trials must be a whole number, but got 'many'"),
+        ("search", "trials = 2.5", "[search] trials must be a whole number, but got 2.5"),
+        ("search", "trials = true", "[search] trials must be a whole number, but got True"),
+        ("space", 'only = "conv1"', "[space] only must be a list, but got 'conv1'"),
+        (
+            "space",
+            'kind = "ratio"',
+            "[space] kind must be 'hybrid' or 'ratios', but got 'ratio' (did you mean 'ratios'?)",
+        ),
+        ("search", "trials = 0", "[search] 1 <= trials must hold, but got trials=0"),
+        ("retrain", "top = 0", "[retrain] 1 <= top must hold, but got top=0"),
+        ("dense", "lr = -1", "[dense] 0 < lr must hold, but got lr=-1.0"),
+        ("space", "max_rate = 1", "[space] 0 <= max_rate < 1 must hold, but got max_rate=1.0"),
+        ("space", 'criterion = "l3"', "[space] unknown criterion 'l3'; did you mean 'l"),
+    ],
+)
+def test_what_is_wrong_in_a_section_that_may_be_left_out(tmp_path: Path, section: str, line: str, message: str) -> None:
+    assert message in refused(tmp_path, f"{SMALL}[{section}]\n{line}\n")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "none.toml"
+    with pytest.raises(SecateurError, match=r"none\.toml does not exist; `secateur init .*none\.toml` writes one"):
+        read_study(path)
+    with pytest.raises(SecateurError, match="cannot be read: Is a directory"):
+        read_study(tmp_path)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_bytes(b"name = \xff")
+    with pytest.raises(SecateurError, match="cannot be read"):
+        read_study(path)
+
+
+def test_the_template_is_a_study_that_runs_and_explains_itself(tmp_path: Path) -> None:
+    text = template()
+    study = read_study(write(tmp_path, text))
+    assert study.name == "digits"
+    assert max(len(line) for line in text.splitlines()) <= 120
+    for key in settings(study):
+        section, _, name = key.rpartition("] ")
+        if section != "[retrain":
+            assert f"# {name}: " in text, f"{key} is not explained"
+
+
+def test_every_example_of_the_template_has_the_right_type(tmp_path: Path) -> None:
+    uncommented = []
+    for line in template().splitlines():
+        key, equals, value = line.removeprefix("# ").partition(" = ")
+        plain = line.startswith("# ") and equals and key.isidentifier() and value
+        uncommented.append(f"{key} = {value}" if plain else line)
+    text = "\n".join(line for line in uncommented if not line.startswith("factory"))
+    read_study(write(tmp_path, text))
+
+
+def test_rendered_and_read_again_it_is_the_same(tmp_path: Path) -> None:
+    text = SMALL.replace('"30%"', '["20%", 0.5, 9]') + '[retrain]\naugment = {crop = 2}\nslim_layers = {"a.b" = 2.0}\n'
+    text = text.replace("[data]\n", "[data]\nmean = [0.5]\nstd = [0.25]\n")
+    study = read_study(write(tmp_path, text))
+    (tmp_path / "else").mkdir()
+    again = read_study(write(tmp_path / "else", render(study)))
+    assert again == study
+    assert again.fingerprint == study.fingerprint
+
+
+@given(st.text(max_size=12))
+def test_any_text_survives_rendering(text: str) -> None:
+    import tomllib
+
+    from search.schema import to_toml
+
+    assert tomllib.loads(f"key = {to_toml(text)}") == {"key": text}
+
+
+def test_more_trials_is_the_same_study_and_another_sampler_is_not(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, SMALL))
+    longer = dataclasses.replace(study, search=dataclasses.replace(study.search, trials=999))
+    other = dataclasses.replace(study, search=dataclasses.replace(study.search, sampler="nsga2"))
+    assert longer.fingerprint == study.fingerprint
+    assert differences(longer, study) == []
+    assert other.fingerprint != study.fingerprint
+    assert differences(other, study) == ['[search] sampler is "nsga2", not "tpe"']
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", ".hidden", "a/b", "a\\b", "/etc", "a\n", "a b", "x" * 101, "é"])
+def test_names_that_could_leave_their_folder(name: str) -> None:
+    with pytest.raises(SecateurError, match="name must be"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("name", ["digits", "resnet56-c10", "a.b_c", "0", "x" * 100])
+def test_names_that_are_fine(name: str) -> None:
+    check_name(name)
