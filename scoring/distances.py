@@ -45,8 +45,13 @@ def condensed(blocks: Blocks) -> NDArray[np.float64]:
 def distance_sums(block: Floats) -> NDArray[np.float64]:
     """(n,) sum of the distances from each row of (n, k) to all rows."""
     n = len(block)
-    parts = [_distances([(block, 1.0)], start, min(start + ROWS, n), 0).sum(1) for start in starts(n)]
-    return np.concatenate(parts)
+    sums = np.zeros(n)
+    for start in starts(n):
+        stop = min(start + ROWS, n)
+        distances = _distances([(block, 1.0)], start, stop, start)
+        sums[start:stop] += distances.sum(1)
+        sums[stop:] += distances[:, stop - start :].sum(0)
+    return sums
 
 
 def _distances(blocks: Blocks, start: int, stop: int, first: int) -> Matrix:

@@ -93,3 +93,20 @@ def feature_blocks(group: Group, tensors: Mapping[str, Tensor], features: str) -
 def row_norms(block: Floats) -> NDArray[np.float64]:
     """(n,) Euclidean norms of the rows of an (n, k) block, summed in float64."""
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64)))
+
+
+def feature_points(group: Group, tensors: Mapping[str, Tensor], features: str) -> NDArray[np.float64]:
+    """What `feature_blocks` gives, as one matrix with no more columns than rows.
+
+    Where there are more features than channels the vectors are turned into the space that they span, which leaves all
+    distances as they are and makes clustering cheaper.
+
+    Returns:
+        (n, k) points, k <= n.
+    """
+    blocks = feature_blocks(group, tensors, features)
+    points = np.concatenate([block.astype(np.float64) * scale for block, scale in blocks], axis=1)
+    if points.shape[1] <= len(points):
+        return points
+    triangle: NDArray[np.float64] = np.asarray(np.linalg.qr(points.T, mode="r"))
+    return triangle.T

@@ -17,7 +17,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group
 from scoring.clusters import LINKAGES, leaving_heights, merge_tree
 from scoring.criteria import CRITERIA, REDUCTIONS, Evidence, worth
-from scoring.distances import Blocks, starts, upper
+from scoring.distances import ROWS, Blocks, starts, upper
 from scoring.evidence import Data, gather
 from scoring.group_table import GroupTable
 from scoring.names import check_name
@@ -26,6 +26,9 @@ from scoring.table_files import read_cache, tables_key, write_cache
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+#: Multiply-adds below which one core is done before threads have started (about 0.2 s).
+WORTH_THREADS = 5e9
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,25 +145,23 @@ def filter_tables(
 def _build(
     model: nn.Module, graph: ChannelGraph, settings: Mapping[str, str], evidence: Evidence, jobs: int | None
 ) -> list[GroupTable]:
-    workers = _workers(jobs)
     blocks = {group.name: feature_blocks(group, evidence.tensors, settings["features"]) for group in graph.groups}
-    with threadpool_limits(1):
-        distances = _all_distances(graph, blocks, workers)
+    tasks = [
+        (_products(group.size, start, blocks[group.name]), group.name, start)
+        for group in graph.groups
+        for start in starts(group.size)
+    ]
+    tasks.sort(reverse=True)  # the largest first, so that no core waits at the end
+    workers = _workers(jobs) if sum(task[0] for task in tasks) > WORTH_THREADS else 1
+    with threadpool_limits(1), Parallel(n_jobs=workers, prefer="threads") as parallel:
+        parts = parallel(delayed(upper)(blocks[name], start) for _, name, start in tasks)
+        distances = _joined(graph, {task[1:]: part for task, part in zip(tasks, parts, strict=True)})
         return list(
-            Parallel(n_jobs=workers, prefer="threads")(
-                delayed(_table)(group, distances[group.name], evidence, settings) for group in graph.groups
-            )
+            parallel(delayed(_table)(group, distances[group.name], evidence, settings) for group in graph.groups)
         )
 
 
-def _all_distances(graph: ChannelGraph, blocks: Mapping[str, Blocks], workers: int) -> dict[str, Floats]:
-    """Condensed distances of every group; the largest tasks start first so that no core waits at the end."""
-    tasks = [(group, start) for group in graph.groups for start in starts(group.size)]
-    tasks.sort(key=lambda task: -_products(task[0], task[1], blocks[task[0].name]))
-    parts = Parallel(n_jobs=workers, prefer="threads")(
-        delayed(upper)(blocks[group.name], start) for group, start in tasks
-    )
-    found = {(group.name, start): part for (group, start), part in zip(tasks, parts, strict=True)}
+def _joined(graph: ChannelGraph, found: Mapping[tuple[str, int], Floats]) -> dict[str, Floats]:
     return {
         group.name: np.concatenate([found[group.name, start] for start in starts(group.size)]) for group in graph.groups
     }
@@ -176,9 +177,9 @@ def _table(group: Group, distances: Floats, evidence: Evidence, settings: Mappin
     return GroupTable(group.name, norms, heights, tree, mean_norm, mean_distance)
 
 
-def _products(group: Group, start: int, blocks: Blocks) -> int:
+def _products(size: int, start: int, blocks: Blocks) -> int:
     columns = sum(int(block.shape[1]) for block, _ in blocks)
-    return (group.size - start) * min(group.size - start, starts(group.size).step) * columns
+    return (size - start) * min(size - start, ROWS) * columns
 
 
 def _places(order: Ints, first: Ints, owners: Ints) -> Ints:
