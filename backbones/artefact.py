@@ -1,0 +1,151 @@
+"""A pruned network as one portable file: plain tensors and JSON, no code (design section 11).
+
+The file is safetensors; its metadata entry `secateur` holds JSON: format version, backbone spec, structure, cost, the
+kept positions of every tensor, and what the caller added. Loading never unpickles anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+from backbones.files import replacing
+from backbones.registry import Spec, build
+from backbones.structure import Structure
+from backbones.surgery import Origin, cut
+
+FORMAT = 1
+KEY = "secateur"
+
+
+def save(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    cost: Cost | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a pruned (or dense zoo) network to one file, whole or not at all.
+
+    Args:
+        model: a module made by `prune`, `load` or `build`.
+        path: usually ends in `.safetensors`.
+        cost: noted in the file.
+        provenance: anything JSON can hold (study, trial, accuracy), noted in the file.
+
+    Raises:
+        SecateurError: when the module carries neither an origin nor a backbone spec, so nobody could load it.
+    """
+    origin: Origin | None = getattr(model, "secateur_origin", None)
+    spec: Spec | None = getattr(model, "secateur_spec", None)
+    if origin is None and spec is None:
+        raise SecateurError("this model was made neither by prune() nor by build(); save its state_dict instead")
+    record = {
+        "format": FORMAT,
+        "spec": None if spec is None else asdict(spec),
+        "origin": None if origin is None else _origin_record(origin),
+        "cost": None if cost is None else asdict(cost),
+        "provenance": dict(provenance or {}),
+    }
+    tensors = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if id(value) not in seen:  # tied tensors are stored once
+            tensors[name] = value.detach().cpu().contiguous()
+        seen.add(id(value))
+    with replacing(path) as part:
+        part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
+
+
+def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
+    """Rebuilds a saved network in eval mode on the CPU.
+
+    Args:
+        path: a file written by `save`.
+        model: the dense module to cut, for networks that `build` does not know; it is not changed, its weights do not
+            matter.
+
+    Raises:
+        SecateurError: when the file is missing, truncated, not ours, of a newer format, or does not fit the model.
+    """
+    record, tensors = read(path)
+    spec = None if record["spec"] is None else Spec(**record["spec"])
+    if model is None:
+        if spec is None:
+            raise SecateurError(f"{path} holds a user's own network; pass its dense module: load(path, model)")
+        model = build(spec.name, spec.num_classes, spec.in_channels)
+    try:
+        loaded = cut(model, _read_origin(record["origin"], spec)) if record["origin"] else cut(model, _whole(spec))
+        _fill(loaded, tensors)
+    except (RuntimeError, IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
+        line = " ".join(str(error).split())[:300]
+        raise SecateurError(f"{path} does not fit the model {type(model).__name__}: {line}") from None
+    if record["origin"] is None:
+        del loaded.secateur_origin
+    return loaded.eval()
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The JSON record and the tensors of an artefact, without building anything.
+
+    Raises:
+        SecateurError: as `load`.
+    """
+    if not Path(path).is_file():
+        raise SecateurError(f"{path} does not exist; save(model, path) writes such a file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        record = json.loads(metadata[KEY])
+        version = int(record["format"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise SecateurError(f"{path} is not a whole secateur artefact ({line}); save it again") from None
+    if version > FORMAT:
+        raise SecateurError(f"{path} has format {version}, this secateur reads up to {FORMAT}; upgrade secateur")
+    return record, tensors
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    first: dict[int, str] = {}
+    aliases = {name: first.setdefault(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}
+    missing = [name for name in first.values() if name not in tensors]
+    extra = [name for name in tensors if name not in aliases]
+    if missing or extra:
+        raise KeyError(f"missing {missing[:3]}, unexpected {extra[:3]}")
+    model.load_state_dict({name: tensors[source] for name, source in aliases.items()})
+
+
+def _origin_record(origin: Origin) -> dict[str, Any]:
+    return {
+        "structure": json.loads(origin.structure.to_json()),
+        "tensors": {name: {str(dim): kept for dim, kept in dims.items()} for name, dims in origin.tensors.items()},
+        "sizes": {module: [int(kept) for kept in flags] for module, flags in origin.sizes.items()},
+        "removed": list(origin.removed),
+    }
+
+
+def _read_origin(record: Mapping[str, Any], spec: Spec | None) -> Origin:
+    return Origin(
+        Structure.from_json(json.dumps(record["structure"])),
+        spec,
+        {name: {int(dim): tuple(kept) for dim, kept in dims.items()} for name, dims in record["tensors"].items()},
+        {module: tuple(bool(flag) for flag in flags) for module, flags in record["sizes"].items()},
+        tuple(record["removed"]),
+    )
+
+
+def _whole(spec: Spec | None) -> Origin:
+    return Origin(Structure("", ()), spec, {}, {}, ())

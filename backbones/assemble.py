@@ -1,0 +1,228 @@
+"""From the book of atoms to the channel graph: components become channels, channels with the same places a group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backbones.atoms import Ban, Binding, Book
+from backbones.cost_table import cost_table
+from backbones.graph import Activation, ChannelGraph, Fixed, Frozen, Group, Member, TensorMap
+from backbones.program import Program, Step
+
+Ints = NDArray[np.int64]
+
+ACTIVATIONS = frozenset(
+    [
+        "relu",
+        "relu6",
+        "hardtanh",
+        "leaky_relu",
+        "rrelu",
+        "prelu",
+        "elu",
+        "selu",
+        "celu",
+        "silu",
+        "gelu",
+        "hardswish",
+        "mish",
+        "softplus",
+    ]
+)
+"""Non-linearities whose pre-activation sign makes a linear region code; gates, softmax and pooling don't count."""
+
+
+def assemble(
+    book: Book, program: Program, example: tuple[Any, ...], fixed: Fixed, removed: Sequence[str] = ()
+) -> ChannelGraph:
+    """Builds the channel graph from a settled book.
+
+    Args:
+        book: what the interpretation of `program` wrote down.
+        program: the traced forward pass.
+        example: its inputs, kept for the check after surgery.
+        fixed: layers whose filters stay.
+        removed: modules that were bypassed; their parameters no longer count.
+    """
+    tensors = program.tensors
+    roots = book.components()
+    bindings = list(book.bindings.values())
+    rooted = [_through(roots, binding.atoms) for binding in bindings]
+    bans = [*_unwanted(bindings, fixed), *book.bans]
+    free = _free(book.atoms, roots, bindings, rooted, bans)
+    units, sizes, names = _units(book.atoms, bindings, rooted, free)
+    positions = [_through(units, vector) for vector in rooted]
+    groups = _groups(names, sizes, bindings, positions)
+    maps: dict[str, dict[int, Ints]] = {}
+    for binding, vector in zip(bindings, positions, strict=True):
+        if (vector >= 0).any():
+            maps.setdefault(binding.tensor, {})[binding.dim] = vector
+    tensor_maps = {name: TensorMap(tensors.shapes[name], dims) for name, dims in maps.items()}
+    unit_of = units[roots]
+    mixed = np.unique(np.concatenate([unit_of[atoms] for atoms in book.mixed])) if book.mixed else np.array([-1])
+    owners = np.searchsorted(np.cumsum(sizes), mixed[mixed >= 0], side="right")
+    used = {tensors.names[program.steps[n].op] for n in program.users if program.steps[n].kind == "parameter"}
+    layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors.parameters if name in used)
+    return ChannelGraph(
+        groups=groups,
+        frozen=_frozen(bindings, rooted, roots, bans),
+        tensors=tensor_maps,
+        costs=cost_table(groups, tensor_maps, tensors.shapes, _counted(program, removed), book.macs),
+        sized={module: _through(unit_of, atoms) for module, atoms in book.sized.items()},
+        mixed=frozenset(names[owner] for owner in owners),
+        activations=_activations(program),
+        layers={layer: tensors.classes[layer] for layer in layers},
+        unreached=tuple(name for name in tensors.parameters if name not in used),
+        program=program,
+        example=example,
+        fixed=fixed,
+    )
+
+
+def _through(table: Ints, labels: Ints) -> Ints:
+    """`table[labels]`, negative labels becoming -1."""
+    if not len(table):
+        return np.full(len(labels), -1, dtype=np.int64)
+    return np.where(labels >= 0, table[np.maximum(labels, 0)], -1)
+
+
+def _counted(program: Program, removed: Sequence[str]) -> list[str]:
+    """The parameters of the network without the removed modules; one shared with another module still counts."""
+    gone = tuple(f"{module}." for module in removed)
+    kept = {first for name, first in program.tensors.names.items() if not name.startswith(gone)}
+    return [name for name in program.tensors.parameters if name in kept]
+
+
+def _activations(program: Program) -> tuple[Activation, ...]:
+    return tuple(
+        Activation(step.op, step.module, step.shape)
+        for step in program.steps
+        if step.kind == "call" and step.op.removeprefix("aten.").rstrip("_") in ACTIVATIONS
+    )
+
+
+def _unwanted(bindings: Sequence[Binding], fixed: Fixed) -> list[Ban]:
+    bans = []
+    failed = {record.layer: record for record in fixed.failed}
+    for binding in bindings:
+        layer = binding.tensor.rpartition(".")[0]
+        record = failed.get(layer)
+        if binding.role != "filter":
+            continue
+        left_out = fixed.only and not any(fnmatchcase(layer, pattern) for pattern in fixed.only)
+        if left_out or any(fnmatchcase(layer, pattern) for pattern in fixed.ignore):
+            record = Frozen(layer, (), "ignore" if not left_out else "only", layer, "", "left out by ignore or only")
+        if record is not None:
+            step = Step("call", record.op, None, (), {}, None, (record.module,), record.line)
+            bans.append(Ban(binding.atoms[binding.atoms >= 0], step, record.reason))
+    return bans
+
+
+def _free(
+    atoms: int, roots: Ints, bindings: Sequence[Binding], rooted: Sequence[Ints], bans: Sequence[Ban]
+) -> NDArray[np.bool_]:
+    """(atoms,) True at the root of every component that some layer produces and nothing freezes."""
+    free = np.zeros(atoms, dtype=np.bool_)
+    for binding, vector in zip(bindings, rooted, strict=True):
+        if binding.role == "filter":
+            free[vector[vector >= 0]] = True
+    for ban in bans:
+        free[roots[ban.atoms]] = False
+    return free
+
+
+def _units(
+    atoms: int, bindings: Sequence[Binding], rooted: Sequence[Ints], free: NDArray[np.bool_]
+) -> tuple[Ints, list[int], list[str]]:
+    """Numbers the free components so that those with the same places are consecutive.
+
+    Returns:
+        unit number per root atom (-1: stays), group sizes, group names.
+    """
+    signature = np.zeros(atoms, dtype=np.uint64)
+    first = np.full(atoms, -1, dtype=np.int64)
+    order = 0
+    names: dict[int, str] = {}
+    for number, (binding, vector) in enumerate(zip(bindings, rooted, strict=True)):
+        places, counts = np.unique(vector[vector >= 0], return_counts=True)
+        signature[places] += _mix(np.uint64(number), counts.astype(np.uint64))
+        if binding.role == "filter":
+            new = [root for root in dict.fromkeys(vector.tolist()) if root >= 0 and free[root] and first[root] < 0]
+            first[new] = np.arange(order, order + len(new))
+            names.update(dict.fromkeys(range(order, order + len(new)), binding.tensor.rpartition(".")[0]))
+            order += len(new)
+    found = np.flatnonzero(first >= 0)
+    found = found[np.argsort(first[found])]
+    units = np.full(atoms, -1, dtype=np.int64)
+    sizes: list[int] = []
+    labels: list[str] = []
+    seen: Counter[str] = Counter()
+    start = 0
+    members: dict[int, list[int]] = {}
+    for root in found:
+        members.setdefault(int(signature[root]), []).append(int(root))
+    for roots_of_group in members.values():
+        units[roots_of_group] = np.arange(start, start + len(roots_of_group))
+        start += len(roots_of_group)
+        layer = names[int(first[roots_of_group[0]])]
+        seen[layer] += 1
+        labels.append(layer if seen[layer] == 1 else f"{layer}#{seen[layer]}")
+        sizes.append(len(roots_of_group))
+    return units, sizes, labels
+
+
+def _mix(number: np.uint64, counts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A well-spread 64-bit hash (splitmix64) of a place and how often it holds the channel."""
+    with np.errstate(over="ignore"):
+        value = counts * np.uint64(0x9E3779B97F4A7C15) + (number + np.uint64(1)) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return value ^ (value >> np.uint64(31))
+
+
+def _groups(
+    names: Sequence[str], sizes: Sequence[int], bindings: Sequence[Binding], positions: Sequence[Ints]
+) -> tuple[Group, ...]:
+    starts = np.cumsum([0, *sizes])
+    members: list[list[Member]] = [[] for _ in sizes]
+    for binding, vector in zip(bindings, positions, strict=True):
+        order = np.argsort(vector, kind="stable")
+        sorted_units = vector[order]
+        owners = np.unique(np.searchsorted(starts, sorted_units[sorted_units >= 0], side="right") - 1)
+        for owner in owners:
+            low, high = np.searchsorted(sorted_units, [starts[owner], starts[owner + 1]])
+            index = order[low:high].reshape(sizes[owner], -1)
+            members[owner].append(Member(binding.tensor, binding.dim, binding.role, index))
+    return tuple(Group(name, size, tuple(found)) for name, size, found in zip(names, sizes, members, strict=True))
+
+
+def _frozen(
+    bindings: Sequence[Binding], rooted: Sequence[Ints], roots: Ints, bans: Sequence[Ban]
+) -> tuple[Frozen, ...]:
+    """One record per layer and first reason."""
+    reason = np.full(len(roots), -1, dtype=np.int64)
+    for number, ban in reversed(list(enumerate(bans))):
+        reason[roots[ban.atoms]] = number
+    records = []
+    told: set[int] = set()
+    for binding, vector in zip(bindings, rooted, strict=True):
+        if binding.role != "filter":
+            continue
+        why = np.where(vector >= 0, reason[np.maximum(vector, 0)], -1)
+        for number in dict.fromkeys(why[why >= 0].tolist()):
+            ban = bans[number]
+            channels = np.flatnonzero(why == number)
+            new = [int(root) for root in vector[channels] if int(root) not in told]
+            told.update(new)
+            if new:
+                layer = binding.tensor.rpartition(".")[0]
+                place = tuple(int(channel) for channel in channels)
+                op = "output" if ban.step.kind == "output" else ban.step.op
+                records.append(Frozen(layer, place, op, ban.step.module, ban.step.line, ban.reason))
+    return tuple(records)

@@ -1,0 +1,175 @@
+"""Runs a traced program on label tensors and writes down what it learns about channels (design section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.atoms import Book, Spread
+from backbones.graph import Role
+from backbones.labels import NONE, constant
+from backbones.program import Program, Ref, Step
+
+LARGEST_ELEMENTWISE = 1_000_000
+"""Parameters with more elements than this are not followed element by element when used as values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A parameter or buffer as the program passes it on: its name and the order its dimensions are in by now."""
+
+    name: str
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+    def permuted(self, order: tuple[int, ...]) -> Param:
+        """The same tensor with its dimensions in another order."""
+        return Param(self.name, tuple(self.shape[i] for i in order), tuple(self.order[i] for i in order))
+
+
+class Interpreter:
+    """One run over a program. Rules (in `backbones.rules`) read arguments and return labels through it.
+
+    Attributes:
+        program: the steps.
+        book: what has been learned.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.book = Book()
+        self._elements: dict[str, Tensor] = {}
+
+    def run(self, rules: Mapping[str, Callable[..., Any]], bypass: Mapping[int, int], skip: Collection[int]) -> Book:
+        """Interprets every step.
+
+        Args:
+            rules: operation name without `aten.` and the in-place underscore -> rule.
+            bypass: step number -> step number whose value it takes over (removed modules).
+            skip: steps inside removed modules.
+        """
+        values: list[Any] = []
+        for number, step in enumerate(self.program.steps):
+            if number in bypass:
+                values.append(values[bypass[number]])
+            elif number in skip:
+                values.append(None)
+            else:
+                values.append(self._step(step, rules, values))
+        self.book.settle()
+        return self.book
+
+    def _step(self, step: Step, rules: Mapping[str, Callable[..., Any]], values: list[Any]) -> Any:
+        if step.kind in ("parameter", "buffer"):
+            return Param(self.program.tensors.names.get(step.op, step.op), step.shape, tuple(range(len(step.shape))))
+        if step.kind in ("input", "constant"):
+            return self.nothing(step)
+        args, kwargs = _fill((step.args, step.kwargs), values)
+        if step.kind == "output":
+            self.freeze_all(args, step, "network output")
+            return None
+        rule = rules.get(step.op.removeprefix("aten.").rstrip("_"))
+        if rule is None:
+            return self.unknown(step, (args, kwargs))
+        return rule(self, step, *args, **kwargs)
+
+    def unknown(self, step: Step, values: Any, reason: str = "operation not understood") -> Any:
+        """Freezes whatever the step reads; its result belongs to no channel."""
+        self.freeze_all(values, step, reason)
+        return self.nothing(step)
+
+    def freeze_all(self, values: Any, step: Step, reason: str) -> None:
+        """Bans every atom inside nested values; parameters used there are not followed any further."""
+        if isinstance(values, Tensor):
+            self.book.freeze(values, step, reason)
+        elif isinstance(values, Param):
+            for dim in range(len(values.shape)):
+                binding = self.book.bindings.get((values.name, dim))
+                if binding is not None:
+                    self.book.freeze(torch.from_numpy(binding.atoms), step, reason)
+            if values.name in self._elements:
+                self.book.freeze(self._elements[values.name], step, reason)
+            self._elements[values.name] = constant(values.shape, NONE)
+        elif isinstance(values, (tuple, list)):
+            for value in values:
+                self.freeze_all(value, step, reason)
+        elif isinstance(values, Mapping):
+            self.freeze_all(list(values.values()), step, reason)
+
+    def nothing(self, step: Step) -> Any:
+        """Labels of the step's shape that name no channel."""
+        return _nothing(step.shape)
+
+    def labels(self, value: Any, step: Step) -> Tensor:
+        """A value as labels; a parameter used as a value gets one atom per element, sorted out at the end."""
+        if isinstance(value, Param):
+            if value.name not in self._elements:
+                dense = tuple(size for _, size in sorted(zip(value.order, value.shape, strict=True)))
+                self._elements[value.name] = self._per_element(value.name, dense, step)
+            return self._elements[value.name].permute(value.order)
+        assert isinstance(value, Tensor)
+        return value
+
+    def _per_element(self, name: str, shape: tuple[int, ...], step: Step) -> Tensor:
+        count = 1
+        for size in shape:
+            count *= size
+        if count > LARGEST_ELEMENTWISE or any((name, dim) in self.book.bindings for dim in range(len(shape))):
+            for dim in range(len(shape)):
+                if (name, dim) in self.book.bindings:
+                    self.book.freeze(torch.from_numpy(self.book.bindings[name, dim].atoms), step, "used as a value too")
+            return constant(shape, NONE)
+        labels = self.book.fresh(count).reshape(shape)
+        self.book.spreads.append(Spread(name, shape, labels, step))
+        return labels
+
+    def bind(self, param: Any, dim: int, role: Role, atoms: Tensor, step: Step) -> Tensor:
+        """Binds a weight's dimension to atoms; a weight that is not a plain parameter freezes them."""
+        if isinstance(param, Param):
+            if param.name in self._elements:
+                self.book.freeze(atoms, step, f"{param.name} is used as a value too")
+                self.book.freeze(self._elements[param.name], step, f"{param.name} is used as a weight too")
+                return torch.full_like(atoms, NONE)
+            return self.book.bind(param.name, param.order[dim], role, atoms, step)
+        if param is not None:
+            self.book.freeze(atoms, step, "the weight is computed, not a parameter")
+        return atoms
+
+    def spread(self, param: Param, labels: Tensor, step: Step) -> None:
+        """A parameter that meets an activation element by element: its dimensions are bound once all is known."""
+        if param.order == tuple(range(len(param.shape))) and param.name not in self._elements:
+            self.book.spreads.append(Spread(param.name, param.shape, labels, step))
+        elif (labels >= 0).any():
+            self.freeze_all((param, labels), step, f"{param.name} is used in several ways")
+
+    def count(self, step: Step, constant_macs: int, *sizes: tuple[Any, int]) -> None:
+        """Notes the MACs of a step: a constant times the sizes of some parameters' dimensions."""
+        dims = []
+        for param, dim in sizes:
+            if isinstance(param, Param):
+                dims.append((param.name, param.order[dim]))
+            else:
+                constant_macs *= int(param.shape[dim])
+        self.book.macs.append((constant_macs, tuple(dims), step))
+
+
+def _fill(value: Any, values: list[Any]) -> Any:
+    if isinstance(value, Ref):
+        return values[value.step]
+    if isinstance(value, (tuple, list)):
+        return type(value)(_fill(item, values) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _fill(item, values) for key, item in value.items()}
+    return value
+
+
+def _nothing(shape: Any) -> Any:
+    if shape is None:
+        return None
+    if (shape and isinstance(shape[0], tuple)) or (shape and shape[0] is None):
+        return tuple(_nothing(item) for item in shape)
+    return constant(shape, NONE)

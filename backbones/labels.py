@@ -1,0 +1,54 @@
+"""Label tensors: integer tensors shaped like activations, whose entries name the channel atom an element belongs to.
+
+Labels that do not change along a dimension are kept as expanded (stride 0) views, so that a feature map costs as much
+as its channel vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+NONE = -1
+"""An element that belongs to no channel: the network's input, a constant, the result of a frozen operation."""
+UNIFORM = -2
+"""An element of a constant that is the same everywhere (zeros, ones, full): any slice of it equals any other."""
+
+
+def constant(shape: Sequence[int], label: int) -> Tensor:
+    """A tensor of `shape` with one label everywhere."""
+    return torch.full((1,) * len(shape), label, dtype=torch.int64).expand(tuple(shape))
+
+
+def compact(labels: Tensor) -> Tensor:
+    """The same labels with every expanded dimension cut to size 1."""
+    return labels[
+        tuple(
+            slice(0, 1) if stride == 0 and size > 1 else slice(None)
+            for stride, size in zip(labels.stride(), labels.shape, strict=True)
+        )
+    ]
+
+
+def compress(labels: Tensor) -> Tensor:
+    """Equal labels, with every dimension along which they do not change turned into an expanded one."""
+    small = compact(labels)
+    for dim, size in enumerate(small.shape):
+        first = small.narrow(dim, 0, 1) if size > 1 else small
+        if size > 1 and bool((small == first).all()):
+            small = first
+    return small.expand(labels.shape)
+
+
+def varying(labels: Tensor) -> list[int]:
+    """The dimensions along which the labels change."""
+    return [dim for dim, size in enumerate(compact(compress(labels)).shape) if size > 1]
+
+
+def along(dim: int, vector: Tensor, shape: Sequence[int]) -> Tensor:
+    """The labels of `shape` that change along `dim` only, as `vector` says."""
+    view = [1] * len(shape)
+    view[dim % len(shape)] = len(vector)
+    return vector.reshape(view).expand(tuple(shape))

@@ -1,0 +1,243 @@
+"""The traced forward pass as plain data: one step per ATen operation, with its module and source line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from backbones.errors import SecateurError
+from backbones.resnet_cifar import ZeroPadShortcut
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """The value that step number `step` produced."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One node of the exported graph.
+
+    Attributes:
+        kind: `parameter`, `buffer`, `constant`, `input`, `call` or `output`.
+        op: the ATen packet, `aten.conv2d`; for a parameter or buffer its name in the state dict.
+        target: what the graph calls, to run it on labels.
+        args, kwargs: as in the graph, with `Ref` for values.
+        shape: of the result; a tuple of shapes when there are several.
+        modules: paths of the enclosing module calls, outermost first.
+        line: `file.py:12: source`, the innermost line outside torch.
+    """
+
+    kind: str
+    op: str
+    target: Callable[..., Any] | None
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    shape: Any
+    modules: tuple[str, ...]
+    line: str
+
+    @property
+    def module(self) -> str:
+        """The innermost module, empty for the network itself."""
+        return self.modules[-1] if self.modules else ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensors:
+    """The parameters and buffers of the traced model.
+
+    Attributes:
+        names: every name -> the first name of the same tensor (tied weights have several).
+        shapes: first name -> shape.
+        parameters: the first names that are parameters.
+        mendable: modules whose channel padding surgery can adapt (`ZeroPadShortcut`).
+        classes: module path -> class name.
+    """
+
+    names: Mapping[str, str]
+    shapes: Mapping[str, Shape]
+    parameters: tuple[str, ...]
+    mendable: frozenset[str]
+    classes: Mapping[str, str]
+
+    @staticmethod
+    def of(model: nn.Module) -> Tensors:
+        """Reads them off a model."""
+        first: dict[int, str] = {}
+        names: dict[str, str] = {}
+        shapes: dict[str, Shape] = {}
+        parameters = [name for name, _ in model.named_parameters()]
+        for name, value in [
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False),
+        ]:
+            names[name] = first.setdefault(id(value), name)
+            shapes[names[name]] = tuple(value.shape)
+        modules = dict(model.named_modules())
+        mendable = frozenset(name for name, module in modules.items() if isinstance(module, ZeroPadShortcut))
+        classes = {name: type(module).__name__ for name, module in modules.items()}
+        return Tensors(names, shapes, tuple(parameters), mendable, classes)
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The steps in order; every `Ref` points backwards.
+
+    Attributes:
+        steps: the traced operations.
+        tensors: the parameters and buffers they use.
+        batch: size of the example's first dimension.
+    """
+
+    steps: tuple[Step, ...]
+    tensors: Tensors
+    batch: int
+
+    @cached_property
+    def users(self) -> Mapping[int, tuple[int, ...]]:
+        """Step number -> numbers of the steps that read its value."""
+        users: dict[int, list[int]] = {}
+        for number, step in enumerate(self.steps):
+            for ref in references((step.args, step.kwargs)):
+                users.setdefault(ref.step, []).append(number)
+        return {number: tuple(readers) for number, readers in users.items()}
+
+
+def references(value: Any) -> list[Ref]:
+    """All `Ref`s inside nested tuples, lists and dicts."""
+    if isinstance(value, Ref):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [ref for item in value for ref in references(item)]
+    if isinstance(value, Mapping):
+        return [ref for item in value.values() for ref in references(item)]
+    return []
+
+
+def export(model: nn.Module, example: Sequence[Any]) -> Program:
+    """Traces `model(*example)` in the mode it is in, through `torch.export` (non-strict).
+
+    Raises:
+        SecateurError: when the example does not run, or torch.export cannot follow the code; the line names the
+            offending source line.
+    """
+    try:
+        with torch.no_grad():
+            model(*example)
+    except Exception as error:
+        raise SecateurError(
+            f"the model does not run on the example {_describe(example)}: {_first_line(error)}{_where(error)}"
+        ) from error
+    try:
+        exported = torch.export.export(model, tuple(example), strict=False)
+    except Exception as error:
+        raise SecateurError(f"torch.export cannot trace the model: {_first_line(error)}{_where(error)}") from error
+    signature = exported.graph_signature
+    names = dict(signature.inputs_to_parameters)
+    buffers = dict(signature.inputs_to_buffers)
+    constants = set(signature.inputs_to_lifted_tensor_constants) | set(signature.inputs_to_lifted_custom_objs)
+    numbers: dict[torch.fx.Node, int] = {}
+    steps: list[Step] = []
+    for node in exported.graph.nodes:
+        kind, op = _kind(node, names, buffers, constants)
+        args, kwargs = _with_refs((node.args, node.kwargs), numbers)
+        numbers[node] = len(steps)
+        steps.append(
+            Step(
+                kind,
+                op,
+                node.target if node.op == "call_function" else None,
+                tuple(args),
+                dict(kwargs),
+                _shape(node.meta.get("val")),
+                _modules(node),
+                _line(node),
+            )
+        )
+    first = next((item for item in example if isinstance(item, torch.Tensor) and item.ndim > 0), None)
+    return Program(tuple(steps), Tensors.of(model), 1 if first is None else int(first.shape[0]))
+
+
+def _with_refs(value: Any, numbers: Mapping[torch.fx.Node, int]) -> Any:
+    """Graph arguments as plain values: nodes become `Ref`s, immutable lists and dicts plain ones."""
+    if isinstance(value, torch.fx.Node):
+        return Ref(numbers[value])
+    if isinstance(value, tuple):
+        return tuple(_with_refs(item, numbers) for item in value)
+    if isinstance(value, list):
+        return [_with_refs(item, numbers) for item in value]
+    if isinstance(value, dict):
+        return {key: _with_refs(item, numbers) for key, item in value.items()}
+    return value
+
+
+def _kind(
+    node: torch.fx.Node, parameters: Mapping[str, str], buffers: Mapping[str, str], constants: set[str]
+) -> tuple[str, str]:
+    if node.op == "placeholder":
+        if node.name in parameters:
+            return "parameter", parameters[node.name]
+        if node.name in buffers:
+            return "buffer", buffers[node.name]
+        return ("constant" if node.name in constants else "input"), node.name
+    if node.op == "call_function":
+        packet = getattr(node.target, "overloadpacket", None)
+        return "call", str(packet) if packet is not None else getattr(node.target, "__name__", str(node.target))
+    return ("output" if node.op == "output" else "constant"), node.name
+
+
+def _shape(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return tuple(int(size) for size in value.shape)
+    if isinstance(value, (tuple, list)):
+        return tuple(_shape(item) for item in value)
+    return None
+
+
+def _modules(node: torch.fx.Node) -> tuple[str, ...]:
+    stack = node.meta.get("nn_module_stack") or {}
+    return tuple(re.sub(r"@\d+", "", str(path)) for path, _ in stack.values() if path)
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*(.*)')
+
+
+def _line(node: torch.fx.Node) -> str:
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if "/torch/nn/" not in frame[0] and "/torch/_" not in frame[0]]
+    if not (own or frames):
+        return ""
+    path, number, source = (own or frames)[-1]
+    return f"{path.rpartition('/')[2]}:{number}: {source.strip()}"
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    trace, last = error.__traceback__, ""
+    while trace is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if "/torch/" not in path and "/backbones/program.py" not in path:
+            last = f" (at {path.rpartition('/')[2]}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return last
+
+
+def _describe(example: Sequence[Any]) -> str:
+    return ", ".join(
+        f"tensor{tuple(item.shape)}" if isinstance(item, torch.Tensor) else type(item).__name__ for item in example
+    )

@@ -1,0 +1,205 @@
+"""Operations with weights: convolutions, linear layers, embeddings, normalisation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from backbones.interpret import Interpreter, Param
+from backbones.labels import along, varying
+from backbones.program import Step
+
+
+def convolution(
+    run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any = None, *rest: Any, **options: Any
+) -> Any:
+    """conv1d, conv2d, conv3d: (x, weight, bias, stride, padding, dilation, groups)."""
+    groups = options.get("groups", rest[3] if len(rest) > 3 else 1)
+    return _convolve(run, step, x, weight, bias, groups, transposed=False)
+
+
+def transposed(
+    run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any = None, *rest: Any, **options: Any
+) -> Any:
+    """conv_transpose1d/2d/3d: (x, weight, bias, stride, padding, output_padding, groups, dilation)."""
+    groups = options.get("groups", rest[3] if len(rest) > 3 else 1)
+    return _convolve(run, step, x, weight, bias, groups, transposed=True)
+
+
+def general(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, *rest: Any) -> Any:
+    """aten.convolution: (x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)."""
+    return _convolve(run, step, x, weight, bias, rest[5], transposed=rest[3])
+
+
+def _convolve(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, groups: int, *, transposed: bool) -> Any:
+    spatial = len(weight.shape) - 2
+    channel = x.ndim - spatial - 1
+    inputs = run.book.channels(x, channel, step)
+    outs = step.shape[channel]
+    counted = x.shape if transposed else step.shape
+    kernel = math.prod(weight.shape[2:]) * math.prod(counted[channel + 1 :])
+    run.count(step, kernel, (weight, 0), (weight, 1))
+    if not isinstance(weight, Param):
+        run.book.freeze(inputs, step, "the weight is computed, not a parameter")
+        return run.nothing(step)
+    if groups == 1:
+        run.bind(weight, 0 if transposed else 1, "input", inputs, step)
+        filters = run.bind(weight, 1 if transposed else 0, "filter", run.book.fresh(outs), step)
+    elif groups == len(inputs):
+        # depthwise: output channel c * multiplier + j is made of input channel c alone
+        filters = inputs.repeat_interleave(outs // groups)
+        run.bind(weight, 0, "filter", inputs if transposed else filters, step)
+    else:
+        filters = _grouped(run, step, weight, inputs, outs, groups, transposed)
+    if bias is not None:
+        run.bind(bias, 0, "vector", filters, step)
+    return along(channel, filters, step.shape)
+
+
+def _grouped(
+    run: Interpreter, step: Step, weight: Param, inputs: Tensor, outs: int, groups: int, transposed: bool
+) -> Tensor:
+    """Every group of the convolution must keep the same positions: positions are tied across groups."""
+    filters = run.book.fresh(outs)
+    for vector in (inputs, filters):
+        rows = vector.reshape(groups, -1)
+        run.book.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
+    if transposed:  # weight: (in, out / groups, ...)
+        run.bind(weight, 0, "input", inputs, step)
+        bound = run.bind(weight, 1, "filter", filters.reshape(groups, -1)[0], step)
+        run.book.tie(bound, filters.reshape(groups, -1)[0], step)
+        return filters
+    run.bind(weight, 1, "input", inputs.reshape(groups, -1)[0], step)
+    return run.bind(weight, 0, "filter", filters, step)
+
+
+def linear(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any = None) -> Any:
+    """X @ weight.T + bias, weight (out, in)."""
+    return _linear(run, step, x, weight, bias, 1, 0)
+
+
+def matmul(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
+    """X @ other: a linear layer when `other` is a parameter, else a product of activations."""
+    if isinstance(other, Param) and isinstance(x, Tensor) and len(other.shape) == 2:
+        return _linear(run, step, x, other, None, 0, 1)
+    return product(run, step, x, other)
+
+
+def addmm(run: Interpreter, step: Step, bias: Any, x: Any, other: Any, **scales: Any) -> Any:
+    """Bias + x @ other."""
+    if isinstance(other, Param) and isinstance(x, Tensor) and isinstance(bias, Param):
+        return _linear(run, step, x, other, bias, 0, 1)
+    run.unknown(step, bias, "sum with a product of activations")
+    return product(run, step, x, other)
+
+
+def _linear(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, reads: int, makes: int) -> Any:
+    inputs = run.book.channels(x, -1, step)
+    positions = max(1, math.prod(x.shape[:-1]) // run.program.batch)
+    run.count(step, positions, (weight, 0), (weight, 1))
+    if not isinstance(weight, Param):
+        run.book.freeze(inputs, step, "the weight is computed, not a parameter")
+        return run.nothing(step)
+    run.bind(weight, reads, "input", inputs, step)
+    filters = run.bind(weight, makes, "filter", run.book.fresh(weight.shape[makes]), step)
+    if bias is not None:
+        run.bind(bias, 0, "vector", filters, step)
+    return along(-1, filters, step.shape)
+
+
+def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **options: Any) -> Any:
+    """A matrix product of activations: counted, not followed."""
+    inner = left.shape[-1]
+    run.count(step, max(1, math.prod(step.shape) * inner // run.program.batch))
+    return run.unknown(step, (left, right, rest), "matrix product of two activations")
+
+
+def attention(run: Interpreter, step: Step, query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
+    """Scaled dot-product attention: counted as its two products; heads keep their size."""
+    products = math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+    run.count(step, max(1, products // run.program.batch))
+    return run.unknown(step, (query, key, value, rest, options), "attention heads keep their size")
+
+
+def embedding(run: Interpreter, step: Step, weight: Any, index: Tensor, *rest: Any, **options: Any) -> Any:
+    """Rows of a table: the table's columns are the channels."""
+    if not isinstance(weight, Param):
+        return run.unknown(step, (weight, index))
+    filters = run.bind(weight, 1, "filter", run.book.fresh(weight.shape[1]), step)
+    return along(-1, filters, step.shape)
+
+
+def batch_norm(run: Interpreter, step: Step, x: Tensor, *vectors: Any, **options: Any) -> Any:
+    """batch_norm and instance_norm: (x, weight, bias, running mean, running variance, …), one value per channel."""
+    filters = run.book.channels(x, 1, step)
+    for vector in vectors[:4]:
+        run.bind(vector, 0, "vector", filters, step)
+    return along(1, filters, step.shape)
+
+
+def group_norm(
+    run: Interpreter, step: Step, x: Tensor, groups: int, weight: Any = None, bias: Any = None, *rest: Any
+) -> Any:
+    """Statistics over groups of channels: every group keeps the same positions."""
+    filters = run.book.channels(x, 1, step)
+    rows = filters.reshape(groups, -1)
+    run.book.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
+    run.book.mixing(filters)
+    for vector in (weight, bias):
+        run.bind(vector, 0, "vector", filters, step)
+    return along(1, filters, step.shape)
+
+
+def layer_norm(
+    run: Interpreter,
+    step: Step,
+    x: Tensor,
+    shape: Any,
+    weight: Any = None,
+    bias: Any = None,
+    *rest: Any,
+    **options: Any,
+) -> Any:
+    """layer_norm and rms_norm over the last `len(shape)` dimensions."""
+    if any(dim >= x.ndim - len(shape) for dim in varying(x)):
+        run.book.mixing(x)
+        if weight is None and len(shape) == 1:
+            run.book.sized[step.module] = run.book.channels(x, -1, step).numpy().copy()
+    for vector in (weight, bias):
+        if isinstance(vector, Param):
+            run.spread(vector, x, step)
+    return x
+
+
+def prelu(run: Interpreter, step: Step, x: Tensor, weight: Any) -> Any:
+    """A slope per channel, or one for all."""
+    if weight.shape[0] > 1:
+        run.bind(weight, 0, "vector", run.book.channels(x, 1, step), step)
+    return x
+
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    "conv1d": convolution,
+    "conv2d": convolution,
+    "conv3d": convolution,
+    "conv_transpose1d": transposed,
+    "conv_transpose2d": transposed,
+    "conv_transpose3d": transposed,
+    "convolution": general,
+    "linear": linear,
+    "matmul": matmul,
+    "mm": matmul,
+    "bmm": product,
+    "addmm": addmm,
+    "scaled_dot_product_attention": attention,
+    "embedding": embedding,
+    "batch_norm": batch_norm,
+    "instance_norm": batch_norm,
+    "group_norm": group_norm,
+    "layer_norm": layer_norm,
+    "rms_norm": layer_norm,
+    "prelu": prelu,
+}

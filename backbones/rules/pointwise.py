@@ -1,0 +1,84 @@
+"""Operations element by element: labels pass through, two labelled operands are united."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.interpret import Interpreter, Param
+from backbones.labels import UNIFORM, compact, compress, constant, varying
+from backbones.program import Step
+
+
+def pointwise(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
+    """Any number of operands, broadcast together; plain numbers don't matter."""
+    operands = [value for value in (*args, *kwargs.values()) if isinstance(value, (Tensor, Param))]
+    labelled = [value for value in operands if isinstance(value, Tensor)]
+    known = [value for value in labelled if bool((compact(value) >= 0).any())]
+    if not known:
+        labelled = [run.labels(value, step) for value in operands]
+    result = _lift(labelled[0], step.shape)
+    for value in labelled[1:]:
+        result = _unite(run, step, result, _lift(value, step.shape))
+    result = result.expand(step.shape)
+    if known:
+        for operand in operands:
+            if isinstance(operand, Param):
+                run.spread(operand, result, step)
+    return result
+
+
+def _lift(labels: Tensor, shape: Sequence[int]) -> Tensor:
+    return labels.reshape((1,) * (len(shape) - labels.ndim) + tuple(labels.shape))
+
+
+def _unite(run: Interpreter, step: Step, left: Tensor, right: Tensor) -> Tensor:
+    left, right = compress(left), compress(right)
+    shape = torch.broadcast_shapes(left.shape, right.shape)
+    for one, other in ((left, right), (right, left)):
+        if _does_not_follow(one, other):
+            # one value for all the channels of the other operand: it must stay, they need not
+            run.book.freeze(one, step, "one channel is applied to many")
+            return other.expand(shape)
+    left, right = torch.broadcast_tensors(compact(left), compact(right))
+    run.book.tie(left, right, step)
+    fixed = torch.where(right >= 0, right, torch.maximum(left, right))
+    return compress(torch.where(left >= 0, left, fixed)).expand(shape)
+
+
+def _does_not_follow(one: Tensor, other: Tensor) -> bool:
+    own = varying(one)
+    atoms = bool((compact(one) >= 0).any())
+    return any(one.shape[dim] == 1 or (atoms and dim not in own) for dim in varying(other))
+
+
+def filled(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
+    """zeros, ones, full: the same value everywhere, so any slice of it fits."""
+    return constant(step.shape, UNIFORM)
+
+
+def like(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """zeros_like and friends follow the shape of their argument."""
+    return run.labels(x, step)
+
+
+NAMES = """
+abs acos acosh add addcdiv addcmul alpha_dropout asin asinh atan atan2 atanh bernoulli bitwise_and bitwise_not
+bitwise_or ceil celu clamp clamp_max clamp_min clip clone contiguous cos cosh deg2rad detach detach_copy div divide
+dropout elu eq erf erfc erfinv exp exp2 expm1 feature_alpha_dropout feature_dropout fill float floor floor_divide
+floor_mod fmax fmin fmod frac ge gelu gt hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu
+lerp lift_fresh log log10 log1p log2 log_sigmoid logical_and logical_not logical_or logical_xor logit lt masked_fill
+maximum minimum mish mul multiply nan_to_num ne neg negative pow reciprocal relu relu6 remainder round rrelu rsqrt
+rsub selu sgn sigmoid sign silu sin sinh softplus softshrink softsign sqrt square sub subtract tan tanh threshold to
+true_divide trunc type_as where xlogy _to_copy alias special_expit special_erf log_sigmoid_forward
+"""
+"""Operations without weights whose result has one element per element of their broadcast operands."""
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    **dict.fromkeys(NAMES.split(), pointwise),
+    **dict.fromkeys(("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "scalar_tensor"), filled),
+    **dict.fromkeys(("zeros_like", "ones_like", "full_like"), like),
+}

@@ -1,0 +1,97 @@
+"""Channel-wise operations that change the spatial size, and reductions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from backbones.interpret import Interpreter
+from backbones.labels import along, compact, compress, varying
+from backbones.program import Shape, Step
+from backbones.rules.pointwise import pointwise
+
+
+def pooling(run: Interpreter, step: Step, x: Tensor, *rest: Any, **options: Any) -> Any:
+    """Pooling and interpolation: every channel keeps its place, in dimension 1 (0 without a batch)."""
+    shapes: Sequence[Shape] = step.shape if isinstance(step.shape[0], tuple) else (step.shape,)
+    channel = x.ndim - DIMENSIONS[step.op.removeprefix("aten.")] - 1
+    vector = run.book.channels(x, channel, step)
+    results = tuple(along(channel, vector, shape) for shape in shapes)
+    return results if isinstance(step.shape[0], tuple) else results[0]
+
+
+def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: Any, **options: Any) -> Any:
+    """mean, sum, amax …: fine over positions; over channels they stay, since the result depends on all of them."""
+    if isinstance(dims, Tensor):  # max(x, y) and min(x, y) element by element
+        return pointwise(run, step, x, dims)
+    x = run.labels(x, step)
+    if dims is not None and step.op in ("aten.norm", "aten.linalg_vector_norm"):  # (x, order, dim, …)
+        dims = rest[0] if rest else None
+    over = options.get("dim", dims)
+    over = list(range(x.ndim)) if over is None or over == [] else [over] if isinstance(over, int) else list(over)
+    over = [dim % x.ndim for dim in over]
+    moving = varying(x)
+    if any(dim in over for dim in moving):
+        if all(dim in over for dim in moving) or len(moving) > 2:
+            return run.unknown(step, x, "reduced over channels")
+        kept = next(dim for dim in moving if dim not in over)
+        x = along(kept, run.book.channels(x, kept, step), x.shape)
+    shape = [1 if dim in over else size for dim, size in enumerate(x.shape)]
+    small = compact(compress(x)).expand(shape)
+    result = small if _rank(step.shape) == x.ndim else small.squeeze(tuple(over))
+    return (result,) * len(step.shape) if step.shape and isinstance(step.shape[0], tuple) else result
+
+
+def normalised(run: Interpreter, step: Step, x: Tensor, dim: Any, *rest: Any, **options: Any) -> Any:
+    """Softmax and log_softmax: like a reduction over `dim`, but of the same shape."""
+    if dim % x.ndim in varying(x):
+        return run.unknown(step, x, "softmax over channels")
+    return x
+
+
+def _rank(shape: Any) -> int:
+    return len(shape[0]) if shape and isinstance(shape[0], tuple) else len(shape)
+
+
+DIMENSIONS = {
+    **{f"{kind}_pool{n}d": n for kind in ("adaptive_avg", "adaptive_max", "avg", "max") for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": n for n in (1, 2, 3)},
+    "upsample_nearest1d": 1,
+    "upsample_nearest2d": 2,
+    "upsample_nearest3d": 3,
+    "upsample_linear1d": 1,
+    "upsample_bilinear2d": 2,
+    "upsample_bicubic2d": 2,
+    "upsample_trilinear3d": 3,
+    "grid_sampler": 2,
+}
+"""Operation -> number of spatial dimensions behind the channel dimension."""
+
+REDUCTIONS = [
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "var",
+    "std",
+    "var_mean",
+    "std_mean",
+    "prod",
+    "any",
+    "all",
+    "norm",
+    "linalg_vector_norm",
+    "logsumexp",
+]
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    **dict.fromkeys(DIMENSIONS, pooling),
+    **dict.fromkeys(REDUCTIONS, reduction),
+    "softmax": normalised,
+    "_softmax": normalised,
+    "log_softmax": normalised,
+}

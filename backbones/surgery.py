@@ -1,0 +1,160 @@
+"""Cuts a structure out of a model: a smaller module of the same class, the given one untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.modes import evaluating
+from backbones.module_copy import copy_with
+from backbones.registry import Spec
+from backbones.removal import reduced
+from backbones.resnet_cifar import ZeroPadShortcut
+from backbones.structure import Structure, keep_mask
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """Where a pruned module comes from: all that is needed to cut its like out of the dense module, without a trace.
+
+    Attributes:
+        structure: what was kept.
+        spec: how the dense backbone was built, None for a user's own module.
+        tensors: parameter or buffer name -> dimension -> kept positions.
+        sizes: module path -> for each of its dense channels whether it is kept (see `ChannelGraph.sized`).
+        removed: module paths replaced by the identity.
+    """
+
+    structure: Structure
+    spec: Spec | None
+    tensors: Mapping[str, Mapping[int, tuple[int, ...]]]
+    sizes: Mapping[str, tuple[bool, ...]]
+    removed: tuple[str, ...]
+
+
+def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check: bool = True) -> nn.Module:
+    """A copy of `model` that holds only what `structure` keeps.
+
+    Class, hooks, `requires_grad`, dtype, device, memory format and training mode are those of the model; parameters
+    shared by two modules stay shared. The copy carries its `Origin` as `secateur_origin`.
+
+    Args:
+        model: the network that was traced.
+        graph: its channel graph.
+        structure: what to keep.
+        check: run the example through the result, and compare output shapes with the model's.
+
+    Raises:
+        SecateurError: when the structure is of another graph, or code with literal sizes no longer fits.
+    """
+    structure.check(graph)
+    origin = plan(graph, structure, getattr(model, "secateur_spec", None))
+    pruned = cut(model, origin)
+    if check:
+        _run(pruned, graph)
+    return pruned
+
+
+def plan(graph: ChannelGraph, structure: Structure, spec: Spec | None = None) -> Origin:
+    """What surgery has to do, as plain data."""
+    removed: tuple[str, ...] = ()
+    target, kept = graph, structure
+    if structure.removed:
+        reduction = reduced(graph, structure.removed)
+        target, kept, removed = reduction.graph, reduction.translate(structure), reduction.modules
+    mask = keep_mask(target, kept)
+    tensors = {
+        name: {dim: tuple(np.flatnonzero(mask[units]).tolist()) for dim, units in tensor.units.items()}
+        for name, tensor in target.tensors.items()
+    }
+    sizes = {module: tuple(mask[units].tolist()) for module, units in target.sized.items()}
+    return Origin(structure, spec, tensors, sizes, removed)
+
+
+def cut(model: nn.Module, origin: Origin) -> nn.Module:
+    """Applies an origin to the dense module it was planned for (or a fresh one of the same architecture)."""
+    tensors: dict[int, Any] = {}
+    changed: set[int] = set()
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        tensors[id(value)] = _selected(value, origin.tensors.get(name, {}))
+        if name in origin.tensors:
+            changed.add(id(tensors[id(value)]))
+    pruned = copy_with(model, tensors)
+    for path in origin.removed:
+        parent, _, child = path.rpartition(".")
+        setattr(pruned.get_submodule(parent), child, nn.Identity())
+    for path, module in pruned.named_modules():
+        if any(id(value) in changed for value in (*module._parameters.values(), *module._buffers.values())):
+            _mend(module)
+        if path in origin.sizes:
+            _tell(module, origin.sizes[path])
+    pruned.secateur_origin = origin  # type: ignore[assignment]
+    return pruned
+
+
+def _selected(value: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:
+    """A copy with only the kept positions, of the same class, memory format and `requires_grad`."""
+    data = value.detach()
+    if not dims:
+        data = data.clone()
+    for dim, kept in sorted(dims.items(), key=lambda item: len(item[1]) / value.shape[item[0]]):
+        data = data.index_select(dim, torch.tensor(kept, device=data.device))
+    if value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous():
+        data = data.contiguous(memory_format=torch.channels_last)
+    if isinstance(value, nn.Parameter):
+        return nn.Parameter(data, requires_grad=value.requires_grad)
+    return data
+
+
+def _mend(module: nn.Module) -> None:
+    """Makes the numbers a layer states agree with the tensors it holds."""
+    weight = getattr(module, "weight", None)
+    if isinstance(module, _ConvNd):
+        first, second = module.weight.shape[:2]
+        depthwise = module.groups > 1 and module.groups == module.in_channels
+        if module.transposed:
+            module.groups = first if depthwise else module.groups
+            module.in_channels, module.out_channels = first, second * module.groups
+        else:
+            multiplier = module.out_channels // module.in_channels if depthwise else 1
+            module.groups = first // multiplier if depthwise else module.groups
+            module.in_channels, module.out_channels = second * module.groups, first
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, _NormBase):
+        sample = module.weight if module.weight is not None else module.running_mean
+        module.num_features = module.num_features if sample is None else len(sample)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = len(module.weight)
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and isinstance(weight, Tensor):
+        module.normalized_shape = tuple(weight.shape)
+    elif isinstance(module, nn.Embedding):
+        module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+
+
+def _tell(module: nn.Module, kept: tuple[bool, ...]) -> None:
+    """Sets the sizes of a module that has no tensor to read them from."""
+    if isinstance(module, ZeroPadShortcut):
+        module.before, module.after = sum(kept[: module.before]), sum(kept[len(kept) - module.after :])
+    elif isinstance(module, nn.LayerNorm):
+        module.normalized_shape = (sum(kept),)
+
+
+def _run(pruned: nn.Module, graph: ChannelGraph) -> None:
+    with evaluating(pruned), torch.no_grad():
+        try:
+            pruned(*graph.example)
+        except Exception as error:
+            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise SecateurError(f"the pruned network does not run on the example: {line}") from error

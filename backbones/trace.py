@@ -1,0 +1,58 @@
+"""From a network and an example to its channel graph."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.assemble import assemble
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph, Fixed
+from backbones.interpret import Interpreter
+from backbones.modes import evaluating
+from backbones.program import export
+from backbones.rules import RULES
+from backbones.trial import failures
+
+
+def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: Sequence[str] = ()) -> ChannelGraph:
+    """Finds the coupled channels of a network.
+
+    The forward pass is exported once by `torch.export` and interpreted on label tensors; see `backbones.rules`.
+    The model is traced in eval mode and left as it was.
+
+    Args:
+        model: any module that torch.export can follow.
+        example: one input tensor, or a tuple of inputs. Batch size 1 is enough, and makes MACs exact.
+        ignore: globs of module paths (`layer3.*`) whose filters stay.
+        only: if given, globs of module paths; all other filters stay.
+
+    Raises:
+        SecateurError: when the model does not run on the example, cannot be exported, has NaN weights, a pattern
+            matches no module, or no channel of the network can be pruned.
+    """
+    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    for name, value in model.state_dict().items():
+        if isinstance(value, Tensor) and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise SecateurError(f"{name} holds NaN or infinite values; every weight must be finite")
+    modules = [name for name, _ in model.named_modules()]
+    for pattern in (*ignore, *only):
+        if not fnmatch.filter(modules, pattern):
+            raise SecateurError(f"pattern {pattern!r} matches no module; modules are named like {modules[-1]!r}")
+    with evaluating(model):
+        program = export(model, inputs)
+    fixed = Fixed(tuple(ignore), tuple(only))
+    book = Interpreter(program).run(RULES, {}, ())
+    graph = assemble(book, program, inputs, fixed)
+    failed = failures(model, graph)
+    if failed:
+        graph = assemble(book, program, inputs, replace(fixed, failed=failed))
+    if not graph.groups:
+        reasons = "; ".join(dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in graph.frozen[:3]))
+        raise SecateurError(f"the network has no prunable group ({reasons or 'no layer with filters'})")
+    return graph
