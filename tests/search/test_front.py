@@ -81,7 +81,7 @@ def test_a_retrained_infeasible_candidate_does_not_change_the_measure() -> None:
     ],
 )
 def test_best_within_limits(limits: dict[str, float], number: int) -> None:
-    assert literal().best(**limits).number == number
+    assert literal().best(macs=limits.get("macs"), params=limits.get("params")).number == number
 
 
 def test_best_of_equals_is_the_cheapest() -> None:
@@ -102,7 +102,7 @@ def test_best_with_a_negative_score() -> None:
 )
 def test_best_says_what_is_possible(limits: dict[str, float], message: str) -> None:
     with pytest.raises(SecateurError, match=message):
-        literal().best(**limits)
+        literal().best(macs=limits["macs"])
 
 
 def test_a_fraction_needs_the_dense_cost() -> None:

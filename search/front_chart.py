@@ -1,0 +1,289 @@
+"""The front as a picture: accuracy or score against cost, with every trial in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from search.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec
+from search.front import Axis, Candidate, Front, Measure
+
+AXES: dict[Axis, tuple[str, str]] = {
+    "macs": ("MACs for one sample", "~s"),
+    "params": ("parameters", "~s"),
+    "latency": ("latency, seconds", "~s"),
+    "memory": ("peak memory, bytes", "~s"),
+}
+# state -> (colour, shape, area, opacity)
+LOOKS = {
+    "on the front": (BLUE, "circle", 75, 1.0),
+    "dominated": (GREY, "circle", 26, 0.45),
+    "infeasible": (VERMILLION, "cross", 44, 0.7),
+    "dense": (PURPLE, "diamond", 150, 1.0),
+    "baseline": (GREEN, "triangle-up", 110, 1.0),
+}
+# Only a few are ever retrained, and infeasible ones never are.
+RETRAINED_LOOKS = {word: LOOKS[word] for word in LOOKS if word != "infeasible"} | {
+    "dominated": (GREY, "circle", 60, 0.9)
+}
+# Legends wrap on a phone; pictures side by side (width 0) are wide enough.
+COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
+WORDS = {"front": "on the front", "dominated": "dominated", "infeasible": "infeasible", "unmeasured": "not measured"}
+
+
+def state_field(measure: Measure, axis: Axis) -> str:
+    """The column of `trial_rows` that says where a candidate stands by this measure and cost."""
+    return f"{measure}_by_{axis}"
+
+
+def axes_measured(fronts: Sequence[Front]) -> tuple[Axis, ...]:
+    """The costs that at least one candidate knows: always MACs, then parameters, latency, memory."""
+    others = [axis for axis in AXES if any(one.on(axis) is not None for front in fronts for one in front.candidates)]
+    return tuple(dict.fromkeys(["macs", *others]))
+
+
+def trial_rows(fronts: Sequence[Front]) -> list[dict[str, Any]]:
+    """One flat row for each candidate, dense network and baseline of all fronts: the table behind the charts."""
+    table = []
+    fields = [(measure, axis) for measure in _MEASURES for axis in axes_measured(fronts)]
+    for front in fronts:
+        states = {state_field(m, axis): front.statuses(m, axis) for m, axis in fields}
+        for i, one in enumerate(front.candidates):
+            table.append(_row(front, one, {field: WORDS[states[field][i]] for field in states}))
+        for word, ones in (("dense", (front.dense,)), ("baseline", front.baselines)):
+            table.extend(_row(front, one, dict.fromkeys(states, word)) for one in ones)
+    return table
+
+
+def front_chart(
+    rows: Sequence[Row], measure: Measure, axis: Axis = "macs", *, scorer: str = "score", caps: Iterable[int] = ()
+) -> Spec:
+    """Quality against cost; reads the table `trials`.
+
+    Infeasible trials have no quality: they are crosses on the floor of the picture. The stairs show the best quality
+    that the front has for at most that cost. Colours tell states apart, or studies where there are several.
+
+    Args:
+        rows: what `trial_rows` made (the scales are chosen from it; the rows themselves are not put in).
+        measure: `accuracy` of retrained candidates or training-free `score`.
+        axis: the cost.
+        scorer: what the score is called.
+        caps: the MACs budgets, drawn as upright lines.
+    """
+    state = state_field(measure, axis)
+    several = len({row["study"] for row in rows}) > 1
+    xs, ys = (
+        _domain(rows, axis, state, always=measure == "accuracy"),
+        _domain(rows, measure, state, always=measure == "accuracy"),
+    )
+    x = {
+        "field": axis,
+        "type": "quantitative",
+        "title": AXES[axis][0],
+        "axis": {"format": AXES[axis][1], "tickCount": 6},
+    }
+    x["scale"] = {"domain": xs, "nice": False, "zero": False}
+    y = {
+        "field": measure,
+        "type": "quantitative",
+        "title": _title(measure, scorer),
+        "axis": {"format": _format(measure), "tickCount": 6},
+    }
+    y["scale"] = {"domain": ys, "nice": False, "zero": False}
+    looks = _looks(rows, measure, state, several)
+    tooltip = _tooltip(measure, axis, state, scorer, several)
+    points: Spec = {
+        "transform": [
+            {"filter": f"isValid(datum.{measure}) && isValid(datum.{axis}) && datum.{state} != 'infeasible'"}
+        ],
+        "mark": {"type": "point", "filled": True, "clip": True, "strokeWidth": 1},
+        "params": [_zoom()],
+        "encoding": {"x": x, "y": y, **looks, "tooltip": tooltip, "order": {"field": "rank"}},
+    }
+    floor: Spec = {
+        "transform": [{"filter": f"datum.{state} == 'infeasible' && isValid(datum.{axis})"}],
+        "mark": {"type": "point", "filled": True, "clip": True, "yOffset": -6},
+        "encoding": {"x": x, "y": {"value": "height"}, **looks, "tooltip": _infeasible_tooltip(axis, several)},
+    }
+    colour = {"color": looks["color"]} if several else {"color": {"value": BLUE}}
+    stairs: Spec = {
+        "transform": [{"filter": f"datum.{state} == 'on the front'"}],
+        "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 1.5, "opacity": 0.7, "clip": True},
+        "encoding": {"x": x, "y": y, "detail": {"field": "study"}, **colour},
+    }
+    layers = [stairs, floor, points] if measure == "score" else [stairs, points]
+    if any(row[state] == "dense" and _inside(row[measure], ys) for row in rows):
+        layers.insert(0, _dense_level(y, measure, state, several))
+    if axis == "macs" and (shown := [cap for cap in caps if _inside(cap, xs)]):
+        layers.insert(0, _caps(x, shown))
+    if measure == "score" and any(row["accuracy"] is not None for row in rows if row["trial"] is not None):
+        layers.append(_rings(x, y, GREY if several else VERMILLION))
+    return {"data": {"name": "trials"}, "height": 340, "layer": layers}
+
+
+def describe(front: Front, measure: Measure) -> str:
+    """One line below a title: how many trials there are, and how they stand."""
+    statuses = front.statuses(measure)
+    on_front, infeasible = statuses.count("front"), statuses.count("infeasible")
+    measured = on_front + statuses.count("dominated")
+    if measure == "accuracy":
+        return f"{measured:,} retrained, {on_front:,} on the front"
+    text = f"{measured:,} trials scored, {on_front:,} on the front"
+    return f"{text}, {infeasible:,} infeasible" if infeasible else text
+
+
+_MEASURES: tuple[Measure, ...] = ("accuracy", "score")
+
+
+def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]:
+    macs, dense = one.on("macs"), front.dense.on("macs")
+    return {
+        "study": front.name,
+        "trial": one.number if one.number >= 0 else None,
+        "name": one.name,
+        "structure": one.id,
+        **{axis: one.on(axis) for axis in AXES},
+        "share": macs / dense if macs is not None and dense else None,
+        "score": one.value("score"),
+        "accuracy": one.value("accuracy"),
+        "test": one.test_accuracy,
+        "seconds": one.seconds,
+        "reason": one.reason,
+        # Drawn last, so on top: what matters most.
+        "rank": 0 if states[state_field("score", "macs")] == "dominated" else 1,
+        **states,
+    }
+
+
+def _domain(rows: Sequence[Row], field: str, state: str, *, always: bool) -> list[float]:
+    """The range of an axis: all candidates; dense and baselines too, unless they would squeeze the candidates."""
+    own = [r[field] for r in rows if r[field] is not None and r[state] in ("on the front", "dominated", "infeasible")]
+    rest = [r[field] for r in rows if r[field] is not None and r[state] in ("dense", "baseline")]
+    values = own + rest
+    if not values:
+        return [0.0, 1.0]
+    low, high = min(values), max(values)
+    if own and not always and (max(own) - min(own)) < 0.25 * (high - low):
+        low, high = min(own), max(own)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    return [low - margin, high + margin]
+
+
+def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> Spec:
+    looks_of = LOOKS if measure == "score" else RETRAINED_LOOKS
+    shown = [word for word in looks_of if any(row[state] == word and row["macs"] is not None for row in rows)]
+    shown = shown or ["on the front"]
+    column = {
+        name: [looks_of[word][i] for word in shown] for i, name in enumerate(("color", "shape", "size", "opacity"))
+    }
+    legend = {"title": None, "orient": "top", "columns": COLUMNS}
+    looks: Spec = {
+        name: {
+            "field": state,
+            "type": "nominal",
+            "scale": {"type": "ordinal", "domain": shown, "range": values},
+            "legend": legend,
+        }
+        for name, values in column.items()
+    }
+    if several:
+        looks["color"] = {"field": "study", "type": "nominal", "legend": {**legend, "symbolType": "square"}}
+    return looks
+
+
+def _inside(value: float | None, domain: Sequence[float]) -> bool:
+    return value is not None and domain[0] <= value <= domain[1]
+
+
+def _rings(x: Spec, y: Spec, colour: str) -> Spec:
+    return {
+        "transform": [{"filter": "isValid(datum.accuracy) && isValid(datum.score) && datum.trial != null"}],
+        "mark": {
+            "type": "point",
+            "filled": False,
+            "shape": "circle",
+            "size": 190,
+            "strokeWidth": 1.6,
+            "color": colour,
+            "clip": True,
+        },
+        "encoding": {"x": x, "y": y},
+    }
+
+
+def _caps(x: Spec, caps: Iterable[int]) -> Spec:
+    return {
+        "data": {"values": [{"cap": cap} for cap in caps]},
+        "encoding": {"x": {**x, "field": "cap"}},
+        "layer": [
+            {"mark": {"type": "rule", "strokeDash": [6, 3], "color": OCHRE, "strokeWidth": 1.2}},
+            {
+                "mark": {"type": "text", "color": OCHRE, "align": "left", "baseline": "top", "dx": 4, "dy": 2},
+                "encoding": {"y": {"value": 0}, "text": {"value": "budget"}},
+            },
+        ],
+    }
+
+
+def _dense_level(y: Spec, measure: Measure, state: str, several: bool) -> Spec:
+    label: Spec = {
+        "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 4, "dy": -3},
+        "encoding": {"x": {"value": 0}, "text": {"field": "level"}},
+    }
+    return {
+        "transform": [
+            {"filter": f"datum.{state} == 'dense' && isValid(datum.{measure})"},
+            {"calculate": f"'dense ' + format(datum.{measure}, '{_format(measure)}')", "as": "level"},
+        ],
+        "encoding": {"y": y},
+        "layer": [{"mark": {"type": "rule", "strokeDash": [2, 4]}}] + ([] if several else [label]),
+    }
+
+
+def _zoom() -> Spec:
+    """Shift and the wheel zoom, shift and dragging moves: plain scrolling and touch stay the page's own."""
+    return {
+        "name": "zoom",
+        "select": {
+            "type": "interval",
+            "zoom": "wheel![event.shiftKey]",
+            "translate": "[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
+        },
+        "bind": "scales",
+    }
+
+
+def _title(measure: Measure, scorer: str) -> str:
+    return "validation accuracy after retraining" if measure == "accuracy" else f"{scorer} (higher is better)"
+
+
+def _format(measure: Measure) -> str:
+    return ".1%" if measure == "accuracy" else ".4~g"
+
+
+def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: bool) -> list[Spec]:
+    tips: list[Spec] = [{"field": "study"}] if several else []
+    tips += [
+        {"field": "name", "title": "candidate"},
+        {"field": state, "title": "place"},
+        {"field": "macs", "title": "MACs", "format": ".3s"},
+        {"field": "share", "title": "of the dense MACs", "format": ".1%"},
+        {"field": "params", "title": "parameters", "format": ".3s"},
+        {"field": "score", "title": scorer, "format": ".5~g"},
+        {"field": "accuracy", "title": "validation accuracy", "format": ".2%"},
+        {"field": "test", "title": "test accuracy", "format": ".2%"},
+        {"field": "structure"},
+    ]
+    if axis in ("latency", "memory"):
+        tips.insert(-1, {"field": axis, "title": AXES[axis][0], "format": ".3s"})
+    return tips
+
+
+def _infeasible_tooltip(axis: Axis, several: bool) -> list[Spec]:
+    tips: list[Spec] = [{"field": "study"}] if several else []
+    return [
+        *tips,
+        {"field": "name", "title": "candidate"},
+        {"field": "reason", "title": "infeasible"},
+        {"field": axis, "title": AXES[axis][0], "format": ".3s"},
+    ]

@@ -1,0 +1,55 @@
+"""Made-up studies for the tests of charts and reports: the shape of real ones, hostile names included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from backbones.cost import Cost
+from backbones.structure import Structure
+from search.front import Candidate, Front
+
+GROUPS = {"conv1": 16, "layer1.0.conv1": 16, "layer1.1.conv1": 16, "layer2.0.conv1": 32, "layer3.0.conv1": 64}
+HOSTILE = '</script><script>document.title="pwned"</script><img src=x onerror=alert(1)>'
+
+
+def sample_front(
+    name: str = "digits",
+    *,
+    trials: int = 200,
+    retrained: int = 3,
+    groups: dict[str, int] | None = None,
+    caps: tuple[int, ...] = (),
+    seed: int = 0,
+) -> Front:
+    """A front whose scores grow with the MACs and scatter; every twentieth trial is infeasible."""
+    rng = np.random.default_rng(seed)
+    groups = groups or GROUPS
+    dense_macs, dense_params = 5_120_000, 272_000
+    candidates = []
+    for number in range(trials):
+        keep = float(rng.uniform(0.2, 0.7))
+        kept = tuple((group, tuple(range(max(1, int(size * keep))))) for group, size in groups.items())
+        infeasible = number % 20 == 19
+        candidates.append(
+            Candidate(
+                number,
+                Structure("sample", kept),
+                {"t_norm": float(rng.uniform(0, 1)), "t_dist": keep},
+                Cost(int(dense_macs * keep**1.7), int(dense_params * keep**1.8)),
+                None if infeasible else 0.5 + 0.4 * keep**0.5 + float(rng.normal(0, 0.02)),
+                seconds=float(rng.uniform(0.05, 0.2)),
+                reason="cannot reach 20 % of the MACs under max_rate=0.5" if infeasible else None,
+            )
+        )
+    feasible = [one for one in candidates if one.score is not None]
+    for one in sorted(feasible, key=lambda one: -(one.score or 0))[:retrained]:
+        accuracy = 0.9 + 0.07 * (one.score or 0)
+        candidates[one.number] = Candidate(
+            one.number, one.structure, one.parameters, one.cost, one.score, accuracy, accuracy - 0.004, one.seconds,
+            artefact=Path(f"retrain/{one.id}/small.safetensors"),
+        )  # fmt: skip
+    full = Structure("sample", tuple((group, tuple(range(size))) for group, size in groups.items()))
+    dense = Candidate(-1, full, {}, Cost(dense_macs, dense_params), 0.97, 0.972, 0.969, label="dense")
+    return Front(name, dense, tuple(candidates), "naswot_last", caps)
