@@ -36,7 +36,7 @@ def identity(
     The structure is the network as it prints with the shapes of its tensors, and, of a pruned network, the kept
     channels: two structures of equal widths are still different networks.
     """
-    origin = getattr(model, "origin", None)
+    origin = getattr(model, "secateur_origin", None)
     kept = getattr(getattr(origin, "structure", None), "id", "")
     shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     text = repr((str(model), shapes, kept))

@@ -136,6 +136,8 @@ def _prepare(
     channels_last = cuda if recipe.channels_last is None else recipe.channels_last
     order = torch.channels_last if channels_last else torch.contiguous_format
     _move(model, team.device, order)
+    mask = hold(model, masks) if masks else _nothing
+    mask()  # before the average starts from these weights
     if teacher is not None and recipe.distill > 0:
         check_fits(teacher, data)
         teacher = copy.deepcopy(teacher).requires_grad_(False).eval()
@@ -152,7 +154,7 @@ def _prepare(
         optimiser=recipe.build_optimiser(model),
         average=Average(model, recipe.ema) if recipe.ema else None,
         penalty=l1_subgradient(model, recipe.slim, recipe.slim_layers) if recipe.slim else _nothing,
-        mask=hold(model, masks) if masks else _nothing,
+        mask=mask,
         steps=feed.steps(data, recipe),
         channels_last=channels_last,
         half=recipe.precision == "bfloat16" or (recipe.precision == "auto" and cuda),
@@ -190,7 +192,6 @@ def _run(
 def _begin(run: _Training) -> History:
     """Renews the batch-norm statistics and looks once before the first step."""
     recipe = run.recipe
-    run.mask()
     if recipe.recalibrate:
         size = min(len(run.data.train), recipe.recalibrate * recipe.batch_size)
         images, _ = run.data.batch(size, recipe.seed)
@@ -215,8 +216,8 @@ def _epoch(run: _Training, done: int, bar: tqdm[Any]) -> Epoch:
             mean = float(sums[0] / sums[2])
             if not math.isfinite(mean):
                 raise SecateurError(
-                    f"the loss became {mean} in epoch {done + 1}, step {step + 1} of {run.steps} (lr {rate:.4g}): lower "
-                    f"lr or set clip; the weights after epoch {done} are kept"
+                    f"the loss became {mean} in epoch {done + 1}, step {step + 1} of {run.steps} (lr {rate:.4g}): "
+                    f"lower lr or set clip; the weights after epoch {done} are kept"
                 )
             bar.set_postfix(loss=f"{mean:.3f}", accuracy=f"{float(sums[1] / sums[2]):.1%}", refresh=False)
         bar.update()

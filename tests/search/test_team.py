@@ -1,0 +1,48 @@
+"""Two processes on the CPU train one network together (gloo, launched as torchrun does)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from search.data import Data, load
+from search.training import Recipe, accuracy, train
+from tests.search.test_training import network
+
+SCRIPT = """
+import os, sys, torch
+from search.data import load
+from search.training import Recipe, train
+from tests.search.test_training import network
+rank = int(os.environ["RANK"])
+model = network(seed=rank)
+history = train(model, load("digits"), Recipe(epochs=int(sys.argv[2]), batch_size=64), folder=sys.argv[1])
+torch.save({"model": model.state_dict(), "test": history.test_accuracy}, f"{sys.argv[1]}/rank{rank}.pt")
+"""
+
+
+@pytest.mark.timeout(120)
+def test_two_processes_hold_one_network(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path), "4"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    data: Data = load("digits")
+    model = network(seed=9)
+    model.load_state_dict(first["model"])
+    assert accuracy(model, data) == pytest.approx(first["test"])
+    assert first["test"] > 0.9
+    # the snapshot is one of a whole training: a single process returns it
+    assert train(network(), data, Recipe(epochs=4, batch_size=64), folder=tmp_path).test_accuracy == first["test"]
