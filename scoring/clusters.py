@@ -73,13 +73,13 @@ def leaving_heights(tree: Matrix, order: NDArray[np.int64]) -> NDArray[np.float6
 
 
 def kmeans(points: Matrix, clusters: int, linkage: str, seed: int) -> Labels:
-    """Lloyd's algorithm from four k-means++ starts; `linkage` does not matter."""
+    """Lloyd's algorithm from ten k-means++ starts; `linkage` does not matter."""
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # equal filters: fewer clusters than asked for
-        return np.asarray(KMeans(clusters, n_init=4, random_state=seed).fit_predict(points), dtype=np.int64)
+        return np.asarray(KMeans(clusters, n_init=10, random_state=seed).fit_predict(points), dtype=np.int64)
 
 
 def agglomerative(points: Matrix, clusters: int, linkage: str, seed: int) -> Labels:

@@ -13,6 +13,6 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
     known = tuple(known)
     if name in known:
         return
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise SecateurError(f"unknown {kind} {name!r}; {hint}known are {', '.join(known)}")
