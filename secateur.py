@@ -28,22 +28,62 @@ def _check_rooms() -> None:
 
 _check_rooms()
 
-from backbones.cost import Cost, cost  # noqa: E402
-from backbones.errors import SecateurError  # noqa: E402
-from backbones.graph import ChannelGraph, Group  # noqa: E402
-from backbones.structure import Structure  # noqa: E402
-from backbones.version import VERSION  # noqa: E402
+from backbones.artefact import load, save
+from backbones.checkpoint import load_checkpoint
+from backbones.cost import Cost, cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph, Group
+from backbones.registry import BACKBONES, build
+from backbones.structure import Structure
+from backbones.surgery import Origin, prune
+from backbones.trace import trace
+from backbones.version import VERSION
+from scoring.hybrid import hybrid
+from scoring.limits import Limits
+from scoring.tables import FilterTables, filter_tables
+from search.augment import Augment
+from search.data import Data
+from search.data import load as load_data
+from search.front import Candidate, Front
+from search.history import History
+from search.measure import accuracy, recalibrate
+from search.recipe import Recipe
+from search.sources import Split
+from search.training import train
 
 __version__ = VERSION
 
 __all__ = [
+    "BACKBONES",
+    "Augment",
+    "Candidate",
     "ChannelGraph",
     "Cost",
+    "Data",
+    "FilterTables",
+    "Front",
     "Group",
+    "History",
+    "Limits",
+    "Origin",
+    "Recipe",
     "SecateurError",
+    "Split",
     "Structure",
     "__version__",
+    "accuracy",
+    "build",
     "cost",
+    "filter_tables",
+    "hybrid",
+    "load",
+    "load_checkpoint",
+    "load_data",
+    "prune",
+    "recalibrate",
+    "save",
+    "trace",
+    "train",
 ]
 
 if __name__ == "__main__":

@@ -1,9 +1,57 @@
 # What type checkers see for `import secateur`: the same names as secateur.py, which a py.typed cannot cover.
-from backbones.cost import Cost as Cost
-from backbones.cost import cost as cost
-from backbones.errors import SecateurError as SecateurError
-from backbones.graph import ChannelGraph as ChannelGraph
-from backbones.graph import Group as Group
-from backbones.structure import Structure as Structure
+from backbones.artefact import load, save
+from backbones.checkpoint import load_checkpoint
+from backbones.cost import Cost, cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph, Group
+from backbones.registry import BACKBONES, build
+from backbones.structure import Structure
+from backbones.surgery import Origin, prune
+from backbones.trace import trace
+from scoring.hybrid import hybrid
+from scoring.limits import Limits
+from scoring.tables import FilterTables, filter_tables
+from search.augment import Augment
+from search.data import Data
+from search.data import load as load_data
+from search.front import Candidate, Front
+from search.history import History
+from search.measure import accuracy, recalibrate
+from search.recipe import Recipe
+from search.sources import Split
+from search.training import train
 
 __version__: str
+
+__all__ = [
+    "BACKBONES",
+    "Augment",
+    "Candidate",
+    "ChannelGraph",
+    "Cost",
+    "Data",
+    "FilterTables",
+    "Front",
+    "Group",
+    "History",
+    "Limits",
+    "Origin",
+    "Recipe",
+    "SecateurError",
+    "Split",
+    "Structure",
+    "__version__",
+    "accuracy",
+    "build",
+    "cost",
+    "filter_tables",
+    "hybrid",
+    "load",
+    "load_checkpoint",
+    "load_data",
+    "prune",
+    "recalibrate",
+    "save",
+    "trace",
+    "train",
+]
