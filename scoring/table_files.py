@@ -53,7 +53,7 @@ def read_cache(cache: str | os.PathLike[str], key: str) -> list[GroupTable] | No
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return _groups({name: stored[name] for name in stored.files}) if str(stored["key"]) == key else None
     except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error) as error:
         warnings.warn(f"cache {path} cannot be read and is made again: {error}", UserWarning, stacklevel=3)

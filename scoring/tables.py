@@ -130,20 +130,21 @@ def filter_tables(
     check_name("linkage", linkage, LINKAGES)
     check_name("features", features, FEATURES)
     check_name("reduction", reduction, REDUCTIONS)
+    workers = _workers(jobs)
     if not graph.groups:
         raise SecateurError("the network has no prunable group; see graph.frozen for the reasons")
     settings = {"criterion": criterion, "linkage": linkage, "features": features, "reduction": reduction}
     key = tables_key(model, graph, {**settings, "seed": seed}, data if CRITERIA[criterion].needs != "weights" else None)
     groups = None if cache is None else read_cache(cache, key)
     if groups is None:
-        groups = _build(model, graph, settings, gather(model, graph, criterion, data, seed), jobs)
+        groups = _build(model, graph, settings, gather(model, graph, criterion, data, seed), workers)
         if cache is not None:
             write_cache(cache, key, groups)
     return FilterTables({table.name: table for table in groups}, **settings, key=key)
 
 
 def _build(
-    model: nn.Module, graph: ChannelGraph, settings: Mapping[str, str], evidence: Evidence, jobs: int | None
+    model: nn.Module, graph: ChannelGraph, settings: Mapping[str, str], evidence: Evidence, workers: int
 ) -> list[GroupTable]:
     blocks = {group.name: feature_blocks(group, evidence.tensors, settings["features"]) for group in graph.groups}
     tasks = [
@@ -152,7 +153,7 @@ def _build(
         for start in starts(group.size)
     ]
     tasks.sort(reverse=True)  # the largest first, so that no core waits at the end
-    workers = _workers(jobs) if sum(task[0] for task in tasks) > WORTH_THREADS else 1
+    workers = workers if sum(task[0] for task in tasks) > WORTH_THREADS else 1
     with threadpool_limits(1), Parallel(n_jobs=workers, prefer="threads") as parallel:
         parts = parallel(delayed(upper)(blocks[name], start) for _, name, start in tasks)
         distances = _joined(graph, {task[1:]: part for task, part in zip(tasks, parts, strict=True)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from backbones.graph import ChannelGraph, Group, Member, Role
+from scoring.tables import FilterTables
 
 
 def graph_of(*groups: Group) -> ChannelGraph:
@@ -73,3 +75,12 @@ def stream_network() -> tuple[Stream, ChannelGraph]:
         member("head.weight", 6, "input", 1),
     )
     return Stream(), graph_of(Group("stem", 6, members))
+
+
+def digest(tables: FilterTables) -> str:
+    """Changes with any bit of any table."""
+    text = hashlib.sha256(tables.key.encode())
+    for table in tables.groups.values():
+        for array in (table.norms, table.heights, table.tree):
+            text.update(array.tobytes())
+    return text.hexdigest()
