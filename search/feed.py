@@ -19,15 +19,14 @@ def steps(data: Data, recipe: Recipe) -> int:
     return len(data.train) // recipe.batch_size if isinstance(data.train, Split) else len(data.train.loader)
 
 
-def batches(data: Data, recipe: Recipe, team: Team, epoch: int, *, channels_last: bool = False) -> Iterator[Batch]:
+def batches(data: Data, recipe: Recipe, team: Team, epoch: int) -> Iterator[Batch]:
     """One process's share of one epoch: shuffled, augmented, normalised.
 
     Args:
         data: the task.
-        recipe: batch size, seed and augmentation.
+        recipe: batch size, seed, augmentation and memory order.
         team: every process of it gets other images.
         epoch: number of epochs done before; other epochs have another order and other augmentations.
-        channels_last: memory order of the images.
 
     Yields:
         float32 images (B, C, H, W) and labels (B,) on the team's device, B the batch size over the team's size.
@@ -41,7 +40,7 @@ def batches(data: Data, recipe: Recipe, team: Team, epoch: int, *, channels_last
         images = images.to(team.device, non_blocking=True)
         unit = 255.0 if images.dtype == torch.uint8 else 1.0
         images = data.normalise(augment(images, draws, torch.tensor(data.mean) * unit))
-        if channels_last:
+        if recipe.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         yield images, labels.to(team.device, non_blocking=True)
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import torch
 from torch import nn, optim
 
 from backbones.errors import SecateurError
 from search.augment import Augment
+from search.data import Data
 
 Schedule = Callable[[float, float], float]
 
@@ -97,8 +99,10 @@ class Recipe:
         temperature: softens both distributions in distillation.
         ema: decay per step of a running average of the weights that is evaluated and kept instead; 0 for none.
         clip: highest norm of the gradient; 0 for no limit.
-        precision: "float32", "bfloat16" (autocast), or "auto": bfloat16 on CUDA, float32 on a CPU.
-        channels_last: memory order of images and weights; "auto" when not given: on CUDA.
+        precision: "float32", "bfloat16" (autocast; weights stay float32), or "auto": bfloat16 on CUDA and, for images
+            of 24 x 24 pixels and more on a CPU with bfloat16 instructions (a step of ResNet-20 takes half the time).
+        channels_last: keep images and weights in that memory order while training, which is faster (on a CPU by a
+            quarter in float32).
         recalibrate: batches that renew the batch-norm statistics before anything is evaluated; 0 for none.
         augment: instead of the data's own.
         slim: lambda of the L1 penalty on batch-norm gammas (`search.slimming`); 0 for none.
@@ -120,7 +124,7 @@ class Recipe:
     ema: float = 0.0
     clip: float = 0.0
     precision: str = "auto"
-    channels_last: bool | None = None
+    channels_last: bool = True
     recalibrate: int = 20
     augment: Augment | None = None
     slim: float = 0.0
@@ -163,6 +167,19 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON, checkpoints and fingerprints."""
         return {**asdict(self), "slim_layers": dict(self.slim_layers)}
+
+
+def bfloat16(recipe: Recipe, data: Data, device: torch.device) -> bool:
+    """Whether `recipe` means bfloat16 for this data on this device."""
+    if recipe.precision != "auto" or device.type == "cuda":
+        return recipe.precision != "float32"
+    _, height, width = data.train.shape
+    cpu: Any = torch.cpu
+    return bool(
+        device.type == "cpu"
+        and height * width >= 24 * 24
+        and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+    )
 
 
 def _known(name: str, value: str, choices: Iterable[str]) -> None:

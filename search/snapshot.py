@@ -89,5 +89,7 @@ def _difference(part: str, found: Any, wanted: Any) -> str:
         for name, value in wanted.items():
             if found.get(name) != value:
                 return f"{name}={found.get(name)!r} in the recipe, not {value!r}"
+    if part == "arithmetic":
+        return f"{found} arithmetic, not {wanted}"
     what = {"structure": "another structure (widths, layers or kept channels)", "teacher": "another teacher"}
     return what.get(part, f"other {part}")

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from tqdm import tqdm
 
 from backbones.errors import SecateurError
-from search import feed, snapshot
-from search.average import Average
+from search import feed, learner, snapshot
 from search.data import Data
-from search.distill import distillation_loss
 from search.history import Epoch, History
-from search.masks import hold
-from search.measure import accuracy, check_fits, count_right, device_of, forward, recalibrate
+from search.learner import Learner
+from search.measure import accuracy, count_right, device_of, recalibrate
 from search.recipe import Recipe
-from search.slimming import l1_subgradient
-from search.sources import Split
-from search.team import Team, joined
+from search.team import joined
 
 __all__ = ["History", "Recipe", "accuracy", "recalibrate", "train"]
 
@@ -76,93 +68,25 @@ def train(
         SecateurError: for a batch larger than the data, a network that does not fit the data, a snapshot of another
             training, or a loss or weight that is no longer finite (the last snapshot stays).
     """
-    _check(model, data, recipe)
+    learner.check(model, data, recipe)
     with joined(device) as team:
         place = Path(folder) if folder is not None else None
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
         home = device_of(model)
-        run = _prepare(model, data, recipe, teacher, team, masks)
+        run = learner.prepare(model, data, recipe, teacher, team, masks)
         wanted = snapshot.identity(model, data, recipe, teacher, masks) if place is not None else {}
+        wanted["arithmetic"] = "bfloat16" if run.half else "float32"
         try:
             with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
                 return _run(run, place, wanted, before_epoch, progress)
         finally:
-            _move(model, home, torch.contiguous_format)
+            learner.move(model, home, torch.contiguous_format)
             model.eval()
 
 
-@dataclass(slots=True, eq=False)
-class _Training:
-    """What lives as long as one call of `train`."""
-
-    model: nn.Module
-    network: nn.Module  # the model, or the model wrapped for the team
-    data: Data
-    recipe: Recipe
-    teacher: nn.Module | None
-    team: Team
-    optimiser: Optimizer
-    average: Average | None
-    penalty: Callable[[], None]
-    mask: Callable[[], None]
-    steps: int
-    channels_last: bool
-    half: bool
-
-
-def _check(model: nn.Module, data: Data, recipe: Recipe) -> None:
-    if isinstance(data.train, Split) and recipe.batch_size > len(data.train):
-        raise SecateurError(
-            f"recipe: batch_size <= {len(data.train)} training images must hold, but got batch_size={recipe.batch_size}"
-        )
-    check_fits(model, data)
-    _check_finite(model, "the network's", "before training; load other weights")
-
-
-def _prepare(
-    model: nn.Module,
-    data: Data,
-    recipe: Recipe,
-    teacher: nn.Module | None,
-    team: Team,
-    masks: Mapping[str, Tensor] | None,
-) -> _Training:
-    if recipe.batch_size % team.size:
-        raise SecateurError(
-            f"recipe: batch_size must be a multiple of the {team.size} processes, but got {recipe.batch_size}"
-        )
-    cuda = team.device.type == "cuda"
-    channels_last = cuda if recipe.channels_last is None else recipe.channels_last
-    order = torch.channels_last if channels_last else torch.contiguous_format
-    _move(model, team.device, order)
-    mask = hold(model, masks) if masks else _nothing
-    mask()  # before the average starts from these weights
-    if teacher is not None and recipe.distill > 0:
-        check_fits(teacher, data)
-        teacher = copy.deepcopy(teacher).requires_grad_(False).eval()
-        _move(teacher, team.device, order)
-    else:
-        teacher = None
-    return _Training(
-        model=model,
-        network=team.wrap(model),
-        data=feed.resident(data, team.device),
-        recipe=recipe,
-        teacher=teacher,
-        team=team,
-        optimiser=recipe.build_optimiser(model),
-        average=Average(model, recipe.ema) if recipe.ema else None,
-        penalty=l1_subgradient(model, recipe.slim, recipe.slim_layers) if recipe.slim else _nothing,
-        mask=mask,
-        steps=feed.steps(data, recipe),
-        channels_last=channels_last,
-        half=recipe.precision == "bfloat16" or (recipe.precision == "auto" and cuda),
-    )
-
-
 def _run(
-    run: _Training, folder: Path | None, wanted: dict[str, Any], before_epoch: BeforeEpoch | None, progress: bool
+    run: Learner, folder: Path | None, wanted: dict[str, Any], before_epoch: BeforeEpoch | None, progress: bool
 ) -> History:
     state = snapshot.read(folder, wanted) if folder is not None else None
     history = _begin(run) if state is None else _restore(run, state)
@@ -189,7 +113,7 @@ def _run(
     return _finish(run, folder, wanted, history)
 
 
-def _begin(run: _Training) -> History:
+def _begin(run: Learner) -> History:
     """Renews the batch-norm statistics and looks once before the first step."""
     recipe = run.recipe
     if recipe.recalibrate:
@@ -199,7 +123,7 @@ def _begin(run: _Training) -> History:
     return History((), _validate(run))
 
 
-def _epoch(run: _Training, done: int, bar: tqdm[Any]) -> Epoch:
+def _epoch(run: Learner, done: int, bar: tqdm[Any]) -> Epoch:
     """One pass over the training split and one over the validation split."""
     started = time.perf_counter()
     device, recipe = run.team.device, run.recipe
@@ -207,10 +131,9 @@ def _epoch(run: _Training, done: int, bar: tqdm[Any]) -> Epoch:
     every = 1 if device.type == "cpu" else 20  # reading a number back makes a device wait
     run.network.train()
     torch.manual_seed(feed.seed_of(recipe.seed, done, run.team.rank + 1))
-    batches = feed.batches(run.data, recipe, run.team, done, channels_last=run.channels_last)
-    for step, (images, labels) in enumerate(batches):
+    for step, (images, labels) in enumerate(feed.batches(run.data, recipe, run.team, done)):
         rate = recipe.rate((done * run.steps + step + 0.5) / (recipe.epochs * run.steps))
-        loss, right = _step(run, images, labels, rate)
+        loss, right = learner.step(run, images, labels, rate)
         sums += torch.stack([loss * len(labels), right, torch.tensor(float(len(labels)), device=device)])
         if step % every == 0 or step + 1 == run.steps:
             mean = float(sums[0] / sums[2])
@@ -221,7 +144,7 @@ def _epoch(run: _Training, done: int, bar: tqdm[Any]) -> Epoch:
                 )
             bar.set_postfix(loss=f"{mean:.3f}", accuracy=f"{float(sums[1] / sums[2]):.1%}", refresh=False)
         bar.update()
-    _check_finite(run.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
+    learner.check_finite(run.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
     run.team.same_buffers(run.model)
     loss_sum, right_sum, count = run.team.sum(sums).tolist()
     return Epoch(
@@ -234,41 +157,8 @@ def _epoch(run: _Training, done: int, bar: tqdm[Any]) -> Epoch:
     )
 
 
-def _step(run: _Training, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """One update; returns the loss and the number of right answers, without gradient."""
-    recipe = run.recipe
-    for group in run.optimiser.param_groups:
-        group["lr"] = rate
-    run.optimiser.zero_grad(set_to_none=True)
-    with torch.autocast(images.device.type, torch.bfloat16) if run.half else nullcontext():
-        logits = forward(run.network, images, run.data.num_classes)
-        with torch.no_grad():
-            soft = None if run.teacher is None else run.teacher(images).float()
-    logits = logits.float()
-    if soft is None:
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    else:
-        loss = distillation_loss(
-            logits,
-            soft,
-            labels,
-            weight=recipe.distill,
-            temperature=recipe.temperature,
-            label_smoothing=recipe.label_smoothing,
-        )
-    loss.backward()
-    run.penalty()
-    if recipe.clip:
-        nn.utils.clip_grad_norm_(run.model.parameters(), recipe.clip)
-    run.optimiser.step()
-    run.mask()
-    if run.average is not None:
-        run.average.update()
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
-
-
 @torch.no_grad()
-def _validate(run: _Training) -> float:
+def _validate(run: Learner) -> float:
     """Validation accuracy, the team sharing the work."""
     right = torch.zeros(2, dtype=torch.int64, device=run.team.device)
     run.model.eval()
@@ -282,7 +172,7 @@ def _validate(run: _Training) -> float:
     return float(found_all / total)
 
 
-def _save(run: _Training, folder: Path | None, wanted: dict[str, Any], history: History) -> None:
+def _save(run: Learner, folder: Path | None, wanted: dict[str, Any], history: History) -> None:
     if folder is None:
         return
     if run.team.rank == 0:
@@ -298,7 +188,7 @@ def _save(run: _Training, folder: Path | None, wanted: dict[str, Any], history: 
     run.team.wait()
 
 
-def _restore(run: _Training, state: dict[str, Any]) -> History:
+def _restore(run: Learner, state: dict[str, Any]) -> History:
     run.model.load_state_dict(state["model"])
     run.optimiser.load_state_dict(state["optimiser"])
     if run.average is not None:
@@ -306,7 +196,7 @@ def _restore(run: _Training, state: dict[str, Any]) -> History:
     return History.from_dict(state["history"])
 
 
-def _finish(run: _Training, folder: Path | None, wanted: dict[str, Any], history: History) -> History:
+def _finish(run: Learner, folder: Path | None, wanted: dict[str, Any], history: History) -> History:
     """Looks at the test split, once in the life of a training, and leaves the averaged weights in the model."""
     if history.test_accuracy is None:
         with run.average.applied() if run.average is not None else nullcontext():
@@ -317,20 +207,5 @@ def _finish(run: _Training, folder: Path | None, wanted: dict[str, Any], history
     return history
 
 
-def _move(model: nn.Module, device: torch.device, order: torch.memory_format) -> None:
-    mover: Any = model  # torch's annotations know either a device or a memory format
-    mover.to(device, memory_format=order)
-
-
 def _clone(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def _check_finite(model: nn.Module, what: str, when: str) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise SecateurError(f"{what} {name} holds NaN or infinity {when}")
-
-
-def _nothing() -> None:
-    return

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import SecateurError
-from search import training
+from search import learner
 from search.augment import Augment
 from search.data import Data, load
 from search.sources import Split
@@ -115,7 +115,7 @@ def test_resumed_training_ends_in_the_same_weights(variant: str, digits: Data, t
 def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     one = network()
     seen: list[int] = []
-    real = training._step
+    real = learner.step
 
     def interrupted(*arguments: Any) -> Any:
         seen.append(1)
@@ -124,7 +124,7 @@ def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch:
         return real(*arguments)
 
     kept: dict[int, dict[str, torch.Tensor]] = {}
-    monkeypatch.setattr(training, "_step", interrupted)
+    monkeypatch.setattr(learner, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(one, digits, FAST, before_epoch=lambda model, done: kept.update({done: weights(model)}))
     torch.testing.assert_close(weights(one), kept[1], rtol=0, atol=0)
