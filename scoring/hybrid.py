@@ -66,14 +66,18 @@ def hybrid_mask(
 ) -> NDArray[np.bool_]:
     """As `hybrid`, as a (units,) mask in the order of `ChannelGraph.offsets`."""
     widths = hybrid_widths(tables, t_norm, t_dist, limits, rates)
+    return np.asarray(hybrid_places(tables, t_dist) < widths[tables.owners])
+
+
+def hybrid_places(tables: FilterTables, t_dist: float) -> Ints:
+    """(units,) place of each unit in its group in the order of staying: a group of width w keeps places below w."""
     representative = tables.heights >= t_dist
     ordered = representative[tables.by_norm]
     before: Ints = np.cumsum(ordered) - ordered.astype(np.int64)
     before -= before[tables.starts][tables.owners]
     places = np.empty_like(tables.by_norm)
     places[tables.by_norm] = before
-    places = np.where(representative, places, tables.height_places)
-    return np.asarray(places < widths[tables.owners])
+    return np.where(representative, places, tables.height_places)
 
 
 def hybrid_widths(

@@ -1,0 +1,26 @@
+"""Counts a module's MACs by running it, to hold the arithmetic of `cost` to the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones.cost import Cost
+from backbones.modes import evaluating
+
+
+def recount(model: nn.Module, example: Sequence[Any]) -> Cost:
+    """MACs (by `torch.utils.flop_counter`, which counts two FLOPs per multiply-add) and parameters of a module.
+
+    Args:
+        model: run once in eval mode, on the device it is on.
+        example: its inputs; the MACs are those of the whole batch.
+    """
+    with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(*example)
+    return Cost(counter.get_total_flops() // 2, sum(value.numel() for value in model.parameters()))

@@ -1,0 +1,116 @@
+"""Training-free scores by name: what a pruned structure is worth before it is retrained. Higher is better."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor, nn
+
+from backbones.cost import cost
+from backbones.graph import ChannelGraph
+from backbones.structure import Structure
+from backbones.surgery import prune
+from scoring.names import check_name
+from scoring.naswot import naswot, naswot_last
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Everything a scorer may look at.
+
+    Attributes:
+        model: the dense network.
+        graph: its channel graph.
+        structure: what is scored.
+        batch: (B, C, H, W) normalised training images.
+        labels: (B,) their classes, for scorers that need them.
+        recalibrate: small batches for batch-norm statistics, for scorers that need them.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    structure: Structure
+    batch: Tensor
+    labels: Tensor | None = None
+    recalibrate: Sequence[Tensor] | None = None
+
+    @cached_property
+    def pruned(self) -> nn.Module:
+        """The structure cut out of the model, with the dense network's batch-norm statistics."""
+        return prune(self.model, self.graph, self.structure, check=False)
+
+
+Scorer = Callable[[Subject], float]
+
+
+def _naswot(subject: Subject) -> float:
+    """As published: one forward pass of the pruned network. Needs the batch only."""
+    return naswot(subject.pruned, subject.batch)
+
+
+def _naswot_last(subject: Subject) -> float:
+    """The last layer's codes alone: one forward pass of the pruned network. Needs the batch only."""
+    return naswot_last(subject.pruned, subject.batch)
+
+
+def _macs(subject: Subject) -> float:
+    """Control: multiply-adds of one sample. No forward pass."""
+    return float(cost(subject.graph, subject.structure).macs)
+
+
+def _params(subject: Subject) -> float:
+    """Control: number of parameters. No forward pass."""
+    return float(cost(subject.graph, subject.structure).params)
+
+
+def _units(subject: Subject) -> float:
+    """Control: number of kept channels. No forward pass."""
+    return float(sum(subject.structure.widths.values()))
+
+
+def _random(subject: Subject) -> float:
+    """Control: a number in [0, 1) drawn by the structure's id, equal on every machine. No forward pass."""
+    seed = int.from_bytes(hashlib.sha256(subject.structure.id.encode()).digest()[:8], "big")
+    return float(np.random.default_rng(seed).random())
+
+
+SCORERS: dict[str, Scorer] = {
+    "naswot": _naswot,
+    "naswot_last": _naswot_last,
+    "macs": _macs,
+    "params": _params,
+    "units": _units,
+    "random": _random,
+}
+
+
+def score(
+    name: str,
+    model: nn.Module,
+    graph: ChannelGraph,
+    structure: Structure,
+    batch: Tensor,
+    labels: Tensor | None = None,
+    recalibrate: Sequence[Tensor] | None = None,
+) -> float:
+    """The score of one structure.
+
+    Args:
+        name: a key of `SCORERS`.
+        model: the dense, traced network.
+        graph: its channel graph.
+        structure: what is scored.
+        batch: (B, C, H, W) normalised images.
+        labels: (B,) their classes, for scorers that need them.
+        recalibrate: small batches for batch-norm statistics, for scorers that need them.
+
+    Raises:
+        SecateurError: for an unknown name, a structure of another graph, or a structure that cannot be scored.
+    """
+    check_name("scorer", name, SCORERS)
+    structure.check(graph)
+    return SCORERS[name](Subject(model, graph, structure, batch, labels, recalibrate))

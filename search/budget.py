@@ -1,0 +1,149 @@
+"""What a pruned network may cost: caps, bands and sets of targets on MACs and parameters."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+
+Amount = str | float | int
+AXES = ("macs", "params")
+FILL = 0.02
+"""A single number is a cap; a structure fills it to within this share below."""
+
+_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([%kMG]?)\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """Limits on one axis in absolute units: low <= cost <= high."""
+
+    axis: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Bounds that hold together.
+
+    Attributes:
+        bounds: one per axis that the budget names.
+        capped: single numbers: of several axes it is enough that one is filled.
+    """
+
+    bounds: tuple[Bound, ...]
+    capped: bool
+
+    def over(self, cost: Cost) -> bool:
+        """Whether some axis is above its high."""
+        return any(getattr(cost, bound.axis) > bound.high for bound in self.bounds)
+
+    def under(self, cost: Cost) -> bool:
+        """Whether the structure is too small: for caps when no axis is filled, for bands when any is below its low."""
+        low = [getattr(cost, bound.axis) < bound.low for bound in self.bounds]
+        return all(low) if self.capped else any(low)
+
+    def __str__(self) -> str:
+        return " and ".join(f"{bound.low:,.0f} <= {bound.axis} <= {bound.high:,.0f}" for bound in self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the pruned network may cost; at least one of the two.
+
+    An amount is a fraction of the dense network (`0.2`, `"20%"`) or absolute (`25_000_000`, `"25M"`): up to 1 a number
+    is a fraction. A single amount is a cap, filled to within 2 %; `"10%..30%"` is a band; a list is a set of targets.
+
+    Attributes:
+        macs: multiply-adds of one sample.
+        params: number of parameters.
+    """
+
+    macs: Amount | Sequence[Amount] | None = None
+    params: Amount | Sequence[Amount] | None = None
+
+    def __post_init__(self) -> None:
+        given = [axis for axis in AXES if getattr(self, axis) is not None]
+        if not given:
+            raise SecateurError('a budget needs macs or params, such as macs="30%"')
+        for axis in given:
+            amounts = _listed(getattr(self, axis))
+            if not amounts:
+                raise SecateurError(f"budget {axis} is an empty list; give at least one amount")
+            for amount in amounts:
+                _parse(axis, amount)
+
+    @property
+    def objectives(self) -> int:
+        """1 (score alone) for single caps, 2 (score and MACs) for bands and sets of targets."""
+        amounts = [_listed(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None]
+        single = all(len(values) == 1 and not _is_band(values[0]) for values in amounts)
+        return 1 if single else 2
+
+    def targets(self, dense: Cost) -> tuple[Target, ...]:
+        """The targets in absolute units; every combination where two axes have several."""
+        axes = [axis for axis in AXES if getattr(self, axis) is not None]
+        choices = [[_bound(axis, amount, dense) for amount in _listed(getattr(self, axis))] for axis in axes]
+        bands = any(_is_band(amount) for axis in axes for amount in _listed(getattr(self, axis)))
+        return tuple(Target(bounds, not bands) for bounds in product(*choices))
+
+    def to_dict(self) -> dict[str, list[str]]:
+        """Plain values, for fingerprints and reports."""
+        return {
+            axis: [str(amount) for amount in _listed(getattr(self, axis))]
+            for axis in AXES
+            if getattr(self, axis) is not None
+        }
+
+
+def _listed(value: Amount | Sequence[Amount] | None) -> list[Amount]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, (str, int, float)) else list(value)
+
+
+def _is_band(amount: Amount) -> bool:
+    return isinstance(amount, str) and ".." in amount
+
+
+def _bound(axis: str, amount: Amount, dense: Cost) -> Bound:
+    whole = float(getattr(dense, axis))
+    low, high = (value * whole if relative else value for value, relative in _parse(axis, amount))
+    return Bound(axis, low if _is_band(amount) else high * (1 - FILL), high)
+
+
+def _parse(axis: str, amount: Amount) -> tuple[tuple[float, bool], tuple[float, bool]]:
+    """((low, relative), (high, relative)); equal for a single amount."""
+    if isinstance(amount, str) and ".." in amount:
+        first, _, second = amount.partition("..")
+        low, high = _single(axis, first, amount), _single(axis, second, amount)
+        if low[1] != high[1] or low[0] > high[0]:
+            raise SecateurError(f"budget {axis}: low <= high of one unit must hold, but got {amount!r}")
+        return low, high
+    single = _single(axis, amount, amount)
+    return single, single
+
+
+def _single(axis: str, amount: Amount, shown: Amount) -> tuple[float, bool]:
+    value, relative = math.nan, False
+    if isinstance(amount, str):
+        match = _NUMBER.fullmatch(amount)
+        if match and match.group(1).count(".") <= 1:
+            number = float(match.group(1))
+            relative = match.group(2) == "%" or (match.group(2) == "" and number <= 1)
+            value = number / 100 if match.group(2) == "%" else number * _UNITS[match.group(2)]
+    elif not isinstance(amount, bool):
+        value, relative = float(amount), amount <= 1
+    if not (0 < value < math.inf) or (relative and value > 1):
+        raise SecateurError(
+            f"budget {axis}: an amount is a fraction (0.3, '30%'), an absolute number (25_000_000, '25M') or a band "
+            f"('10%..30%'), above 0 and at most the whole network, but got {shown!r}"
+        )
+    return value, relative
