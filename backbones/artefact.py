@@ -80,13 +80,17 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
         SecateurError: when the file is missing, truncated, not ours, of a newer format, or does not fit the model.
     """
     record, tensors = read(path)
-    spec = None if record["spec"] is None else Spec(**record["spec"])
+    try:
+        spec = None if record["spec"] is None else Spec(**record["spec"])
+        origin = _whole(spec) if record["origin"] is None else _read_origin(record["origin"], spec)
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise SecateurError(f"{path} is not a whole secateur artefact ({error!r}); save it again") from None
     if model is None:
         if spec is None:
             raise SecateurError(f"{path} holds a user's own network; pass its dense module: load(path, model)")
         model = build(spec.name, spec.num_classes, spec.in_channels)
     try:
-        loaded = cut(model, _read_origin(record["origin"], spec)) if record["origin"] else cut(model, _whole(spec))
+        loaded = cut(model, origin)
         _fill(loaded, tensors)
     except (RuntimeError, IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
         line = " ".join(str(error).split())[:300]

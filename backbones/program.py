@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from backbones.errors import SecateurError
 from backbones.resnet_cifar import ZeroPadShortcut
 
 Shape = tuple[int, ...]
+
+_ROOM = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +141,12 @@ def export(model: nn.Module, example: Sequence[Any]) -> Program:
             model(*example)
     except Exception as error:
         raise SecateurError(
-            f"the model does not run on the example {_describe(example)}: {_first_line(error)}{_where(error)}"
+            f"the model does not run on the example {_describe(example)}: {first_line(error)}{_where(error)}"
         ) from error
     try:
         exported = torch.export.export(model, tuple(example), strict=False)
     except Exception as error:
-        raise SecateurError(f"torch.export cannot trace the model: {_first_line(error)}{_where(error)}") from error
+        raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
     signature = exported.graph_signature
     names = dict(signature.inputs_to_parameters)
     buffers = dict(signature.inputs_to_buffers)
@@ -222,19 +226,25 @@ def _line(node: torch.fx.Node) -> str:
     return f"{path.rpartition('/')[2]}:{number}: {source.strip()}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says, in one line."""
     text = str(error).strip().splitlines()
     return text[0] if text else type(error).__name__
 
 
+def place(error: BaseException) -> str:
+    """`file.py:12: source` of the innermost frame outside torch and this room, empty when there is none."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/torch/" not in frame.filename and not frame.filename.startswith((_ROOM, "<"))
+    ]
+    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
+
+
 def _where(error: BaseException) -> str:
-    trace, last = error.__traceback__, ""
-    while trace is not None:
-        path = trace.tb_frame.f_code.co_filename
-        if "/torch/" not in path and "/backbones/program.py" not in path:
-            last = f" (at {path.rpartition('/')[2]}:{trace.tb_lineno})"
-        trace = trace.tb_next
-    return last
+    found = place(error)
+    return f" (at {found})" if found else ""
 
 
 def _describe(example: Sequence[Any]) -> str:

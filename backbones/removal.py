@@ -155,7 +155,7 @@ def _bypass_all(program: Program, modules: Sequence[str]) -> tuple[dict[int, int
 
 
 def _bypass(program: Program, modules: tuple[str, ...]) -> tuple[dict[int, int], set[int]] | str:
-    """How to replace modules by the identity: (result step -> step it takes its value from, steps to skip), or why not."""
+    """How to bypass modules: (result step -> step it takes its value from, steps to skip), or why it cannot be done."""
     inside = {
         number
         for number, step in enumerate(program.steps)

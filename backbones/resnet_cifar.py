@@ -1,4 +1,4 @@
-"""ResNets for small images (He et al., CVPR 2016, section 4.2): 6n + 2 layers in three stages of 16, 32, 64 channels."""
+"""ResNets for small images (He et al., CVPR 2016, section 4.2): 6n + 2 layers, stages of 16, 32, 64 channels."""
 
 from __future__ import annotations
 

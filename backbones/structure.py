@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -51,9 +52,7 @@ class Structure:
                 raise SecateurError(f"group {group.name!r} keeps no channel; at least one must stay")
             if channels[0] < 0 or channels[-1] >= group.size:
                 wrong = channels[0] if channels[0] < 0 else channels[-1]
-                raise SecateurError(
-                    f"group {group.name!r} keeps channel {wrong}; indices go from 0 to {group.size - 1}"
-                )
+                raise SecateurError(f"group {group.name!r} keeps channel {wrong}; {_range(group.size)}")
             rows.append((group.name, channels))
         return Structure(graph.id, tuple(rows), tuple(sorted(set(removed))))
 
@@ -116,16 +115,31 @@ class Structure:
         try:
             record = json.loads(text)
             kept = tuple((str(name), tuple(int(i) for i in channels)) for name, channels in record["kept"].items())
-            return Structure(str(record["graph"]), kept, tuple(str(name) for name in record["removed"]))
+            structure = Structure(str(record["graph"]), kept, tuple(str(name) for name in record["removed"]))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise SecateurError(f"not a structure record: {error!r}; Structure.to_json writes one") from None
+        for name, channels in kept:
+            if not channels:
+                raise SecateurError(f"group {name!r} keeps no channel; at least one must stay")
+            if channels[0] < 0 or any(left >= right for left, right in itertools.pairwise(channels)):
+                raise SecateurError(f"group {name!r} must list its channels sorted, from 0 up, each once")
+        return structure
 
     def check(self, graph: ChannelGraph) -> None:
-        """Raises SecateurError unless this structure belongs to `graph`."""
+        """Raises SecateurError unless this structure belongs to `graph` and keeps channels that exist."""
         if self.graph != graph.id:
             raise SecateurError(
                 f"structure {self.id} is of graph {self.graph}, not of {graph.id}; trace the same model"
             )
+        if len(self.kept) != len(graph.groups):
+            raise SecateurError(f"structure {self.id} lists {len(self.kept)} groups; the graph has {len(graph.groups)}")
+        for group, (name, channels) in zip(graph.groups, self.kept, strict=True):
+            if name != group.name:
+                raise SecateurError(f"structure {self.id} has group {name!r} where the graph has {group.name!r}")
+            if not channels:
+                raise SecateurError(f"group {name!r} keeps no channel; at least one must stay")
+            if channels[-1] >= group.size:
+                raise SecateurError(f"group {name!r} keeps channel {channels[-1]}; {_range(group.size)}")
 
 
 def keep_mask(graph: ChannelGraph, structure: Structure) -> NDArray[np.bool_]:
@@ -167,6 +181,10 @@ def _scale(graph: ChannelGraph, orders: list[NDArray[np.int64]], ratios: NDArray
 def _check_fraction(name: str, value: float) -> None:
     if not 0 < value <= 1:
         raise SecateurError(f"0 < {name} <= 1 must hold, but got {name}={value}")
+
+
+def _range(size: int) -> str:
+    return f"indices go from 0 to {size - 1}"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -57,11 +57,23 @@ def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check:
         SecateurError: when the structure is of another graph, or code with literal sizes no longer fits.
     """
     structure.check(graph)
+    _check_model(model, graph)
     origin = plan(graph, structure, getattr(model, "secateur_spec", None))
     pruned = cut(model, origin)
     if check:
         _run(pruned, graph)
     return pruned
+
+
+def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
+    tensors = dict([*model.named_parameters(), *model.named_buffers()])
+    for name, tensor in graph.tensors.items():
+        found = tensors.get(name)
+        if found is None or found.shape != tensor.shape:
+            has = "has none" if found is None else f"has {tuple(found.shape)}"
+            raise SecateurError(
+                f"the graph was traced with {name} of shape {tensor.shape}, this model {has}; trace the same model"
+            )
 
 
 def plan(graph: ChannelGraph, structure: Structure, spec: Spec | None = None) -> Origin:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch import nn
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.modes import evaluating
 from backbones.oracle import difference, masked
+from backbones.program import first_line, place
 from backbones.structure import Structure
 from backbones.surgery import cut, plan
 
@@ -73,20 +73,9 @@ def _attempt(
         with evaluating(pruned), torch.no_grad():
             output = pruned(*graph.example)
     except Exception as error:
-        return _place(error), f"a literal size in the code: {_first_line(error)}"
+        return place(error), f"a literal size in the code: {first_line(error)}"
     if numeric:
         gap = difference(output, masked(model, graph, structure, graph.example))
         if not gap <= TOLERANCE:
             return "", "the code uses a channel count as a number: values change when it is pruned"
     return None
-
-
-def _place(error: BaseException) -> str:
-    """`file.py:12: source` of the innermost frame outside torch."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/torch/" not in f.filename]
-    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

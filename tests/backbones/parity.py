@@ -1,0 +1,100 @@
+"""The law every network is held to: pruned equals masked dense, arithmetic equals a recount, gradients are finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from backbones.cost import cost
+from backbones.graph import ChannelGraph
+from backbones.modes import evaluating
+from backbones.oracle import masked
+from backbones.structure import Structure
+from backbones.surgery import prune
+
+
+def stirred(model: nn.Module, seed: int = 0) -> nn.Module:
+    """The model in float64 with random vectors: fresh norms (ones, zeros) would hide values that end up elsewhere."""
+    generator = torch.Generator().manual_seed(seed)
+    model = model.double()
+    with torch.no_grad():
+        for name, value in [*model.named_parameters(), *model.named_buffers()]:
+            if value.is_floating_point() and value.ndim <= 1 and value.numel() > 1:
+                low, high = (0.5, 1.5) if name.endswith(("var", "weight")) else (-0.3, 0.3)
+                value.uniform_(low, high, generator=generator)
+    return model
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """A float64 input."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def tensors_of(value: Any) -> list[Tensor]:
+    """Every tensor inside nested outputs."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [tensor for item in value for tensor in tensors_of(item)] if isinstance(value, (tuple, list)) else []
+
+
+def gap(model: nn.Module, graph: ChannelGraph, structure: Structure, pruned: nn.Module) -> float:
+    """The largest difference of the pruned network to the masked dense one, relative to the largest value."""
+    with evaluating(pruned), torch.no_grad():
+        found = tensors_of(pruned(*graph.example))
+    wanted = tensors_of(masked(model, graph, structure, graph.example))
+    assert [tensor.shape for tensor in found] == [tensor.shape for tensor in wanted]
+    scale = max(float(tensor.abs().max()) for tensor in wanted)
+    assert np.isfinite(scale)
+    assert scale > 1e-9
+    return max(float((one - other).abs().max()) for one, other in zip(found, wanted, strict=True)) / scale
+
+
+def recount(module: nn.Module, example: Sequence[Any]) -> int:
+    """MACs by torch's own counter (two a multiply-add), attention spelled out."""
+    with evaluating(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with FlopCounterMode(display=False) as counter:
+                module(*example)
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
+    return int(counter.get_total_flops()) // 2
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of parameter elements, tied ones once."""
+    return sum(value.numel() for value in module.parameters())
+
+
+def assert_law(model: nn.Module, graph: ChannelGraph, structure: Structure, *, values: bool = True) -> nn.Module:
+    """Parity (unless `values` is off), exact cost, finite gradients; returns the pruned network."""
+    pruned = prune(model, graph, structure)
+    if values:
+        assert gap(model, graph, structure, pruned) < 1e-9
+    counted = cost(graph, structure)
+    assert counted.macs == recount(pruned, graph.example)
+    assert counted.params == parameters(pruned)
+    assert_finite_gradients(pruned, graph)
+    return pruned
+
+
+def assert_finite_gradients(pruned: nn.Module, graph: ChannelGraph) -> None:
+    """Every parameter that the dense network uses gets a finite gradient in the pruned one."""
+    pruned.eval()
+    pruned.zero_grad()
+    outputs = [tensor for tensor in tensors_of(pruned(*graph.example)) if tensor.requires_grad]
+    torch.autograd.backward([tensor.square().sum() for tensor in outputs])
+    for name, value in pruned.named_parameters():
+        if name not in graph.unreached and value.requires_grad:
+            assert value.grad is not None, f"{name} has no gradient"
+            assert bool(torch.isfinite(value.grad).all()), f"{name} has gradients that are not finite"
+    pruned.zero_grad()
