@@ -42,7 +42,7 @@ def test_every_tensor_is_the_slice_that_the_kept_channels_own() -> None:
     model, graph = flat()
     kept = [1, 2, 5]
     pruned: Any = prune(model, graph, Structure.of(graph, {"conv": kept}))
-    assert type(pruned) is Flat
+    assert type(pruned).__name__ == "Flat"
     columns = [position * 1 for channel in kept for position in range(channel * 4, channel * 4 + 4)]
     assert torch.equal(pruned.conv.weight, model.conv.weight[kept])
     assert torch.equal(pruned.conv.bias, model.conv.bias[kept])
