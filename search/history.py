@@ -17,7 +17,7 @@ class Epoch:
     """One pass over the training split.
 
     Attributes:
-        number: from 1.
+        epoch: from 1.
         lr: learning rate at its end.
         loss: mean over its images, all parts of the loss included except the slimming penalty.
         train_accuracy: fraction, on augmented images, while learning.
@@ -25,7 +25,7 @@ class Epoch:
         seconds: training and evaluation.
     """
 
-    number: int
+    epoch: int
     lr: float
     loss: float
     train_accuracy: float

@@ -91,5 +91,9 @@ def _difference(part: str, found: Any, wanted: Any) -> str:
                 return f"{name}={found.get(name)!r} in the recipe, not {value!r}"
     if part == "arithmetic":
         return f"{found} arithmetic, not {wanted}"
-    what = {"structure": "another structure (widths, layers or kept channels)", "teacher": "another teacher"}
+    what = {
+        "structure": "another structure (widths, layers or kept channels)",
+        "teacher": "another teacher",
+        "after_epoch": "another flow",
+    }
     return what.get(part, f"other {part}")

@@ -25,7 +25,7 @@ from search.team import joined
 
 __all__ = ["History", "Recipe", "accuracy", "recalibrate", "train"]
 
-BeforeEpoch = Callable[[nn.Module, int], None]
+AfterEpoch = Callable[[nn.Module, int], None]
 
 
 def train(
@@ -38,7 +38,7 @@ def train(
     device: str | torch.device = "cpu",
     progress: bool = True,
     masks: Mapping[str, Tensor] | None = None,
-    before_epoch: BeforeEpoch | None = None,
+    after_epoch: AfterEpoch | None = None,
 ) -> History:
     """Trains `model` in place on the training split; looks at the test split once, after the last epoch.
 
@@ -58,8 +58,9 @@ def train(
         device: "cpu", "cuda", ...
         progress: show a bar when standard error is a terminal.
         masks: parameter name -> mask of its shape; where it is False the weight is held at zero.
-        before_epoch: called with the model and the number of epochs done, before each epoch; must follow from its
-            arguments alone for an exact resume.
+        after_epoch: called with the model and the number of epochs done after each pass over the training split, before
+            the model is evaluated and saved; what it does must follow from its arguments for an exact resume. Its
+            attribute `key`, where it has one, must be equal too.
 
     Returns:
         the curve, the accuracy before the first step and the test accuracy.
@@ -76,17 +77,18 @@ def train(
         home = device_of(model)
         run = learner.prepare(model, data, recipe, teacher, team, masks)
         wanted = snapshot.identity(model, data, recipe, teacher, masks) if place is not None else {}
+        wanted["after_epoch"] = str(getattr(after_epoch, "key", ""))
         wanted["arithmetic"] = "bfloat16" if run.half else "float32"
         try:
             with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
-                return _run(run, place, wanted, before_epoch, progress)
+                return _run(run, place, wanted, after_epoch, progress)
         finally:
             learner.move(model, home, torch.contiguous_format)
             model.eval()
 
 
 def _run(
-    run: Learner, folder: Path | None, wanted: dict[str, Any], before_epoch: BeforeEpoch | None, progress: bool
+    run: Learner, folder: Path | None, wanted: dict[str, Any], after_epoch: AfterEpoch | None, progress: bool
 ) -> History:
     state = snapshot.read(folder, wanted) if folder is not None else None
     history = _begin(run) if state is None else _restore(run, state)
@@ -102,9 +104,8 @@ def _run(
     try:
         with bar:
             while len(history.epochs) < run.recipe.epochs:
-                if before_epoch is not None:
-                    before_epoch(run.model, len(history.epochs))
-                history = History((*history.epochs, _epoch(run, len(history.epochs), bar)), history.start_accuracy)
+                latest = _epoch(run, len(history.epochs), bar, after_epoch)
+                history = History((*history.epochs, latest), history.start_accuracy)
                 good = _clone(run.model)
                 _save(run, folder, wanted, history)
     except BaseException:
@@ -123,7 +124,7 @@ def _begin(run: Learner) -> History:
     return History((), _validate(run))
 
 
-def _epoch(run: Learner, done: int, bar: tqdm[Any]) -> Epoch:
+def _epoch(run: Learner, done: int, bar: tqdm[Any], after_epoch: AfterEpoch | None) -> Epoch:
     """One pass over the training split and one over the validation split."""
     started = time.perf_counter()
     device, recipe = run.team.device, run.recipe
@@ -146,9 +147,11 @@ def _epoch(run: Learner, done: int, bar: tqdm[Any]) -> Epoch:
         bar.update()
     learner.check_finite(run.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
     run.team.same_buffers(run.model)
+    if after_epoch is not None:
+        after_epoch(run.model, done + 1)
     loss_sum, right_sum, count = run.team.sum(sums).tolist()
     return Epoch(
-        number=done + 1,
+        epoch=done + 1,
         lr=rate,
         loss=loss_sum / count,
         train_accuracy=right_sum / count,

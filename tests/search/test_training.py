@@ -57,11 +57,13 @@ class StopError(Exception):
 
 
 def stop_at(epoch: int) -> Any:
-    def before(model: nn.Module, done: int) -> None:
-        if done == epoch:
+    """Stops a training so that this many epochs are on disk."""
+
+    def after(model: nn.Module, done: int) -> None:
+        if done == epoch + 1:
             raise StopError
 
-    return before
+    return after
 
 
 def test_learns_digits(digits: Data) -> None:
@@ -100,7 +102,7 @@ def test_resumed_training_ends_in_the_same_weights(variant: str, digits: Data, t
     whole, parted = network(dropout=0.2), network(dropout=0.2)
     expected = train(whole, digits, recipe, teacher=teacher)
     with pytest.raises(StopError):
-        train(parted, digits, recipe, teacher=teacher, folder=tmp_path, before_epoch=stop_at(2))
+        train(parted, digits, recipe, teacher=teacher, folder=tmp_path, after_epoch=stop_at(2))
     fresh = network(dropout=0.2, seed=7)
     torch.manual_seed(99)
     history = train(fresh, digits, recipe, teacher=teacher, folder=tmp_path)
@@ -126,7 +128,7 @@ def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch:
     kept: dict[int, dict[str, torch.Tensor]] = {}
     monkeypatch.setattr(learner, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(one, digits, FAST, before_epoch=lambda model, done: kept.update({done: weights(model)}))
+        train(one, digits, FAST, after_epoch=lambda model, done: kept.update({done: weights(model)}))
     torch.testing.assert_close(weights(one), kept[1], rtol=0, atol=0)
 
 
@@ -135,23 +137,23 @@ import sys
 from tests.search.test_training import FAST, network
 from search.data import load
 from search.training import train
-def before(model, done):
+def after(model, done):
     print(done, flush=True)
-    if done == 2 and sys.argv[2] == "wait":
+    if done == 3:
         sys.stdin.readline()
-train(network(), load("digits"), FAST, folder=sys.argv[1], before_epoch=before)
+train(network(), load("digits"), FAST, folder=sys.argv[1], after_epoch=after)
 """
 
 
 def test_killed_process_is_resumed_exactly(digits: Data, tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path), "wait"]
+    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     with subprocess.Popen(
         command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert [process.stdout.readline().strip() for _ in range(3)] == ["0", "1", "2"]
+        assert [process.stdout.readline().strip() for _ in range(3)] == ["1", "2", "3"]
         process.send_signal(signal.SIGKILL)
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
     resumed, whole = network(), network()
@@ -219,7 +221,7 @@ def test_stream_of_batches_trains_like_tensors_and_resumes(digits: Data, tmp_pat
     history = train(whole, data, FAST)
     assert history.validation_accuracy > 0.9
     with pytest.raises(StopError):
-        train(network(), data, FAST, folder=tmp_path, before_epoch=stop_at(1))
+        train(network(), data, FAST, folder=tmp_path, after_epoch=stop_at(1))
     train(resumed, data, FAST, folder=tmp_path)
     assert_same(whole, resumed)
 
@@ -228,14 +230,14 @@ def test_loss_that_turns_nan_stops_and_keeps_the_last_epoch(digits: Data, tmp_pa
     kept: dict[int, dict[str, torch.Tensor]] = {}
 
     def poison(model: nn.Module, done: int) -> None:
-        kept[done] = weights(model)
         if done == 2:
             with torch.no_grad():
-                next(model.parameters()).fill_(float("nan"))
+                next(model.parameters()).fill_(3e38)
+        kept[done] = weights(model)
 
     model = network()
     with pytest.raises(SecateurError, match=r"the loss became nan in epoch 3, step 1 of 17 .*after epoch 2 are kept"):
-        train(model, digits, FAST, folder=tmp_path, before_epoch=poison)
+        train(model, digits, FAST, folder=tmp_path, after_epoch=poison)
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
     torch.testing.assert_close(dict(saved), kept[2], rtol=0, atol=0)
     torch.testing.assert_close(weights(model), kept[2], rtol=0, atol=0)
@@ -255,7 +257,7 @@ def test_snapshot_of_another_training_is_refused(
     change: dict[str, Any], message: str, digits: Data, tmp_path: Path
 ) -> None:
     with pytest.raises(StopError):
-        train(network(), digits, FAST, folder=tmp_path, before_epoch=stop_at(1))
+        train(network(), digits, FAST, folder=tmp_path, after_epoch=stop_at(1))
     options: dict[str, Any] = {"model": network(), "data": digits, "recipe": FAST, "folder": tmp_path, **change}
     with pytest.raises(SecateurError, match=message):
         train(**options)
@@ -300,5 +302,5 @@ def test_history_is_values_and_csv(digits: Data) -> None:
     history = train(network(), digits, FAST)
     assert History.from_dict(history.to_dict()) == history
     lines = history.to_csv().splitlines()
-    assert lines[0] == "number,lr,loss,train_accuracy,validation_accuracy,seconds"
+    assert lines[0] == "epoch,lr,loss,train_accuracy,validation_accuracy,seconds"
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
