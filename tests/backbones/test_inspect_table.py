@@ -21,9 +21,9 @@ def test_a_small_network_in_full() -> None:
             "",
             "2 prunable groups, 12 channels "
             "(share: of the MACs, that the channels take part in; layers have two sides, so shares overlap)",
-            "  group  size   share  layers",
-            "  0         8   96.9%  0, 2",
-            "  2         4   15.6%  2, 4",
+            "  group  size  share  layers",
+            "  0         8  96.9%  0, 2",
+            "  2         4  15.6%  2, 4",
             "",
             "2 channels stay",
             "  layer  channels  reason",
