@@ -49,6 +49,7 @@ def config(*, dark: bool = False) -> Spec:
             "titleFontSize": 12,
             "titleFontWeight": "normal",
             "titlePadding": 8,
+            "titleLimit": 320,
         },
         "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 220},
         "text": {"color": ink, "fontSize": 12},

@@ -47,7 +47,7 @@ def widths_chart(dense: Mapping[str, int], candidate: Candidate) -> Spec:
     }
     return {
         "data": {"values": rows},
-        "height": {"step": 18 if len(rows) <= 60 else 12},
+        "height": max(1, len(rows)) * (18 if len(rows) <= 60 else 12),
         "encoding": {"y": y, "tooltip": tooltip},
         "layer": [
             {"mark": outline, "encoding": {"x": {**x, "field": "dense"}}},
@@ -165,14 +165,14 @@ def duration(seconds: float) -> str:
 def _bars(rows: list[dict[str, Any]], title: str, form: str) -> Spec:
     y: Spec = {"field": "name", "type": "nominal", "sort": None, "title": None}
     y["axis"] = {"labelExpr": SHORT_NAME, "labelLimit": 170, "ticks": False, "domain": False}
-    # The widest bar leaves room for the number behind it.
+    # The longest bar leaves room for the number behind it, on a phone too.
     most = max((row["value"] for row in rows), default=0.0)
     x = {"field": "value", "type": "quantitative", "title": title, "axis": {"format": form, "tickCount": 5}}
-    x["scale"] = {"domain": [0, 1.25 * most or 1.0]}
+    x["scale"] = {"domainMin": 0, "domainMax": {"expr": f"{most or 1.0} * (width < 300 ? 1.7 : 1.2)"}, "nice": False}
     text = {"type": "text", "align": "left", "dx": 5}
     return {
         "data": {"values": rows},
-        "height": {"step": 26},
+        "height": max(1, len(rows)) * 26,
         "encoding": {"y": y, "x": x, "tooltip": [{"field": "name", "title": " "}, {"field": "text", "title": title}]},
         "layer": [
             {"mark": {"type": "bar", "color": BLUE, "height": {"band": 0.7}}},

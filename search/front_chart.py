@@ -181,6 +181,7 @@ def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> 
         name: {
             "field": state,
             "type": "nominal",
+            "sort": shown,
             "scale": {"type": "ordinal", "domain": shown, "range": values},
             "legend": legend,
         }
@@ -219,7 +220,7 @@ def _caps(x: Spec, caps: Iterable[int]) -> Spec:
             {"mark": {"type": "rule", "strokeDash": [6, 3], "color": OCHRE, "strokeWidth": 1.2}},
             {
                 "mark": {"type": "text", "color": OCHRE, "align": "left", "baseline": "top", "dx": 4, "dy": 2},
-                "encoding": {"y": {"value": 0}, "text": {"value": "budget"}},
+                "encoding": {"y": {"value": 26}, "text": {"value": "budget"}},
             },
         ],
     }

@@ -132,7 +132,7 @@ def _parallel_lines(scored: Sequence[Candidate], names: Sequence[str], scorer: s
             "detail": {"field": "rank"},
             "color": _score_colour(scorer),
             "opacity": {
-                "field": "score",
+                "field": "rank",
                 "type": "quantitative",
                 "scale": {"range": [0.1, 0.9], "zero": False},
                 "legend": None,

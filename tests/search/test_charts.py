@@ -1,0 +1,171 @@
+"""Charts: every specification compiles without a warning, shows what it should, and becomes the right file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import vl_convert
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+from search.chart_style import Spec, config, render, to_svg, with_data
+from search.charts import curves_chart, duration, history_chart, importances_chart, stages_chart, widths_chart
+from search.front import Candidate, Front
+from search.front_chart import axes_measured, front_chart, trial_rows
+from search.parameter_chart import MOST_LINES, MOST_PARAMETERS, parameters_chart
+from search.report import notebook_html
+from tests.search.report_samples import GROUPS, HOSTILE, sample_front
+
+SVG = "{http://www.w3.org/2000/svg}"
+FRONT = sample_front(caps=(1_536_000,))
+ROWS = trial_rows([FRONT])
+MANY = [
+    Candidate(n, None, {f"keep layer{i}": ((n + 1) * (i + 3)) % 7 / 7 for i in range(20)}, Cost(1, 1), n / 400)
+    for n in range(400)
+]
+
+
+def specs() -> Iterator[tuple[str, Spec]]:
+    yield "front by score", with_data(front_chart(ROWS, "score", caps=FRONT.caps), trials=ROWS)
+    yield "front by accuracy", with_data(front_chart(ROWS, "accuracy", "params"), trials=ROWS)
+    both = trial_rows([FRONT, sample_front("other", seed=1)])
+    yield "two fronts", with_data(front_chart(both, "score"), trials=both)
+    yield "history", with_data(history_chart(ROWS), trials=ROWS)
+    yield "history of two", with_data(history_chart(both), trials=both)
+    yield "widths", widths_chart(GROUPS, FRONT.best())
+    yield "importances", importances_chart({"t_norm": 0.7, "t_dist": 0.3})
+    yield "stages", stages_chart({"search": 70.0, "retrain": 0.0})
+    yield "nothing took time", stages_chart({"search": 0.0})
+    yield "curves", curves_chart({"trial 3": [{"epoch": 1, "loss": 2.0}, {"epoch": 2}]}, "loss")
+    for name, candidates in {"one": [MANY[0]], "two": FRONT.candidates, "many": MANY}.items():
+        chart = parameters_chart(candidates)
+        assert chart is not None
+        yield f"{name} parameters", chart
+
+
+@pytest.mark.parametrize(("name", "spec"), [pytest.param(*pair, id=pair[0]) for pair in specs()])
+def test_compiles_without_a_warning(name: str, spec: Spec, capfd: pytest.CaptureFixture[str]) -> None:
+    for dark in (False, True):
+        vega = vl_convert.vegalite_to_vega(spec, config=config(dark=dark), show_warnings=True)
+        assert vega["marks"], name
+    assert capfd.readouterr().err == ""
+
+
+def symbols(spec: Spec) -> list[str]:
+    """The descriptions of all points that a picture shows, as a screen reader would say them."""
+    picture = ElementTree.fromstring(to_svg(spec))
+    return [
+        path.get("aria-label", "") for path in picture.iter(f"{SVG}path") if path.get("aria-roledescription") == "point"
+    ]
+
+
+def texts(spec: Spec) -> list[str]:
+    return ["".join(text.itertext()) for text in ElementTree.fromstring(to_svg(spec)).iter(f"{SVG}text")]
+
+
+def test_every_trial_is_in_the_picture_in_its_place() -> None:
+    said = symbols(with_data({**front_chart(ROWS, "score"), "width": 400}, trials=ROWS))
+    statuses = FRONT.statuses("score")
+    assert sum("on the front" in words for words in said) == statuses.count("front")
+    assert sum("dominated" in words for words in said) == statuses.count("dominated")
+    assert sum("infeasible" in words for words in said) == statuses.count("infeasible") == 10
+    assert sum("place: dense" in words for words in said) == 1
+
+
+def test_only_the_retrained_have_an_accuracy() -> None:
+    said = symbols(with_data({**front_chart(ROWS, "accuracy"), "width": 400}, trials=ROWS))
+    assert len(said) == 3 + 1
+
+
+def test_budget_and_dense_are_written_into_the_picture() -> None:
+    words = texts(with_data({**front_chart(ROWS, "accuracy", caps=FRONT.caps), "width": 400}, trials=ROWS))
+    assert "budget" in words
+    assert "dense 97.2%" in words
+
+
+def test_a_distant_dense_score_does_not_squeeze_the_candidates() -> None:
+    far = Candidate(-1, cost=Cost(10_000_000, 10), score=5000.0, label="dense")
+    front = Front("far", far, tuple(Candidate(n, cost=Cost(1_000_000 + n, 1), score=100.0 + n) for n in range(10)))
+    rows = trial_rows([front])
+    encoding = front_chart(rows, "score")["layer"][-1]["encoding"]
+    assert encoding["x"]["scale"]["domain"][1] < 1_000_020
+    assert encoding["y"]["scale"]["domain"][1] < 120
+    assert not [
+        word for word in texts(with_data(front_chart(rows, "score"), trials=rows)) if word.startswith("dense 5")
+    ]
+
+
+def test_costs_beyond_macs_are_offered_when_measured() -> None:
+    assert axes_measured([FRONT]) == ("macs", "params")
+    timed = Front("timed", FRONT.dense, (Candidate(0, cost=Cost(1, 1, 0.01, 5), score=1.0),))
+    assert axes_measured([timed]) == ("macs", "params", "latency", "memory")
+
+
+def test_widths_are_in_the_order_of_the_network() -> None:
+    values = widths_chart(GROUPS, FRONT.best())["data"]["values"]
+    best = FRONT.best().structure
+    assert best
+    assert [row["group"] for row in values] == list(GROUPS)
+    assert [(row["kept"], row["dense"]) for row in values] == [
+        (best.widths[name], size) for name, size in GROUPS.items()
+    ]
+
+
+def test_of_many_parameters_the_important_and_of_many_trials_the_best() -> None:
+    chart = parameters_chart(MANY, first=["keep layer19", "keep layer3"])
+    assert chart
+    values = chart["data"]["values"]
+    shown = list(dict.fromkeys(row["parameter"] for row in values))
+    assert len(shown) == MOST_PARAMETERS
+    assert shown[:2] == ["keep layer19", "keep layer3"]
+    assert {row["name"] for row in values} == {f"trial {n}" for n in range(400 - MOST_LINES, 400)}
+    assert all(0 <= row["place"] <= 1 for row in values)
+    assert parameters_chart([Candidate(0, score=1.0)]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.00 s"),
+        (0.346, "0.35 s"),
+        (12.06, "12.1 s"),
+        (59.96, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (7500, "2 h 05 min"),
+    ],
+)
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_pictures_by_ending(tmp_path: Path) -> None:
+    png = FRONT.plot(tmp_path / "front.png").read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert struct.unpack(">II", png[16:24])[0] > 2000  # two panels at two pixels a point
+    assert ElementTree.parse(FRONT.plot(tmp_path / "front.SVG")).getroot().tag == f"{SVG}svg"
+    assert FRONT.plot(tmp_path / "front.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_bad_paths_are_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match=r"ends with \.png, \.svg or \.html, but got 'front\.pdf'"):
+        FRONT.plot(tmp_path / "front.pdf")
+    with pytest.raises(SecateurError, match="nowhere': the folder does not exist"):
+        FRONT.plot(tmp_path / "nowhere" / "front.png")
+    with pytest.raises(SecateurError, match=r"ends with \.png or \.svg, but got 'a\.gif'"):
+        render({}, tmp_path / "a.gif")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notebook_shows_the_points_and_no_hostile_name() -> None:
+    front = sample_front(HOSTILE, trials=30)
+    shown = notebook_html(front)
+    assert front._repr_html_().endswith(shown[shown.index("<table>") :])
+    assert HOSTILE not in shown
+    assert "<script" not in shown
+    assert "<img" not in shown
+    for one in front.points():
+        assert f"<td>{one.name}</td>" in shown
