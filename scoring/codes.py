@@ -12,10 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from backbones.errors import SecateurError
 from backbones.modes import evaluating
 
-SIGNED = frozenset(
-    ("relu", "hardtanh", "leaky_relu", "rrelu_with_noise", "_prelu_kernel", "prelu", "elu", "silu", "gelu")
-    + ("hardswish", "mish", "softplus")
-)
+_NAMES = "relu hardtanh leaky_relu rrelu_with_noise _prelu_kernel prelu elu silu gelu hardswish mish softplus"
+SIGNED = frozenset(_NAMES.split())
 """ATen operations that count; ReLU6 arrives as hardtanh, SELU and CELU as elu. Gates (sigmoid, hardsigmoid), softmax
 and pooling don't count."""
 

@@ -7,9 +7,34 @@ import warnings
 from collections.abc import Callable
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
 
 from scoring.names import check_name
+
+
+class ResumableNSGAII(optuna.samplers.NSGAIISampler):
+    """NSGA-II whose parents come in one order, whether they were just selected or remembered from an earlier ask.
+
+    Optuna hands out a generation's parents best first once, and by number ever after; a draw among them would then
+    depend on where a search was interrupted.
+    """
+
+    def select_parent(self, study: optuna.Study, generation: int) -> list[FrozenTrial]:
+        """The parents of a generation, by number."""
+        return sorted(super().select_parent(study, generation), key=lambda trial: trial.number)
+
+
+class IndexedQMC(optuna.samplers.QMCSampler):
+    """A quasi-random sequence whose position is the number of finished trials, not a counter kept in the storage."""
+
+    def __init__(self, seed: int, index: int) -> None:
+        super().__init__(scramble=False, seed=seed, warn_independent_sampling=False)
+        self.index = index
+
+    def _find_sample_id(self, study: optuna.Study, search_space: dict[str, BaseDistribution]) -> int:
+        return self.index
 
 
 def _tpe(seed: int, finished: int) -> BaseSampler:
@@ -17,14 +42,28 @@ def _tpe(seed: int, finished: int) -> BaseSampler:
 
 
 def _nsga2(seed: int, finished: int) -> BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=40)
+    return ResumableNSGAII(seed=seed, population_size=40)
 
 
 def _random(seed: int, finished: int) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {"tpe": _tpe, "nsga2": _nsga2, "random": _random}
+def _qmc(seed: int, finished: int) -> BaseSampler:
+    return IndexedQMC(seed, finished)
+
+
+def _gp(seed: int, finished: int) -> BaseSampler:
+    return optuna.samplers.GPSampler(seed=seed)
+
+
+SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "nsga2": _nsga2,
+    "random": _random,
+    "gp": _gp,
+    "qmc": _qmc,
+}
 """Name -> function of (seed of this ask, number of finished trials). Not cmaes: it unpickles its state."""
 
 
