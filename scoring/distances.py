@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from scoring.slices import Floats, row_norms
 
 #: Rows a task and columns a product: fixed, so that sums are formed in the same order whatever the number of workers.
-ROWS = 1024
-COLUMNS = 2048
+ROWS = 512
+COLUMNS = 512
 
 #: Squared distances below this share of the squared norms are rounding: the filters count as equal.
 EQUAL = 1e-12
@@ -32,8 +30,7 @@ def upper(blocks: Blocks, start: int) -> NDArray[np.float64]:
         blocks: (n, k) blocks and their scales; row i's feature vector is the concatenation of `scale * block[i]`.
         start: first row.
     """
-    stop = min(start + ROWS, len(blocks[0][0]))
-    distances = _distances(blocks, start, stop, start)
+    distances = _distances(blocks, start)
     return distances[np.triu(np.ones(distances.shape, dtype=np.bool_), 1)]
 
 
@@ -47,24 +44,40 @@ def distance_sums(block: Floats) -> NDArray[np.float64]:
     n = len(block)
     sums = np.zeros(n)
     for start in starts(n):
-        stop = min(start + ROWS, n)
-        distances = _distances([(block, 1.0)], start, stop, start)
-        sums[start:stop] += distances.sum(1)
-        sums[stop:] += distances[:, stop - start :].sum(0)
+        distances = _distances([(block, 1.0)], start)
+        rows = len(distances)
+        sums[start : start + rows] += distances.sum(1)
+        sums[start + rows :] += distances[:, rows:].sum(0)
     return sums
 
 
-def _distances(blocks: Blocks, start: int, stop: int, first: int) -> Matrix:
-    """(stop - start, n - first) distances by |a|^2 + |b|^2 - 2ab, products in float64."""
-    n = len(blocks[0][0])
-    products = np.zeros((stop - start, n - first))
-    squares = np.zeros(n)
+def _distances(blocks: Blocks, start: int) -> Matrix:
+    """(rows, n - start) distances of a task's rows to themselves and all later ones, by |a|^2 + |b|^2 - 2ab."""
+    later = len(blocks[0][0]) - start
+    rows = min(ROWS, later)
+    products, squares = np.zeros((rows, later)), np.zeros(later)
     for block, scale in blocks:
-        squares += (scale * row_norms(block)) ** 2
-        for column in range(0, block.shape[1], COLUMNS):
-            part: NDArray[Any] = block[first:, column : column + COLUMNS].astype(np.float64) * scale
-            products += part[start - first : stop - first] @ part.T
-    sums = squares[start:stop, None] + squares[None, first:]
-    squared = sums - 2.0 * products
+        squares += (scale * row_norms(block[start:])) ** 2
+        _add_products(products, block[start:], scale**2)
+    sums = squares[:rows, None] + squares
+    squared = np.subtract(sums, np.multiply(products, 2.0, out=products), out=products)
     squared[squared <= EQUAL * sums] = 0.0
-    return np.asarray(np.sqrt(squared))
+    return np.asarray(np.sqrt(squared, out=squared))
+
+
+def _add_products(products: Matrix, block: Floats, factor: float) -> None:
+    """Adds `factor` times the (rows, n) products of the first rows with all n, summed in float64.
+
+    Buffers are filled again and again: fresh ones of this size cost as much in page faults as the products do.
+    """
+    rows, n = products.shape
+    columns = min(COLUMNS, block.shape[1])
+    part, square, rest = np.empty((n, columns)), np.empty((rows, rows)), np.empty((rows, n - rows))
+    for column in range(0, block.shape[1], COLUMNS):
+        piece = part[:, : min(COLUMNS, block.shape[1] - column)]
+        piece[...] = block[:, column : column + COLUMNS]
+        head, tail = piece[:rows], piece[rows:]
+        np.matmul(head, head.T, out=square)  # of one matrix with itself: half the work
+        np.matmul(head, tail.T, out=rest)
+        products[:, :rows] += np.multiply(square, factor, out=square)
+        products[:, rows:] += np.multiply(rest, factor, out=rest)
