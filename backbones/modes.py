@@ -1,10 +1,11 @@
-"""Running a network in eval mode and putting it back as it was."""
+"""The state a network is run in: eval mode and back, and the device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import nn
 
 
@@ -18,3 +19,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the first parameter lives; the CPU for a network without parameters."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -1,34 +1,13 @@
-"""Accuracy, and batch-norm statistics that fit the weights."""
+"""Accuracy, and whether a network fits its data."""
 
 from __future__ import annotations
-
-import itertools
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
+from backbones.modes import device_of, evaluating
 from search.data import Data, SplitName
-
-BatchNorm = nn.modules.batchnorm._BatchNorm
-
-
-@contextmanager
-def modes_kept(model: nn.Module) -> Iterator[None]:
-    """Puts every module's training flag back afterwards."""
-    flags = [(module, module.training) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """Where the first parameter lives; the CPU for a network without parameters."""
-    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def accuracy(
@@ -57,8 +36,8 @@ def accuracy(
     home = device_of(model)
     place = home if device is None else torch.device(device)
     correct, total = torch.zeros((), dtype=torch.int64), 0
-    with modes_kept(model), torch.inference_mode():
-        model.eval().to(place)
+    with evaluating(model), torch.inference_mode():
+        model.to(place)
         try:
             for images, labels in data.batches(split, batch_size):
                 right, number = count_right(model, images.to(place), labels.to(place), data)
@@ -93,8 +72,7 @@ def forward(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
 
 def check_fits(model: nn.Module, data: Data) -> None:
     """Raises SecateurError unless `model` takes the data's images and gives one logit a class."""
-    with modes_kept(model), torch.no_grad():
-        model.eval()
+    with evaluating(model), torch.no_grad():
         images = data.example.to(device_of(model))
         try:
             forward(model, images, data.num_classes)
@@ -105,34 +83,3 @@ def check_fits(model: nn.Module, data: Data) -> None:
             raise SecateurError(
                 f"the network does not take images of shape {tuple(images.shape)} of data {data.name!r}: {reason}"
             ) from error
-
-
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replaces all batch-norm running statistics by their mean over `batches`, in place, without gradients.
-
-    Pruning shifts the statistics of every layer behind the cut; this repairs them at the price of a few forward passes
-    (adaptive batch norm, Li et al., ECCV 2020, EagleEye). Everything else, dropout too, stays in evaluation mode.
-
-    Args:
-        model: changed in place (only batch-norm buffers); training flags are kept.
-        batches: normalised images (B, C, H, W); nothing happens when there are none.
-    """
-    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    images = iter(batches)
-    first = next(images, None)
-    if first is None or not norms:
-        return
-    place = device_of(model)
-    with modes_kept(model), torch.no_grad():
-        model.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # cumulative mean instead of a decaying one
-            norm.train()
-        try:
-            for batch in itertools.chain([first], images):
-                model(batch.to(place))
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from backbones.errors import SecateurError
+from backbones.modes import device_of
+from scoring.recalibration import recalibrate
 from search import feed, learner, snapshot
 from search.data import Data
 from search.history import Epoch, History
 from search.learner import Learner
-from search.measure import accuracy, count_right, device_of, recalibrate
+from search.measure import accuracy, count_right
 from search.recipe import Recipe
 from search.team import joined
 

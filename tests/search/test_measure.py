@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from backbones.errors import SecateurError
+from scoring.recalibration import recalibrate
 from search.data import Data
 from search.distill import distillation_loss
-from search.measure import accuracy, recalibrate
+from search.measure import accuracy
 
 
 def data() -> Data:
