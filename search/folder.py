@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -164,7 +165,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def environment() -> dict[str, Any]:
     """What the run ran on: command, versions, machine, time of day (UTC)."""
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "secateur": VERSION,

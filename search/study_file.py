@@ -10,16 +10,20 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from backbones.errors import SecateurError
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA
+from scoring.limits import Limits
 from scoring.names import check_name as known_name
+from scoring.scorers import SCORERS
+from search.budget import Amount, Budget
 from search.recipe import Recipe
+from search.samplers import SAMPLERS
 from search.schema import read_table, to_toml, unknown_key
+from search.space import KINDS, Space
 
-Amount = str | float | int
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -90,6 +94,14 @@ class BudgetSection:
     def __post_init__(self) -> None:
         if self.macs is None and self.params is None:
             raise SecateurError('needs macs or params, such as macs = "30%"')
+        try:
+            self.budget()
+        except SecateurError as error:
+            raise SecateurError(str(error).removeprefix("budget ")) from None
+
+    def budget(self) -> Budget:
+        """The value that a study takes."""
+        return Budget(macs=self.macs, params=self.params)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,8 @@ class SpaceSection:
     """Which structures are looked at.
 
     Attributes:
-        kind: "hybrid" (one norm and one distance threshold for all layers) or "ratios" (a keep ratio per group).
+        kind: "hybrid" (one norm and one distance threshold for all layers), "ratios" (a keep ratio per group), or
+            "hybrid+ratios" (the thresholds, and a cap on what goes per group).
         criterion: how much a filter is worth: "l2", "l1", ...
         linkage: how clusters of similar filters grow: "average", "complete", ...
         max_rate: at most this fraction of a group's channels goes.
@@ -107,7 +120,7 @@ class SpaceSection:
         only: if given, only these layers are pruned.
     """
 
-    kind: Literal["hybrid", "ratios"] = "hybrid"
+    kind: str = "hybrid"
     criterion: str = "l2"
     linkage: str = "average"
     max_rate: float = 0.9
@@ -117,12 +130,15 @@ class SpaceSection:
     only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_rate < 1:
-            raise SecateurError(f"0 <= max_rate < 1 must hold, but got max_rate={self.max_rate}")
+        known_name("kind", self.kind, KINDS)
         known_name("criterion", self.criterion, CRITERIA)
         known_name("linkage", self.linkage, LINKAGES)
-        _at_least("min_channels", self.min_channels, 1)
-        _at_least("divisor", self.divisor, 1)
+        self.space()
+
+    def space(self) -> Space:
+        """The value that a study takes."""
+        limits = Limits(self.max_rate, self.min_channels, self.divisor)
+        return Space(self.kind, self.criterion, self.linkage, limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +148,7 @@ class SearchSection:
     Attributes:
         trials: structures to score; raise it later and run again to continue.
         sampler: who proposes: "tpe", "nsga2", "random".
-        scorer: what a structure is worth before any training.
+        scorer: what a structure is worth before any training: "naswot", "naswot_last", ...
         batch: images the scorer looks at.
     """
 
@@ -142,6 +158,8 @@ class SearchSection:
     batch: int = 128
 
     def __post_init__(self) -> None:
+        known_name("sampler", self.sampler, SAMPLERS)
+        known_name("scorer", self.scorer, SCORERS)
         _at_least("trials", self.trials, 1)
         _at_least("batch", self.batch, 2)
 

@@ -82,6 +82,8 @@ def test_trainings_take_the_seed_of_the_study_unless_they_have_their_own(tmp_pat
         ("[model]", "dense = 3\n[model]", "[dense] must be a section of keys, but got 3"),
         ('"resnet20"', "20", "[model] backbone must be a text, but got 20"),
         ('"30%"', "true", "[budget] macs must be a text, a number, a whole number, a list, but got True"),
+        ('"30%"', '"0%"', "[budget] macs: an amount is a fraction (0.3, '30%'), an absolute number"),
+        ('"30%"', '"thirty"', "above 0 and at most the whole network, but got 'thirty'"),
         ('macs = "30%"', "", '[budget] needs macs or params, such as macs = "30%"'),
         ('backbone = "resnet20"', "", "[model] needs exactly one of backbone and factory, but got neither"),
         ('[data]\nname = "digits"', "", "section [data] is missing"),
@@ -108,13 +110,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
         (
             "space",
             'kind = "ratio"',
-            "[space] kind must be 'hybrid' or 'ratios', but got 'ratio' (did you mean 'ratios'?)",
+            "[space] unknown kind 'ratio'; did you mean 'ratios'? known are hybrid, ratios, ",
         ),
         ("search", "trials = 0", "[search] 1 <= trials must hold, but got trials=0"),
         ("retrain", "top = 0", "[retrain] 1 <= top must hold, but got top=0"),
         ("dense", "lr = -1", "[dense] 0 < lr must hold, but got lr=-1.0"),
-        ("space", "max_rate = 1", "[space] 0 <= max_rate < 1 must hold, but got max_rate=1.0"),
-        ("space", 'criterion = "l3"', "[space] unknown criterion 'l3'; did you mean 'l"),
+        ("space", "max_rate = 1.5", "[space] 0 <= max_rate <= 1 must hold, but got max_rate=1.5"),
+        ("space", 'criterion = "l3"', "[space] unknown criterion 'l3'; known are l1, l2, "),
     ],
 )
 def test_what_is_wrong_in_a_section_that_may_be_left_out(tmp_path: Path, section: str, line: str, message: str) -> None:

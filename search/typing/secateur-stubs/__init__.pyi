@@ -10,8 +10,10 @@ from backbones.surgery import Origin, prune
 from backbones.trace import trace
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
+from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
 from search.augment import Augment
+from search.budget import Budget
 from search.data import Data
 from search.data import load as load_data
 from search.front import Candidate, Front
@@ -19,13 +21,18 @@ from search.history import History
 from search.measure import accuracy, recalibrate
 from search.recipe import Recipe
 from search.sources import Split
+from search.space import Space
+from search.study import Study
+from search.study_file import StudyFile, read_study
 from search.training import train
 
 __version__: str
 
 __all__ = [
     "BACKBONES",
+    "SCORERS",
     "Augment",
+    "Budget",
     "Candidate",
     "ChannelGraph",
     "Cost",
@@ -38,8 +45,11 @@ __all__ = [
     "Origin",
     "Recipe",
     "SecateurError",
+    "Space",
     "Split",
     "Structure",
+    "Study",
+    "StudyFile",
     "__version__",
     "accuracy",
     "build",
@@ -50,8 +60,10 @@ __all__ = [
     "load_checkpoint",
     "load_data",
     "prune",
+    "read_study",
     "recalibrate",
     "save",
+    "score",
     "trace",
     "train",
 ]

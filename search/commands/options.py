@@ -1,0 +1,62 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from backbones.files import write_text
+from search.folder import RunFolder, find_run, open_run
+from search.study_file import StudyFile, read_study, render
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """The study file, and where runs go."""
+    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="`secateur init` writes one")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="holds all run folders (runs)")
+
+
+def add_trials(parser: argparse.ArgumentParser) -> None:
+    """How long the search goes."""
+    parser.add_argument("--trials", type=int, metavar="N", help="instead of [search] trials")
+
+
+def add_top(parser: argparse.ArgumentParser) -> None:
+    """How many are retrained."""
+    parser.add_argument("--top", type=int, metavar="K", help="instead of [retrain] top")
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Where tensors live."""
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU when there is one")
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """A folder that `run` or `search` made."""
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, runs/<name>")
+
+
+def changed(study: StudyFile, arguments: argparse.Namespace) -> StudyFile:
+    """The study with what `--trials` and `--top` ask for; both are checked as if they stood in the file."""
+    trials, top = getattr(arguments, "trials", None), getattr(arguments, "top", None)
+    if trials is not None:
+        study = dataclasses.replace(study, search=dataclasses.replace(study.search, trials=trials))
+    if top is not None:
+        study = dataclasses.replace(study, retrain=dataclasses.replace(study.retrain, top=top))
+    return study
+
+
+def opened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:
+    """The study that the arguments name, and its run folder."""
+    study = changed(read_study(arguments.study), arguments)
+    return open_run(arguments.runs, study, arguments.study), study
+
+
+def reopened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:
+    """The run folder that the arguments name, and its study; what they change is noted there for the next time."""
+    folder, stored = find_run(arguments.run)
+    study = changed(stored, arguments)
+    if study != stored:
+        write_text(folder.study_file, render(study))
+    return folder, study

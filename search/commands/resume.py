@@ -1,0 +1,32 @@
+"""`secateur resume`: goes on with a run, from its folder alone."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from search.commands.options import add_device, add_run, add_top, add_trials, reopened
+from search.console import Console
+from search.run import ALL, run
+
+SUMMARY = "go on with a run that was stopped"
+DESCRIPTION = """\
+Does what is still to do in a run folder: trials, retraining, report. A search
+that was killed gives the same finished trials as one that never was.
+
+  secateur resume runs/digits
+  secateur resume runs/digits --trials 1000"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    add_run(parser)
+    add_trials(parser)
+    add_top(parser)
+    add_device(parser)
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Runs every stage that is not finished."""
+    folder, study = reopened(arguments)
+    return run(study, folder, console, stages=ALL, device=arguments.device)

@@ -1,0 +1,30 @@
+"""`secateur retrain`: trains the best structures of a finished search."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from search.commands.options import add_device, add_run, add_top, reopened
+from search.console import Console
+from search.run import run
+
+SUMMARY = "retrain the best structures of a run"
+DESCRIPTION = """\
+Retrains the best structures found so far, tests them and renews the report.
+Each epoch is kept: a retraining that was killed loses at most one.
+
+  secateur retrain runs/digits --top 5"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    add_run(parser)
+    add_top(parser)
+    add_device(parser)
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Runs the retraining and the report."""
+    folder, study = reopened(arguments)
+    return run(study, folder, console, stages=("retrain",), device=arguments.device)

@@ -1,0 +1,34 @@
+"""`secateur run`: everything, from the study file to the report."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from search.commands.options import add_device, add_study, add_top, add_trials, opened
+from search.console import Console
+from search.run import ALL, run
+
+SUMMARY = "train or load, search, retrain, report; on an existing run: go on"
+DESCRIPTION = """\
+Runs a study from beginning to end in runs/<name>: trains the dense network
+(or loads its checkpoint), searches for structures within the budget, retrains
+the best, tests them, writes the report. What an earlier run of the same study
+has done is not done again.
+
+  secateur run study.toml
+  secateur run study.toml --trials 1000     a longer search, going on"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    add_study(parser)
+    add_trials(parser)
+    add_top(parser)
+    add_device(parser)
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Runs every stage."""
+    folder, study = opened(arguments)
+    return run(study, folder, console, stages=ALL, device=arguments.device)

@@ -1,0 +1,31 @@
+"""`secateur search`: up to the front of scores, nothing retrained."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from search.commands.options import add_device, add_study, add_trials, opened
+from search.console import Console
+from search.run import run
+
+SUMMARY = "only the search; retrain later"
+DESCRIPTION = """\
+Searches for structures within the budget, by score, without retraining any.
+Seconds to minutes; repeat with more --trials to go on.
+
+  secateur search study.toml --trials 1000
+  secateur retrain runs/<name>"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    add_study(parser)
+    add_trials(parser)
+    add_device(parser)
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Runs the search and the report of it."""
+    folder, study = opened(arguments)
+    return run(study, folder, console, stages=("search",), device=arguments.device)

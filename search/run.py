@@ -1,0 +1,170 @@
+"""The way of one run folder: prepare, search, retrain, report. What is done is not done again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+from backbones.errors import SecateurError
+from scoring.tables import filter_tables
+from search.console import Console
+from search.folder import RunFolder, environment, locked
+from search.front import Front
+from search.pages import importances, run_report
+from search.prepare import Start, dense_accuracy, ensure_dense, prepare
+from search.projection import check_reachable
+from search.study import Study
+from search.study_file import StudyFile
+from search.summary import final_table, result, retrained, score_table
+
+Stage = Literal["search", "retrain"]
+ALL: tuple[Stage, ...] = ("search", "retrain")
+
+
+def run(
+    study: StudyFile, folder: RunFolder, console: Console, *, stages: tuple[Stage, ...] = ALL, device: str = "auto"
+) -> dict[str, Any]:
+    """Does what is left to do in a run folder, and writes its report.
+
+    Args:
+        study: the settings.
+        folder: its run folder.
+        console: where the user reads on.
+        stages: what to do at most; a stage that has been done before costs next to nothing.
+        device: for training, `auto` for a GPU when there is one.
+
+    Returns:
+        the result as plain values, for `--json`.
+
+    Raises:
+        SecateurError: for input that cannot be used; KeyboardInterrupt passes through with a note on how to resume.
+    """
+    with locked(folder):
+        try:
+            return _run(study, folder, console, stages, device)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"to go on: secateur resume {folder.shown}")
+            raise
+
+
+def _run(
+    study: StudyFile, folder: RunFolder, console: Console, stages: tuple[Stage, ...], device: str
+) -> dict[str, Any]:
+    start = prepare(study, folder, device)
+    _check(study, start)
+    folder.note(environment=environment())
+    with _timed(folder, "dense network"):
+        ensure_dense(start, study, folder, console)
+    opened = open_study(study, start, folder)
+    if "search" in stages:
+        console.head("What the budget allows")
+        console.say(opened.feasibility())
+        console.head(f"Search: {study.search.trials} trials, {study.search.sampler}, scored by {study.search.scorer}")
+        with _timed(folder, "search"):
+            opened.search(study.search.trials, progress=console.progress)
+        console.say(_trials(opened.front()))
+        _check_found(opened.front())
+    if "retrain" in stages:
+        console.head(f"Retraining: the best {study.retrain.top}, {study.retrain.recipe.epochs} epochs each")
+        with _timed(folder, "retraining"):
+            recipe = study.retrain.recipe
+            opened.retrain(study.retrain.top, recipe=recipe, device=start.device, progress=console.progress)
+    return _finish(opened, start, folder, console)
+
+
+def open_study(study: StudyFile, start: Start, folder: RunFolder) -> Study:
+    """The search that a study file describes, in the run folder's own database.
+
+    Raises:
+        SecateurError: for a budget that cannot be reached, or a database of another study.
+    """
+    return Study(
+        study.name,
+        start.model,
+        start.graph,
+        start.data,
+        budget=study.budget.budget(),
+        storage=folder.storage,
+        space=study.space.space(),
+        scorer=study.search.scorer,
+        sampler=study.search.sampler,
+        batch=study.search.batch,
+        seed=study.seed,
+        folder=folder.path,
+    )
+
+
+def _check(study: StudyFile, start: Start) -> None:
+    """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
+    space = study.space.space()
+    tables = filter_tables(start.model, start.graph, criterion="l1")
+    check_reachable(start.graph, tables, space.limits, study.budget.budget())
+    start.data.batch(study.search.batch, study.seed)
+
+
+def _check_found(front: Front) -> None:
+    """Raises SecateurError, with the most common reason, when no trial is feasible."""
+    reasons = Counter(one.reason for one in front.candidates if one.reason is not None)
+    if front.candidates and reasons.total() == len(front.candidates):
+        [(reason, count)] = reasons.most_common(1)
+        raise SecateurError(
+            f"none of {len(front.candidates)} trials meets the budget; {count} times: {reason}; more trials, another "
+            f'[space] kind, or a band as budget ("20%..30%") may help'
+        )
+
+
+def _finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Saves front, best network and report, says what came out and where it is."""
+    known = dense_accuracy(start, folder)
+    front = opened.front()
+    front = replace(front, dense=replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"]))
+    front.save(folder.path)
+    folder.note(importances=importances(opened.optuna_study))
+    paths = {"folder": str(folder.path), "report": str(folder.report)}
+    if retrained(front):
+        front.best(measure="accuracy").save(folder.best)
+        paths["best"] = str(folder.best)
+    with _timed(folder, "report"):
+        run_report(folder)
+    _conclude(front, folder, console)
+    return result(front, paths)
+
+
+def _conclude(front: Front, folder: RunFolder, console: Console) -> None:
+    console.head("Result")
+    if retrained(front):
+        console.result(final_table(front))
+        console.say("\nThe first is the best by validation accuracy; the test images chose nothing.")
+        lines = [("to use it", f'model = secateur.load("{folder.shown}/best.safetensors")')]
+    else:
+        console.result(score_table(front))
+        lines = [("to retrain", f"secateur retrain {folder.shown}")]
+    lines += [
+        ("to look", f"open {folder.shown}/report.html in a browser"),
+        ("to go on", f"secateur resume {folder.shown} --trials {2 * max(1, len(front.candidates))}"),
+    ]
+    console.say()
+    for label, text in lines:
+        console.say(f"  {label + ':':<12}{text}")
+
+
+def _trials(front: Front) -> str:
+    statuses = front.statuses("score")
+    different = len({one.id for one in front.candidates if one.id})
+    return f"{len(statuses)} trials, {different} different structures, {statuses.count('infeasible')} infeasible"
+
+
+@contextmanager
+def _timed(folder: RunFolder, stage: str) -> Iterator[None]:
+    """Adds the block's seconds to the stage's in the record, also when it is interrupted."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = dict(folder.record().get("seconds", {}))
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+        folder.note(seconds=seconds)

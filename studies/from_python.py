@@ -1,0 +1,35 @@
+"""The demo of studies/digits.toml from Python: train, search under a budget, retrain the best three, save the best.
+
+Run it with: .venv/bin/python studies/from_python.py
+"""
+
+from pathlib import Path
+
+import torch
+
+import secateur as sc
+
+RUN = Path("runs/from_python")
+
+
+def main() -> None:
+    RUN.mkdir(parents=True, exist_ok=True)
+    data = sc.load_data("digits")
+    torch.manual_seed(0)
+    model = sc.build("resnet20", num_classes=10, in_channels=1)
+    history = sc.train(model, data, sc.Recipe(epochs=24, batch_size=64), folder=RUN / "dense")
+
+    graph = sc.trace(model, data.example)
+    study = sc.Study("digits", model, graph, data, budget=sc.Budget(macs=0.30), storage=f"sqlite:///{RUN}/study.db")
+    study.search(trials=240)
+    front = study.retrain(top=3, recipe=sc.Recipe(epochs=16, lr=0.05, batch_size=64))
+
+    best = front.best()
+    best.save(RUN / "small.safetensors")
+    front.plot(RUN / "front.png")
+    small = sc.load(RUN / "small.safetensors")
+    print(f"dense {history.test_accuracy:.1%}, pruned {sc.accuracy(small, data):.1%} at {best.cost}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,380 @@
+"""The command line, end to end on a tiny study: what it writes, what it prints, what it refuses, what it survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import secateur
+from search.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULE = """
+import torch
+from torch import nn
+import secateur as sc
+
+def net(num_classes, in_channels):
+    return nn.Sequential(
+        nn.Conv2d(in_channels, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 12, 3, padding=1), nn.BatchNorm2d(12), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, num_classes))
+
+def images():
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.arange(3).repeat(80)
+    pictures = torch.rand(240, 1, 8, 8, generator=draws) * 0.5
+    for label in range(3):
+        pictures[labels == label, :, 2 * label : 2 * label + 3] += 0.5
+    return sc.Data.from_tensors("stripes", (pictures[:180], labels[:180]), (pictures[180:], labels[180:]))
+
+def frozen(num_classes, in_channels):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
+
+def poisoned(num_classes, in_channels):
+    model = net(num_classes, in_channels)
+    model[0].weight.data[0, 0, 0, 0] = float("nan")
+    return model
+
+def wrong():
+    return 3
+"""
+STUDY = """
+name = "tiny"
+[model]
+factory = "tiny:net"
+[data]
+factory = "tiny:images"
+[dense]
+epochs = 2
+batch_size = 32
+[budget]
+macs = "30%..50%"
+[search]
+trials = 8
+batch = 32
+[retrain]
+top = 2
+epochs = 2
+batch_size = 32
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "tiny.py").write_text(MODULE)
+    (tmp_path / "study.toml").write_text(STUDY)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("tiny", None)
+
+
+def called(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error."""
+    try:
+        code = main(arguments)
+    except SystemExit as end:
+        code = int(end.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line with which input is refused."""
+    code, out, err = called(capsys, *arguments)
+    assert (code, out) == (2, ""), err
+    [line] = err.splitlines()
+    assert line.startswith("secateur: error: ")
+    return line.removeprefix("secateur: error: ")
+
+
+def change(folder: Path, old: str, new: str) -> None:
+    assert old in STUDY
+    (folder / "study.toml").write_text(STUDY.replace(old, new, 1))
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "secateur", *arguments]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def finished_trials(folder: Path) -> int:
+    """Trials that the run's database holds as finished; 0 before there is one."""
+    database = folder / "runs/tiny/study.db"
+    if not database.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            row = connection.execute("select count(*) from trials where state in ('COMPLETE', 'PRUNED')").fetchone()
+    except sqlite3.OperationalError:
+        return 0
+    return int(row[0])
+
+
+def wait_for_trials(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+    end = time.monotonic() + 120
+    while finished_trials(folder) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_from_study_file_to_a_network_that_loads_in_a_new_process(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = called(capsys, "run", "study.toml")
+    assert code == 0, err
+    run = folder / "runs/tiny"
+    written = {path.name for path in run.iterdir()}
+    assert written >= {
+        "study.toml", "study.db", "dense.safetensors", "front.json", "front.csv", "front.png", "front.svg",
+        "report.html", "best.safetensors", "run.json",
+    }  # fmt: skip
+    assert not [name for name in written if name.endswith(".part")]
+    assert "smallest reachable" in out
+    assert "secateur resume runs/tiny" in out
+    assert "runs/tiny/report.html" in out
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+    code, out, err = called(capsys, "run", "study.toml", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert (result["name"], result["trials"], len(result["retrained"])) == ("tiny", 8, 2)
+    best = result["retrained"][0]
+    assert best["macs"] <= 0.5 * result["dense"]["macs"]
+    script = (
+        "import sys; sys.path.append('.'); import secateur as sc, tiny\n"
+        f"model = sc.load({str(run / 'best.safetensors')!r}, tiny.net(3, 1))\n"
+        "print(sc.accuracy(model, tiny.images()), sum(p.numel() for p in model.parameters()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    accuracy, params = done.stdout.split()
+    assert float(accuracy) == best["test_accuracy"]
+    assert int(params) == best["params"]
+
+
+def test_search_alone_then_retrain_then_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = called(capsys, "search", "study.toml")
+    assert code == 0, err
+    assert "secateur retrain runs/tiny" in out
+    assert not (folder / "runs/tiny/best.safetensors").exists()
+    code, out, err = called(capsys, "retrain", "runs/tiny", "--top", "1", "--json")
+    assert code == 0, err
+    assert len(json.loads(out)["retrained"]) == 1
+    (folder / "runs/tiny/report.html").unlink()
+    code, out, err = called(capsys, "report", "runs/tiny")
+    assert (code, out) == (0, f"wrote {folder / 'runs/tiny/report.html'}\n"), err
+    assert "several" not in out
+    assert (folder / "runs/tiny/report.html").stat().st_size > 10_000
+
+
+def test_running_again_does_nothing_twice_and_more_trials_go_on(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
+    before = json.loads((folder / "runs/tiny/front.json").read_text())
+    assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
+    assert json.loads((folder / "runs/tiny/front.json").read_text()) == before
+    assert called(capsys, "search", "study.toml", "--quiet", "--trials", "12")[0] == 0
+    after = json.loads((folder / "runs/tiny/front.json").read_text())
+    assert len(after["fronts"][0]["candidates"]) == 12
+    assert after["fronts"][0]["candidates"][:8] == before["fronts"][0]["candidates"]
+
+
+def test_killed_in_mid_search_and_resumed_it_ends_as_if_it_never_was(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(folder, "trials = 8", "trials = 60")
+    process = start(folder, "search", "study.toml", "--quiet")
+    wait_for_trials(folder, process, 5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert finished_trials(folder) < 60
+    assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
+    killed = facts(folder / "runs/tiny/front.json")
+
+    code, _, err = called(capsys, "search", "study.toml", "--quiet", "--runs", "whole")
+    assert code == 0, err
+    assert killed == facts(folder / "whole/tiny/front.json")
+    assert len(killed) == 60
+
+
+def facts(front: Path) -> list[tuple[object, ...]]:
+    """Of every finished trial: what was proposed, the structure, its cost and its score."""
+    [record] = json.loads(front.read_text())["fronts"]
+    return [(one["parameters"], one["structure"], one["cost"], one["score"]) for one in record["candidates"]]
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_it_says_how_to_go_on(folder: Path, sent: signal.Signals, code: int) -> None:
+    change(folder, "trials = 8", "trials = 5000")
+    process = start(folder, "run", "study.toml", "--quiet")
+    wait_for_trials(folder, process, 3)
+    process.send_signal(sent)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert out == ""
+    assert err.splitlines()[-2:] == ["stopped", "to go on: secateur resume runs/tiny"]
+    with sqlite3.connect(folder / "runs/tiny/study.db") as connection:
+        assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("trials = 8", "trails = 8", "study.toml: [search] has no key 'trails'; did you mean 'trials'?"),
+        ("trials = 8", 'trials = "8"', "study.toml: [search] trials must be a whole number, but got '8'"),
+        (
+            '"30%..50%"',
+            '"0.1%"',
+            "cannot be reached; under the rate limits (max_rate=0.9, min_channels=1) the nearest",
+        ),
+        ('"tiny:net"', '"tiny:frozen"', "the network has no prunable group"),
+        ('"tiny:net"', '"tiny:poisoned"', "0.weight holds NaN or infinite values; every weight must be finite"),
+        ('"tiny:net"', '"tiny:nett"', "[model] factory 'tiny:nett': tiny ({folder}/tiny.py) has no such function"),
+        ('"tiny:net"', '"tinyy:net"', "[model] factory 'tinyy:net': importing tinyy raised ModuleNotFoundError"),
+        ('"tiny:net"', '"tiny.net"', "[model] factory must be \"package.module:function\", but got 'tiny.net'"),
+        ('"tiny:images"', '"tiny:wrong"', "[data] factory 'tiny:wrong' must return a Data, but returned int"),
+        (
+            'factory = "tiny:net"',
+            'backbone = "resnet21"',
+            "[model] unknown backbone 'resnet21'; did you mean 'resnet",
+        ),
+        ('factory = "tiny:images"', 'name = "digit"', "[data] unknown data set 'digit'; did you mean 'digits'?"),
+        ("trials = 8", 'sampler = "tpee"', "did you mean 'tpe'?"),
+        ("trials = 8", 'scorer = "naswott"', "did you mean 'naswot'?"),
+        ("epochs = 2", "epochs = 0", "[dense] epochs must be a whole number >= 1, but got epochs=0"),
+        ("batch = 32", "batch = 9999", "1 <= batch size <= "),
+    ],
+)
+def test_bad_input_costs_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, message: str
+) -> None:
+    change(folder, old, new)
+    assert message.replace("{folder}", str(folder)) in refused(capsys, "run", "study.toml")
+    assert not (folder / "runs/tiny/dense.safetensors").exists(), "found out only after a training"
+
+
+def test_a_search_without_a_feasible_trial_says_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder, '"30%..50%"', '"30%"')
+    code, _, err = called(capsys, "run", "study.toml")
+    assert code == 2
+    assert err.startswith("secateur: error: none of 8 trials meets the budget; 8 times: falls short of the budget by ")
+    assert len(err.splitlines()) == 1
+
+
+def test_a_missing_data_folder_names_the_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder, 'factory = "tiny:images"', 'name = "cifar10"\nfolder = "nowhere"')
+    line = refused(capsys, "run", "study.toml")
+    assert f"{folder / 'nowhere'}: data_batch_1.bin is missing" in line
+    assert "data_batch_1.bin to data_batch_5.bin and test_batch.bin" in line
+
+
+def test_a_checkpoint_that_does_not_fit_names_three_tensors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {"module.conv.weight": torch.zeros(1)}}, folder / "weights.pt")
+    change(folder, 'factory = "tiny:net"', 'factory = "tiny:net"\ncheckpoint = "weights.pt"')
+    line = refused(capsys, "run", "study.toml")
+    assert (
+        "weights.pt does not fit Sequential: 0.weight is missing; 0.bias is missing; 1.weight is missing and " in line
+    )
+
+
+def test_a_checkpoint_that_fits_is_not_trained_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
+    other = STUDY.replace('"tiny"', '"other"').replace(
+        'factory = "tiny:net"', 'factory = "tiny:net"\ncheckpoint = "runs/tiny/dense.safetensors"'
+    )
+    (folder / "study.toml").write_text(other)
+    assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
+    assert not (folder / "runs/other/dense").exists()
+    assert facts(folder / "runs/other/front.json") == facts(folder / "runs/tiny/front.json")
+
+
+def test_the_folder_of_another_study_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
+    before = (folder / "runs/tiny/study.toml").read_text()
+    change(folder, "[search]", '[search]\nsampler = "random"')
+    line = refused(capsys, "run", "study.toml")
+    assert line.startswith('runs/tiny holds another study: [search] sampler is "random", not "tpe" there; ')
+    assert (folder / "runs/tiny/study.toml").read_text() == before
+
+
+def test_a_folder_that_is_no_run_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "runs/tiny").mkdir(parents=True)
+    (folder / "runs/tiny/thesis.tex").touch()
+    assert "runs/tiny exists and is no run folder" in refused(capsys, "run", "study.toml")
+    assert "runs/none is no run folder: it has no study.toml" in refused(capsys, "resume", "runs/none")
+    assert [path.name for path in (folder / "runs/tiny").iterdir()] == ["thesis.tex"]
+
+
+def test_two_processes_do_not_share_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change(folder, "trials = 8", "trials = 5000")
+    process = start(folder, "search", "study.toml")
+    try:
+        wait_for_trials(folder, process, 1)
+        assert f"runs/tiny is in use by process {process.pid}" in refused(capsys, "search", "study.toml")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_init_writes_a_study_and_replaces_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = called(capsys, "init", "new.toml")
+    assert (code, out) == (0, "wrote new.toml; to run it: secateur run new.toml\n")
+    assert "new.toml exists; choose another name, or --force" in refused(capsys, "init", "new.toml")
+    assert called(capsys, "init", "new.toml", "--force")[0] == 0
+    assert "the folder nowhere does not exist" in refused(capsys, "init", "nowhere/new.toml")
+
+
+def test_arguments_that_do_not_exist_cost_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "invalid choice: 'prune'" in refused(capsys, "prune")
+    assert "unrecognized arguments: --fast (see secateur --help)" in refused(capsys, "run", "x.toml", "--fast")
+    assert "the following arguments are required: STUDY.toml" in refused(capsys, "run")
+    assert "--device nonsense cannot be used here" not in refused(capsys, "run", "x.toml", "--device", "nonsense")
+
+
+def test_help_fits_a_terminal_and_shows_examples(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = called(capsys, "--help")
+    assert code == 0
+    assert "secateur run study.toml" in out
+    assert "130 stopped by Ctrl-C" in out
+    for command in ("init", "run", "search", "resume", "retrain", "report"):
+        code, page, _ = called(capsys, command, "--help")
+        assert code == 0
+        assert max(len(line) for line in (out + page).splitlines()) <= 80
+    assert called(capsys, "--version")[1] == f"secateur {secateur.__version__}\n"
+
+
+def test_a_bug_is_called_one_and_debug_shows_where(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr("search.commands.init.write_text", broken)
+    code, out, err = called(capsys, "init", "new.toml")
+    assert (code, out) == (1, "")
+    assert err == "secateur: error: a bug in secateur: ZeroDivisionError: of all things; --debug shows where\n"
+    code, _, err = called(capsys, "init", "new.toml", "--debug")
+    assert code == 1
+    assert "Traceback" in err
