@@ -1,0 +1,79 @@
+"""From a network as it is now to a structure within a budget: what a flow calls again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from torch import nn
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.structure import Structure
+from scoring.limits import Limits
+from scoring.tables import FilterTables, filter_tables
+from search.budget import Bound, Target
+from search.projection import project
+from search.space import HybridRay, Ray
+
+Choose = Callable[[nn.Module, ChannelGraph, Target], Structure]
+CAP_SLACK = (1.0, 0.97, 0.9, 0.7, 0.0)
+"""How far below its lower end a cap may stay, tried in turn: a study has other trials, a flow has only this one."""
+MakeRay = Callable[[FilterTables, Limits], Ray]
+
+
+def by_norm(tables: FilterTables, limits: Limits) -> Ray:
+    """Filters below a norm go, the norm relative to the group's mean."""
+    return HybridRay(tables, limits, t_norm=1.0, t_dist=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """A rule for a flow: any space's rays, and any criterion that needs the weights alone.
+
+    Attributes:
+        ray: makes the direction from fresh filter tables: `by_norm`, `GlobalRay`, ...
+        criterion: of the filter tables.
+        linkage: of the filter tables.
+        limits: pruning-rate constraint.
+    """
+
+    ray: MakeRay = by_norm
+    criterion: str = "l2"
+    linkage: str = "average"
+    limits: Limits = field(default_factory=Limits)
+
+    def __call__(self, model: nn.Module, graph: ChannelGraph, target: Target) -> Structure:
+        """The structure within `target`; a cap that whole filters can't fill to 2 % is filled as far as they go.
+
+        Raises:
+            SecateurError: when the target is out of reach.
+        """
+        tables = filter_tables(model, graph, criterion=self.criterion, linkage=self.linkage)
+        ray = self.ray(tables, self.limits)
+        for share in CAP_SLACK if target.capped else CAP_SLACK[:1]:
+            loose = Target(tuple(replace(bound, low=share * bound.low) for bound in target.bounds), target.capped)
+            found = project(graph, tables, self.limits, ray, loose)
+            if not isinstance(found, str):
+                return found.structure
+        raise SecateurError(f"no structure can be chosen: {found}")
+
+    @property
+    def key(self) -> str:
+        """Names the rule, so that a training can tell whether it is continued with the same."""
+        name = getattr(self.ray, "__name__", type(self.ray).__name__)
+        return f"{name} {self.criterion} {self.linkage} {self.limits}"
+
+
+def partway(dense: Cost, target: Target, share: float) -> Target:
+    """A target on the way: share 0 is the dense cost, 1 the target, in equal factors between.
+
+    Equal factors take the same part of what is left in each of k steps (share 1/k, 2/k, ...).
+    """
+    bounds = []
+    for bound in target.bounds:
+        whole = float(getattr(dense, bound.axis))
+        factor = (min(bound.high, whole) / whole) ** (share - 1)  # 1 at share 1, so that the last target is exact
+        bounds.append(Bound(bound.axis, factor * bound.low, factor * bound.high))
+    return Target(tuple(bounds), target.capped)
