@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from search.measure import BatchNorm
+from scoring.recalibration import BatchNorm
 
 
 def gammas(model: nn.Module) -> dict[str, Tensor]:
