@@ -40,6 +40,7 @@ from backbones.trace import trace
 from backbones.version import VERSION
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
+from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
 from search.augment import Augment
@@ -48,7 +49,7 @@ from search.data import Data
 from search.data import load as load_data
 from search.front import Candidate, Front
 from search.history import History
-from search.measure import accuracy, recalibrate
+from search.measure import accuracy
 from search.recipe import Recipe
 from search.sources import Split
 from search.space import Space
