@@ -21,6 +21,7 @@ from scoring.hybrid import by_group, hybrid_places, hybrid_widths
 from scoring.limits import Limits
 from scoring.names import check_name
 from scoring.tables import FilterTables
+from search.global_ray import GlobalRay
 
 Ints = NDArray[np.int64]
 LARGEST_THRESHOLD = 2.0
@@ -42,8 +43,9 @@ class Space:
     """Which structures a study proposes.
 
     Attributes:
-        kind: `hybrid` (a norm and a distance threshold for all groups), `ratios` (a keep ratio per group), or
-            `hybrid+ratios` (thresholds with a pruning-rate cap per group).
+        kind: `hybrid` (a norm and a distance threshold for all groups), `ratios` (a keep ratio per group),
+            `hybrid+ratios` (thresholds with a pruning-rate cap per group), or `global` (one threshold for the worth of
+            all channels, the network slimming rule with criterion `bn_gamma`).
         criterion, linkage: of the filter tables.
         limits: pruning-rate constraint.
     """
@@ -122,7 +124,11 @@ def _thresholds(trial: optuna.Trial) -> tuple[float, float]:
     return trial.suggest_float("t_norm", 0.0, LARGEST_THRESHOLD), trial.suggest_float("t_dist", 0.0, LARGEST_THRESHOLD)
 
 
-KINDS = {"hybrid": _hybrid, "ratios": _ratios, "hybrid+ratios": _hybrid_ratios}
+def _global(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Ray:
+    return GlobalRay(tables, limits, trial.suggest_float("exponent", 0.0, 1.0))
+
+
+KINDS = {"hybrid": _hybrid, "ratios": _ratios, "hybrid+ratios": _hybrid_ratios, "global": _global}
 
 
 def structure_of(graph: ChannelGraph, tables: FilterTables, places: Ints, widths: Ints) -> Structure:

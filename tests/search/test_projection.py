@@ -13,6 +13,7 @@ from backbones import ChannelGraph, SecateurError, build, cost, trace
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
 from search.budget import Budget
+from search.global_ray import GlobalRay
 from search.projection import Projected, check_reachable, feasibility, project, reachable
 from search.space import HybridRay, RatioRay, Ray
 
@@ -31,6 +32,7 @@ def rays(tables: FilterTables, limits: Limits, seed: int) -> list[Ray]:
     return [
         HybridRay(tables, limits, float(thresholds[0]), float(thresholds[1])),
         RatioRay(tables, limits, rng.uniform(0.1, 1.0, len(tables.groups))),
+        GlobalRay(tables, limits, float(rng.uniform())),
     ]
 
 
