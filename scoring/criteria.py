@@ -170,9 +170,13 @@ def worth(criterion: str, group: Group, evidence: Evidence, reduction: str = "su
         (n,) non-negative values, in units of the criterion.
 
     Raises:
-        SecateurError: for unknown names, for `bn_gamma` without batch norm.
+        SecateurError: for unknown names, for `bn_gamma` without batch norm, for values that are not finite.
     """
     check_name("criterion", criterion, CRITERIA)
     check_name("reduction", reduction, REDUCTIONS)
-    values = CRITERIA[criterion].members(group, evidence)
-    return REDUCTIONS[reduction](np.stack(values))
+    values = np.stack(CRITERIA[criterion].members(group, evidence))
+    if not np.isfinite(values).all():
+        raise SecateurError(
+            f"criterion {criterion!r} is not finite on group {group.name!r}; look for NaN in weights and data"
+        )
+    return REDUCTIONS[reduction](values)

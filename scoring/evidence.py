@@ -38,6 +38,10 @@ def gather(model: nn.Module, graph: ChannelGraph, criterion: str, data: Data | N
     if data is None:
         raise SecateurError(f"criterion {criterion!r} needs data; give data=(images, labels)")
     images, labels = data
+    if len(images) == 0:
+        raise SecateurError(
+            f"criterion {criterion!r} needs at least one image, but got data of shape {tuple(images.shape)}"
+        )
     if needs == "gradients":
         if labels is None:
             raise SecateurError(f"criterion {criterion!r} needs labels; give data=(images, labels)")
@@ -57,5 +61,6 @@ def check_weights(graph: ChannelGraph, tensors: dict[str, Tensor]) -> None:
                 raise SecateurError(
                     f"{member.tensor!r} has shape {tuple(tensor.shape)}, which the graph does not fit; trace this model"
                 )
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise SecateurError(f"{member.tensor!r} holds NaN or infinite weights; finite weights are needed")
+    for name in {member.tensor: None for group in graph.groups for member in group.members}:
+        if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+            raise SecateurError(f"{name!r} holds NaN or infinite weights; finite weights are needed")

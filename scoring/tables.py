@@ -134,7 +134,10 @@ def filter_tables(
     if not graph.groups:
         raise SecateurError("the network has no prunable group; see graph.frozen for the reasons")
     settings = {"criterion": criterion, "linkage": linkage, "features": features, "reduction": reduction}
-    key = tables_key(model, graph, {**settings, "seed": seed}, data if CRITERIA[criterion].needs != "weights" else None)
+    drawn = seed if criterion == "random" else None
+    key = tables_key(
+        model, graph, {**settings, "seed": drawn}, data if CRITERIA[criterion].needs != "weights" else None
+    )
     groups = None if cache is None else read_cache(cache, key)
     if groups is None:
         groups = _build(model, graph, settings, gather(model, graph, criterion, data, seed), workers)

@@ -58,7 +58,8 @@ class Stream(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         stem = torch.relu(self.norm(self.stem(images)))
         stream = torch.relu(stem + self.second(self.branch(stem)))
-        return torch.as_tensor(self.head(stream).mean((2, 3)))
+        logits: torch.Tensor = self.head(stream).mean((2, 3))
+        return logits
 
 
 def stream_network() -> tuple[Stream, ChannelGraph]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from backbones import trace
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group, Member
 from scoring.criteria import CRITERIA, REDUCTIONS, worth
@@ -120,7 +121,8 @@ class Shapes(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         images = torch.relu(self.three(torch.relu(self.two(torch.relu(self.one(images))))))
-        return torch.as_tensor(self.five(torch.relu(self.four(images.flatten(1)))))
+        logits: torch.Tensor = self.five(torch.relu(self.four(images.flatten(1))))
+        return logits
 
 
 def shapes_network() -> tuple[Shapes, ChannelGraph]:
@@ -135,6 +137,22 @@ def shapes_network() -> tuple[Shapes, ChannelGraph]:
 
 #: Channel c of the transposed convolution lies in both of its parts, as output channels c and 3 + c.
 FLATTENED = np.stack([np.concatenate([part * 144 + np.arange(144) for part in (c, 3 + c)]) for c in range(3)])
+
+
+def coupling(group: Group) -> dict[tuple[str, int, str], list[list[int]]]:
+    """The weights of a group by name, dimension and role."""
+    weights = [part for part in group.members if part.role != "vector"]
+    return {(part.tensor, part.dim, part.role): part.index.tolist() for part in weights}
+
+
+@pytest.mark.parametrize("network", [stream_network, shapes_network])
+def test_the_graphs_written_by_hand_are_those_of_the_tracer(
+    network: Callable[[], tuple[nn.Module, ChannelGraph]],
+) -> None:
+    model, graph = network()
+    traced = trace(model.eval(), IMAGES[:1]).by_name
+    for group in graph.groups:
+        assert coupling(traced[group.name]) == coupling(group)
 
 
 def test_filters_of_grouped_and_transposed_convolutions() -> None:
@@ -243,6 +261,12 @@ def test_a_group_that_only_norms_and_readers_hold() -> None:
         ("hrank", None, "criterion 'hrank' needs data"),
         ("apoz", None, "criterion 'apoz' needs data"),
         ("taylor", (IMAGES, None), "criterion 'taylor' needs labels"),
+        (
+            "apoz",
+            (IMAGES[:0], None),
+            r"criterion 'apoz' needs at least one image, but got data of shape \(0, 3, 6, 6\)",
+        ),
+        ("taylor", (IMAGES * float("nan"), LABELS), "criterion 'taylor' is not finite on group 'stem'"),
         ("taylor", (IMAGES, LABELS + 9), r"cannot be measured on data of shape \(8, 3, 6, 6\): Target"),
         ("hrank", (IMAGES[:, :2], None), r"cannot be measured on data of shape \(8, 2, 6, 6\): Given groups=1"),
     ],

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import pdist
@@ -20,7 +22,7 @@ from backbones.graph import ChannelGraph, Group
 from scoring import tables as module
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA
-from scoring.hybrid import hybrid
+from scoring.hybrid import hybrid, hybrid_widths
 from scoring.limits import Limits
 from scoring.ratios import ratios
 from scoring.slices import FEATURES
@@ -321,6 +323,22 @@ def test_every_criterion_on_a_residual_network(resnet: tuple[nn.Module, ChannelG
     assert all(0 < len(channels) <= group.size for group, channels in zip(graph.groups, kept.values(), strict=True))
     assert all(len(channels) % 4 == 0 for channels in kept.values())
     assert ratios(tables, 0.5) == ratios(tables, dict.fromkeys(tables.groups, 0.5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.tuples(*[st.floats(0, 2)] * 4), st.sampled_from([0.3, 0.9, 1.0]), st.sampled_from([1, 4]), st.booleans())
+def test_macs_never_rise_with_a_threshold(
+    resnet: tuple[nn.Module, ChannelGraph], pairs: tuple[float, ...], rate: float, divisor: int, wards: bool
+) -> None:
+    model, graph = resnet
+    tables = filter_tables(model, graph, linkage="ward" if wards else "average")
+    (n1, n2), (d1, d2) = sorted(pairs[:2]), sorted(pairs[2:])
+    norms, distances = np.asarray([0, n1, n2, n1, n2]), np.asarray([0, d1, d1, d2, d2])
+    widths = hybrid_widths(tables, norms, distances, Limits(rate, 1, divisor))
+    macs = [graph.costs.evaluate(kept).macs for kept in widths]
+    assert macs[0] == graph.costs.dense.macs
+    assert macs[0] >= macs[1] >= max(macs[2:4])
+    assert min(macs[2:4]) >= macs[4]
 
 
 def test_the_stream_of_a_residual_network_is_the_sum_over_its_layers(resnet: tuple[nn.Module, ChannelGraph]) -> None:
