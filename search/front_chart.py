@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from search.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec
+from search.console import amount
 from search.front import Axis, Candidate, Front, Measure
 
 AXES: dict[Axis, tuple[str, str]] = {
@@ -72,25 +73,12 @@ def front_chart(
     """
     state = state_field(measure, axis)
     several = len({row["study"] for row in rows}) > 1
-    xs, ys = (
-        _domain(rows, axis, state, always=measure == "accuracy"),
-        _domain(rows, measure, state, always=measure == "accuracy"),
-    )
-    x = {
-        "field": axis,
-        "type": "quantitative",
-        "title": AXES[axis][0],
-        "axis": {"format": AXES[axis][1], "tickCount": 6},
-    }
-    x["scale"] = {"domain": xs, "nice": False, "zero": False}
-    y = {
-        "field": measure,
-        "type": "quantitative",
-        "title": _title(measure, scorer),
-        "axis": {"format": _format(measure), "tickCount": 6},
-    }
-    y["scale"] = {"domain": ys, "nice": False, "zero": False}
-    looks = _looks(rows, measure, state, several)
+    caps = tuple(caps) if axis == "macs" else ()
+    x = _scale(rows, axis, state, measure, caps)
+    x |= {"title": AXES[axis][0], "axis": {"format": AXES[axis][1], "tickCount": 6}}
+    y = _scale(rows, measure, state, measure)
+    y |= {"title": _title(measure, scorer), "axis": {"format": _format(measure), "tickCount": 6}}
+    looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
     tooltip = _tooltip(measure, axis, state, scorer, several)
     points: Spec = {
         "transform": [
@@ -112,9 +100,9 @@ def front_chart(
         "encoding": {"x": x, "y": y, "detail": {"field": "study"}, **colour},
     }
     layers = [stairs, floor, points] if measure == "score" else [stairs, points]
-    if any(row[state] == "dense" and _inside(row[measure], ys) for row in rows):
+    if any(row[state] == "dense" and _inside(row[measure], y) for row in rows):
         layers.insert(0, _dense_level(y, measure, state, several))
-    if axis == "macs" and (shown := [cap for cap in caps if _inside(cap, xs)]):
+    if shown := [cap for cap in caps if _inside(cap, x)]:
         layers.insert(0, _caps(x, shown))
     if measure == "score" and any(row["accuracy"] is not None for row in rows if row["trial"] is not None):
         layers.append(_rings(x, y, GREY if several else VERMILLION))
@@ -155,18 +143,21 @@ def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]
     }
 
 
-def _domain(rows: Sequence[Row], field: str, state: str, *, always: bool) -> list[float]:
-    """The range of an axis: all candidates; dense and baselines too, unless they would squeeze the candidates."""
-    own = [r[field] for r in rows if r[field] is not None and r[state] in ("on the front", "dominated", "infeasible")]
-    rest = [r[field] for r in rows if r[field] is not None and r[state] in ("dense", "baseline")]
-    values = own + rest
-    if not values:
-        return [0.0, 1.0]
-    low, high = min(values), max(values)
-    if own and not always and (max(own) - min(own)) < 0.25 * (high - low):
-        low, high = min(own), max(own)
-    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-    return [low - margin, high + margin]
+def _scale(rows: Sequence[Row], field: str, state: str, measure: Measure, caps: Sequence[float] = ()) -> Spec:
+    """One position channel, over all candidates; with what belongs beside them, unless that would squeeze them.
+
+    Beside accuracies the dense network is always shown: the loss against it is what the picture is about.
+    """
+    shown = ("on the front", "dominated", "infeasible") if measure == "score" else ("on the front", "dominated")
+    own = [row[field] for row in rows if row[field] is not None and row[state] in shown]
+    dense = [row[field] for row in rows if row[field] is not None and row[state] in ("dense", "baseline")]
+    low, high = min([*own, *caps, *dense], default=0.0), max([*own, *caps, *dense], default=1.0)
+    near_low, near_high = min([*own, *caps], default=low), max([*own, *caps], default=high)
+    if own and measure == "score" and near_high - near_low < 0.25 * (high - low):
+        low, high = near_low, near_high
+    margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
+    scale = {"domain": [low - margin, high + margin], "nice": False, "zero": False}
+    return {"field": field, "type": "quantitative", "scale": scale}
 
 
 def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> Spec:
@@ -192,8 +183,9 @@ def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> 
     return looks
 
 
-def _inside(value: float | None, domain: Sequence[float]) -> bool:
-    return value is not None and domain[0] <= value <= domain[1]
+def _inside(value: float | None, channel: Spec) -> bool:
+    low, high = channel["scale"]["domain"]
+    return value is not None and low <= value <= high
 
 
 def _rings(x: Spec, y: Spec, colour: str) -> Spec:
@@ -212,15 +204,18 @@ def _rings(x: Spec, y: Spec, colour: str) -> Spec:
     }
 
 
-def _caps(x: Spec, caps: Iterable[int]) -> Spec:
+def _caps(x: Spec, caps: Sequence[int]) -> Spec:
+    low, high = x["scale"]["domain"]
+    rows = [{"cap": cap, "text": f"budget {amount(cap)}", "side": -1 if 2 * cap > low + high else 1} for cap in caps]
+    beside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": "5 * datum.side"}}
     return {
-        "data": {"values": [{"cap": cap} for cap in caps]},
+        "data": {"values": rows},
         "encoding": {"x": {**x, "field": "cap"}},
         "layer": [
             {"mark": {"type": "rule", "strokeDash": [6, 3], "color": OCHRE, "strokeWidth": 1.2}},
             {
-                "mark": {"type": "text", "color": OCHRE, "align": "left", "baseline": "top", "dx": 4, "dy": 2},
-                "encoding": {"y": {"value": 26}, "text": {"value": "budget"}},
+                "mark": {"type": "text", "color": OCHRE, "baseline": "bottom", "dy": -16, **beside},
+                "encoding": {"y": {"value": "height"}, "text": {"field": "text"}},
             },
         ],
     }
@@ -228,8 +223,8 @@ def _caps(x: Spec, caps: Iterable[int]) -> Spec:
 
 def _dense_level(y: Spec, measure: Measure, state: str, several: bool) -> Spec:
     label: Spec = {
-        "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 4, "dy": -3},
-        "encoding": {"x": {"value": 0}, "text": {"field": "level"}},
+        "mark": {"type": "text", "align": "right", "baseline": "bottom", "dx": -4, "dy": -7},
+        "encoding": {"x": {"value": "width"}, "text": {"field": "level"}},
     }
     return {
         "transform": [

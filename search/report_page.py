@@ -208,9 +208,9 @@ def _quality(front: Front, one: Candidate) -> tuple[str, str]:
         return ("–", "not measured") if score is None else (f"{score:.5g}", front.scorer)
     if one.test_accuracy is None:
         return _percent(one.accuracy), "validation accuracy"
-    lost = (
-        "" if one is front.dense or front.dense.test_accuracy is None else f" ({_against(front.dense, one).split()[0]})"
-    )
+    lost = ""
+    if one is not front.dense and front.dense.test_accuracy is not None:
+        lost = f" ({_against(front.dense, one).split()[0]} points)"
     return _percent(one.accuracy), f"validation accuracy; test {_percent(one.test_accuracy)}{lost}"
 
 

@@ -15,6 +15,9 @@
     ...(spec.data && spec.data.name === "trials" ? { datasets: { trials: trials.map((row) => ({ ...row })) } } : {}),
   });
 
+  // What the tooltip puts into the page as HTML: text only, and a dash for what was not measured.
+  const said = (value) => (String(value) === "null" ? "–" : String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;"));
+
   async function draw(figure) {
     const box = document.querySelector(`#${figure.name} .chart`);
     const old = views.get(figure.name);
@@ -22,7 +25,7 @@
       mode: "vega-lite",
       renderer: trials.length > 1500 ? "canvas" : "svg",
       config: dark.matches ? page.dark : page.light,
-      tooltip: { theme: dark.matches ? "dark" : "light" },
+      tooltip: { theme: dark.matches ? "dark" : "light", sanitize: said },
       actions: { export: true, source: false, compiled: false, editor: false },
       downloadFileName: `${page.file}-${figure.name}`,
     });

@@ -83,7 +83,7 @@ def test_only_the_retrained_have_an_accuracy() -> None:
 
 def test_budget_and_dense_are_written_into_the_picture() -> None:
     words = texts(with_data({**front_chart(ROWS, "accuracy", caps=FRONT.caps), "width": 400}, trials=ROWS))
-    assert "budget" in words
+    assert "budget 1.54M" in words
     assert "dense 97.2%" in words
 
 

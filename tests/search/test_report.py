@@ -167,16 +167,20 @@ def test_five_thousand_trials_of_a_deep_network_fit(tmp_path: Path) -> None:
     assert (tmp_path / "report.html").stat().st_size <= 5_000_000
 
 
-# One visit answers all questions about a page; `text` is what the tooltip shows over the first point of the front.
+# One visit answers all questions about a page; `tips` is what hovering each point of the front shows.
 EVERYTHING = """
   const figures = [...secateur.views.keys()];
-  const points = document.querySelectorAll("#front-score .mark-symbol.role-mark path").length;
-  const box = document.querySelector("#front-score .mark-symbol.role-mark path").getBoundingClientRect();
-  const over = {clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, bubbles: true, view: window};
-  const target = document.querySelector("#front-score .mark-symbol.role-mark path");
-  for (const kind of ["pointerover", "pointermove"]) target.dispatchEvent(new PointerEvent(kind, over));
-  await new Promise((done) => setTimeout(done, 100));
-  const tip = document.querySelector("#vg-tooltip-element");
+  const points = [...document.querySelectorAll("#front-score .mark-symbol.role-mark path")];
+  const tips = [];
+  let elements = 0;
+  for (const point of points) {
+    const box = point.getBoundingClientRect();
+    const over = {clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, bubbles: true, view: window};
+    for (const kind of ["pointerover", "pointermove"]) point.dispatchEvent(new PointerEvent(kind, over));
+    const tip = document.querySelector("#vg-tooltip-element");
+    tips.push(tip.textContent);
+    elements += tip.querySelectorAll("img, script").length;
+  }
   const buttons = document.querySelectorAll("#front-score [data-view]");
   buttons[1].click();
   await new Promise((done) => setTimeout(done, 500));
@@ -184,7 +188,7 @@ EVERYTHING = """
   search.value = "trial 19";
   search.dispatchEvent(new Event("input"));
   return {
-    figures, points, text: tip ? tip.textContent : "", tipImages: tip ? tip.querySelectorAll("img, script").length : -1,
+    figures, tips, elements,
     axis: document.querySelector("#front-score .chart").textContent, title: document.title,
     page: getComputedStyle(document.body).backgroundColor,
     chart: document.querySelector("#history svg").style.backgroundColor,
@@ -203,8 +207,11 @@ def test_page_in_a_browser(full: str, dark: bool) -> None:
     expected = ["front-accuracy", "front-score", "widths", "history", "parameters", "importances", "curves", "stages"]
     assert seen.answer["figures"] == expected
     # 200 trials, ten of them infeasible crosses; the dense network; rings around the three retrained.
-    assert seen.answer["points"] == 200 + 1 + 3
-    assert re.search(r"trial \d+.*(MACs|reason)", seen.answer["text"])
+    tips = seen.answer["tips"]
+    assert len(tips) == 200 + 1 + 3
+    assert sum("infeasiblecannot reach" in tip for tip in tips) == 10
+    assert sum(bool(re.search(r"trial \d+place(on the front|dominated)MACs\d", tip)) for tip in tips) >= 190
+    assert not [tip for tip in tips if "null" in tip]
     assert "parameters" in seen.answer["axis"]
     assert seen.answer["found"] == 11  # trials 19 and 190 to 199
     assert seen.answer["page"] == ("rgb(18, 21, 27)" if dark else "rgb(244, 245, 247)")
@@ -223,7 +230,8 @@ def test_hostile_page_in_a_browser(hostile: str) -> None:
     assert seen.problems == []
     assert seen.requests == NETWORK
     assert seen.answer["title"] == f"{HOSTILE} · secateur"
-    assert seen.answer["tipImages"] == 0
+    assert seen.answer["elements"] == 0
+    assert sum(HOSTILE in tip for tip in seen.answer["tips"]) >= 2
     assert seen.answer["wide"] <= 375
     assert seen.answer["found"] > 0
 
