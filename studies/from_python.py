@@ -20,15 +20,17 @@ def main() -> None:
     history = sc.train(model, data, sc.Recipe(epochs=24, batch_size=64), folder=RUN / "dense")
 
     graph = sc.trace(model, data.example)
-    study = sc.Study("digits", model, graph, data, budget=sc.Budget(macs=0.30), storage=f"sqlite:///{RUN}/study.db")
-    study.search(trials=240)
+    budget, storage = sc.Budget(macs=0.30), f"sqlite:///{RUN}/study.db"
+    study = sc.Study("digits", model, graph, data, budget=budget, space="hybrid+ratios", storage=storage, folder=RUN)
+    print(study.feasibility())
+    study.search(trials=300)
     front = study.retrain(top=3, recipe=sc.Recipe(epochs=16, lr=0.05, batch_size=64))
 
     best = front.best()
     best.save(RUN / "small.safetensors")
     front.plot(RUN / "front.png")
     small = sc.load(RUN / "small.safetensors")
-    print(f"dense {history.test_accuracy:.1%}, pruned {sc.accuracy(small, data):.1%} at {best.cost}")
+    print(f"dense {history.test_accuracy:.1%}, pruned {sc.accuracy(small, data):.1%} with {best.cost}")
 
 
 if __name__ == "__main__":

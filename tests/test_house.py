@@ -19,7 +19,7 @@ TOP = {
     "LICENSE", "Makefile", "constraints.txt", "pyproject.toml", ".gitignore", ".ci",
 }  # fmt: skip
 STUB = ROOT / "search/typing/secateur-stubs/__init__.pyi"
-LINES_A_FILE = 400
+LINES_A_FILE = {"tests": 600}  # 400 elsewhere
 LINES_A_FUNCTION = 70
 
 
@@ -77,7 +77,7 @@ def test_there_is_no_drawer_for_odds_and_ends() -> None:
 @pytest.mark.parametrize("path", sources("backbones", "scoring", "search", "tests"), ids=lambda path: path.stem)
 def test_files_and_functions_stay_short(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= LINES_A_FILE
+    assert len(text.splitlines()) <= LINES_A_FILE.get(path.relative_to(ROOT).parts[0], 400)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
