@@ -22,7 +22,7 @@ from search.masks import hold
 from search.measure import check_fits, forward
 from search.recipe import Recipe, bfloat16
 from search.slimming import l1_subgradient
-from search.sources import Split
+from search.sources import Split, Stream
 from search.team import Team
 
 
@@ -70,6 +70,11 @@ def prepare(
     if recipe.batch_size % team.size:
         raise SecateurError(
             f"recipe: batch_size must be a multiple of the {team.size} processes, but got {recipe.batch_size}"
+        )
+    if team.size > 1 and isinstance(data.train, Stream) and not hasattr(data.train.loader.sampler, "set_epoch"):
+        raise SecateurError(
+            f"data {data.name!r}: {team.size} processes would all read the same stream; give its DataLoader a "
+            "DistributedSampler"
         )
     order = torch.channels_last if recipe.channels_last else torch.contiguous_format
     move(model, team.device, order)

@@ -8,9 +8,15 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.cost import cost
 from backbones.errors import SecateurError
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from search.data import Data, load
+from search.double_pruning import sparsify
 from search.masks import effective_parameters, hold, magnitude_masks
+from search.netscore import netscore
 from search.slimming import gammas, l1_subgradient
 from search.training import Recipe, train
 
@@ -116,3 +122,22 @@ def test_masks_stay_zero_through_fine_tuning_and_parameters_are_counted(digits: 
 def test_masks_that_do_not_fit_are_refused(call: Callable[[nn.Module], object], message: str) -> None:
     with pytest.raises(SecateurError, match=message):
         call(network())
+
+
+def test_double_pruning_reports_what_is_effective(digits: Data) -> None:
+    dense = network()
+    train(dense, digits, Recipe(epochs=5, batch_size=64))
+    graph = trace(dense, digits.example)
+    structure = Structure.random(graph, macs=0.5, seed=1)
+    small = prune(dense, graph, structure)
+    result = sparsify(small, digits, Recipe(epochs=4, lr=0.05, batch_size=64), 0.5, teacher=dense)
+    macs = cost(graph, structure).macs
+    assert result.parameters.params == cost(graph, structure).params
+    zeros = sum(int((parameter == 0).sum()) for parameter in small.parameters())
+    assert zeros == result.parameters.masked
+    assert result.history.test_accuracy is not None
+    assert result.history.test_accuracy > 0.9
+    expected = netscore(result.history.test_accuracy, result.parameters.params - zeros, macs)
+    assert result.netscore(macs) == pytest.approx(expected)
+    # Sparser at about the same accuracy is worth more.
+    assert result.netscore(macs) > netscore(result.history.test_accuracy, result.parameters.params, macs)

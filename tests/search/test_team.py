@@ -9,14 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
+from backbones.errors import SecateurError
+from search import learner
 from search.data import Data, load
+from search.team import Team
 from search.training import Recipe, accuracy, train
 from tests.search.test_training import network
 
 SCRIPT = """
 import os, sys, torch
 from search.data import load
+from search.team import Team
 from search.training import Recipe, train
 from tests.search.test_training import network
 rank = int(os.environ["RANK"])
@@ -46,3 +51,14 @@ def test_two_processes_hold_one_network(tmp_path: Path) -> None:
     assert first["test"] > 0.9
     # the snapshot is one of a whole training: a single process returns it
     assert train(network(), data, Recipe(epochs=4, batch_size=64), folder=tmp_path).test_accuracy == first["test"]
+
+
+def test_shared_stream_is_refused() -> None:
+    data = load("digits")
+    loader = DataLoader(TensorDataset(*data.batch(64)), 32)
+    stream = Data.from_datasets("s", loader, loader, validation=loader, num_classes=10, stream=True)
+    team = Team(0, 2, torch.device("cpu"))
+    with pytest.raises(SecateurError, match="2 processes would all read the same stream"):
+        learner.prepare(network(), stream, Recipe(), None, team, None)
+    with pytest.raises(SecateurError, match="batch_size must be a multiple of the 2 processes, but got 63"):
+        learner.prepare(network(), data, Recipe(batch_size=63), None, team, None)
