@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -11,6 +11,7 @@ from backbones.graph import ChannelGraph
 from scoring.activations import map_ranks, map_zeros, reading_maps
 from scoring.criteria import CRITERIA, Evidence
 from scoring.gradients import loss_gradients
+from scoring.slices import as_array
 
 #: A batch: images as the model takes them, and int64 labels where the loss is needed.
 Data = tuple[Tensor, Tensor | None]
@@ -62,5 +63,6 @@ def check_weights(graph: ChannelGraph, tensors: dict[str, Tensor]) -> None:
                     f"{member.tensor!r} has shape {tuple(tensor.shape)}, which the graph does not fit; trace this model"
                 )
     for name in {member.tensor: None for group in graph.groups for member in group.members}:
-        if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
+        # By numpy: torch would split this trifle over the cores, and wait for each of them when they are busy.
+        if not np.isfinite(as_array(tensors[name])).all():
             raise SecateurError(f"{name!r} holds NaN or infinite weights; finite weights are needed")

@@ -23,6 +23,12 @@ FEATURES: Mapping[str, str] = {
 }
 
 
+def as_array(tensor: Tensor) -> Floats:
+    """A tensor of any device and number format as a float32 or float64 array, without a copy where possible."""
+    values = tensor.detach().cpu()
+    return np.asarray((values if values.dtype in (torch.float32, torch.float64) else values.float()).numpy())
+
+
 def rows(tensor: Tensor, member: Member) -> Floats:
     """The part of `tensor` that each channel owns, flattened.
 
@@ -33,10 +39,7 @@ def rows(tensor: Tensor, member: Member) -> Floats:
     Returns:
         (size, width * elements per position), float32 or float64; a view where the layout allows.
     """
-    values = tensor.detach().cpu()
-    if values.dtype not in (torch.float32, torch.float64):
-        values = values.float()
-    moved = values.numpy() if member.dim == 0 else np.moveaxis(values.numpy(), member.dim, 0)
+    moved = np.moveaxis(as_array(tensor), member.dim, 0)
     size, width = member.index.shape
     positions = member.index.ravel()
     whole = positions.size == moved.shape[0] and bool((positions == np.arange(positions.size)).all())
