@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from backbones.atoms import Ban, Binding, Book
 from backbones.cost_table import cost_table
-from backbones.graph import Activation, ChannelGraph, Fixed, Frozen, Group, Member, TensorMap
+from backbones.graph import Activation, ChannelGraph, Fixed, Frozen, Group, Member, TensorMap, owner
 from backbones.program import Program, Step
 
 Ints = NDArray[np.int64]
@@ -36,6 +36,10 @@ ACTIVATIONS = frozenset(
     ]
 )
 """Non-linearities whose pre-activation sign makes a linear region code; gates, softmax and pooling don't count."""
+
+
+MAKERS = ("filter", "both")
+"""Roles of a weight's dimension that channels are made of."""
 
 
 def assemble(
@@ -73,7 +77,7 @@ def assemble(
         groups=groups,
         frozen=_frozen(bindings, rooted, roots, bans),
         tensors=tensor_maps,
-        costs=cost_table(groups, tensor_maps, tensors.shapes, _counted(program, removed), book.macs),
+        costs=cost_table(groups, tensor_maps, tensors.shapes, _counted(program, removed), _counts(book, unit_of)),
         sized={module: _through(unit_of, atoms) for module, atoms in book.sized.items()},
         mixed=frozenset(names[owner] for owner in owners),
         activations=_activations(program),
@@ -83,6 +87,14 @@ def assemble(
         example=example,
         fixed=fixed,
     )
+
+
+def _counts(book: Book, unit_of: Ints) -> list[tuple[int, tuple[tuple[str, int] | Ints, ...], Step]]:
+    """The counted operations, with sizes as places in tensors or as the channel units of an activation's dimension."""
+    return [
+        (constant, tuple(size if isinstance(size, tuple) else _through(unit_of, size) for size in sizes), step)
+        for constant, sizes, step in book.macs
+    ]
 
 
 def _through(table: Ints, labels: Ints) -> Ints:
@@ -111,9 +123,9 @@ def _unwanted(bindings: Sequence[Binding], fixed: Fixed) -> list[Ban]:
     bans = []
     failed = {record.layer: record for record in fixed.failed}
     for binding in bindings:
-        layer = binding.tensor.rpartition(".")[0]
+        layer = owner(binding.tensor)
         record = failed.get(layer)
-        if binding.role != "filter":
+        if binding.role not in MAKERS:
             continue
         left_out = fixed.only and not any(fnmatchcase(layer, pattern) for pattern in fixed.only)
         if left_out or any(fnmatchcase(layer, pattern) for pattern in fixed.ignore):
@@ -130,7 +142,7 @@ def _free(
     """(atoms,) True at the root of every component that some layer produces and nothing freezes."""
     free = np.zeros(atoms, dtype=np.bool_)
     for binding, vector in zip(bindings, rooted, strict=True):
-        if binding.role == "filter":
+        if binding.role in MAKERS:
             free[vector[vector >= 0]] = True
     for ban in bans:
         free[roots[ban.atoms]] = False
@@ -152,10 +164,10 @@ def _units(
     for number, (binding, vector) in enumerate(zip(bindings, rooted, strict=True)):
         places, counts = np.unique(vector[vector >= 0], return_counts=True)
         signature[places] += _mix(np.uint64(number), counts.astype(np.uint64))
-        if binding.role == "filter":
+        if binding.role in MAKERS:
             new = [root for root in dict.fromkeys(vector.tolist()) if root >= 0 and free[root] and first[root] < 0]
             first[new] = np.arange(order, order + len(new))
-            names.update(dict.fromkeys(range(order, order + len(new)), binding.tensor.rpartition(".")[0]))
+            names.update(dict.fromkeys(range(order, order + len(new)), owner(binding.tensor)))
             order += len(new)
     found = np.flatnonzero(first >= 0)
     found = found[np.argsort(first[found])]
@@ -212,7 +224,7 @@ def _frozen(
     records = []
     told: set[int] = set()
     for binding, vector in zip(bindings, rooted, strict=True):
-        if binding.role != "filter":
+        if binding.role not in MAKERS:
             continue
         why = np.where(vector >= 0, reason[np.maximum(vector, 0)], -1)
         for number in dict.fromkeys(why[why >= 0].tolist()):
@@ -221,7 +233,7 @@ def _frozen(
             new = [int(root) for root in vector[channels] if int(root) not in told]
             told.update(new)
             if new:
-                layer = binding.tensor.rpartition(".")[0]
+                layer = owner(binding.tensor)
                 place = tuple(int(channel) for channel in channels)
                 op = "output" if ban.step.kind == "output" else ban.step.op
                 records.append(Frozen(layer, place, op, ban.step.module, ban.step.line, ban.reason))

@@ -68,7 +68,8 @@ class Book:
     spreads: list[Spread] = field(default_factory=list)
     mixed: list[Atoms] = field(default_factory=list)
     sized: dict[str, Atoms] = field(default_factory=dict)
-    macs: list[tuple[int, tuple[tuple[str, int], ...], Step]] = field(default_factory=list)
+    macs: list[tuple[int, tuple[tuple[str, int] | Atoms, ...], Step]] = field(default_factory=list)
+    assumed: list[tuple[int, Atoms]] = field(default_factory=list)
 
     def fresh(self, count: int) -> Tensor:
         """(count,) new atoms."""
@@ -81,6 +82,11 @@ class Book:
         atoms = atoms[atoms >= 0]
         if len(atoms):
             self.bans.append(Ban(atoms, step, reason))
+
+    def assume(self, number: int, labels: Tensor) -> None:
+        """Notes that step `number` was read in a way that its code need not mean; a trial pruning decides."""
+        atoms = np.unique(compact(labels).numpy())
+        self.assumed.append((number, atoms[atoms >= 0]))
 
     def mixing(self, labels: Tensor) -> None:
         """Notes that layer or group statistics mix these channels: dropping some changes the values of the others."""
@@ -119,7 +125,9 @@ class Book:
             return atoms
         before = torch.from_numpy(known.atoms)
         self.tie(before, atoms, step)
-        if role == "filter":
+        if {role, known.role} >= {"filter", "input"} or "both" in (role, known.role):
+            known.role = "both"
+        elif role == "filter":
             known.role = "filter"
         return before
 

@@ -39,15 +39,15 @@ class Cost:
 class CostTable:
     """Every product of sizes that the cost is a sum of, as functions of the number of kept channels per group.
 
-    A *size* is `fixed + widths @ kept`; the last size is the constant 1. Row i of a product table multiplies a constant
+    A *size* is `fixed + widths @ kept`; size 0 is the constant 1. Row i of a product table multiplies a constant
     with the sizes it names.
 
     Attributes:
         widths: (sizes, groups) positions that one channel of a group takes in each size.
         fixed: (sizes,) positions that always stay.
-        op_constants, op_sizes: (ops,) and (ops, 3) the MACs of each counted operation.
+        op_constants, op_sizes: (ops,) and (ops, factors) the MACs of each counted operation.
         op_layers: the module each operation belongs to.
-        tensor_constants, tensor_sizes: (tensors,) and (tensors, 3) the elements of each parameter.
+        tensor_constants, tensor_sizes: (tensors,) and (tensors, factors) the elements of each parameter.
         tensor_names: the parameters in that order.
         dense_kept: (groups,) number of channels of each group.
     """

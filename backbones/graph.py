@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from backbones.cost import CostTable
     from backbones.program import Program
 
-Role = Literal["filter", "input", "vector"]
+Role = Literal["filter", "input", "vector", "both"]
 Index = NDArray[np.int64]
+
+
+def owner(tensor: str) -> str:
+    """The module that a tensor belongs to, the tensor's own name when that is the network itself."""
+    return tensor.rpartition(".")[0] or tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,7 +32,8 @@ class Member:
         tensor: name in the model's state dict, `layer1.0.conv1.weight`.
         dim: the dimension that shrinks when channels go.
         role: `filter` (a layer's weight, the dimension its outputs are made of), `input` (a layer's weight, the
-            dimension it reads), or `vector` (bias, normalisation, any other per-channel tensor).
+            dimension it reads), `both` (a tied weight, read by one layer and made by another), or `vector` (bias,
+            normalisation, any other per-channel tensor).
         index: (size, width) positions in that dimension owned by each channel of the group, in channel order. The
             width is 1 for a plain layer, H*W behind a flatten, the number of groups in a grouped convolution.
     """
@@ -60,12 +66,12 @@ class Group:
     @property
     def filters(self) -> tuple[Member, ...]:
         """The weights whose outputs these channels are: rows along `dim` are the group's filters."""
-        return tuple(member for member in self.members if member.role == "filter")
+        return tuple(member for member in self.members if member.role in ("filter", "both"))
 
     @property
     def inputs(self) -> tuple[Member, ...]:
         """The weights that read these channels."""
-        return tuple(member for member in self.members if member.role == "input")
+        return tuple(member for member in self.members if member.role in ("input", "both"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,11 +131,13 @@ class Fixed:
     Attributes:
         ignore, only: globs of module paths, as given to `trace`.
         failed: layers that a trial pruning found not to be prunable, with the source line and the reason.
+        literal: numbers of the program's steps whose slices a trial pruning found to have literal bounds.
     """
 
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     failed: tuple[Frozen, ...] = ()
+    literal: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from backbones.atoms import Book, Spread
 from backbones.graph import Role
-from backbones.labels import NONE, constant
+from backbones.labels import NONE, constant, varying
 from backbones.program import Program, Ref, Step
 
 LARGEST_ELEMENTWISE = 1_000_000
@@ -37,11 +39,15 @@ class Interpreter:
     Attributes:
         program: the steps.
         book: what has been learned.
+        number: of the step that is being interpreted.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, literal: Collection[int] = ()) -> None:
+        """Prepares a run in which the slices of the steps `literal` have literal bounds."""
         self.program = program
         self.book = Book()
+        self.number = 0
+        self._literal = literal
         self._elements: dict[str, Tensor] = {}
 
     def run(self, rules: Mapping[str, Callable[..., Any]], bypass: Mapping[int, int], skip: Collection[int]) -> Book:
@@ -59,6 +65,7 @@ class Interpreter:
             elif number in skip:
                 values.append(None)
             else:
+                self.number = number
                 values.append(self._step(step, rules, values))
         self.book.settle()
         return self.book
@@ -76,6 +83,10 @@ class Interpreter:
         if rule is None:
             return self.unknown(step, (args, kwargs))
         return rule(self, step, *args, **kwargs)
+
+    def trusted(self) -> bool:
+        """Whether the current step may be read in the hopeful way (see `Book.assume`)."""
+        return self.number not in self._literal
 
     def unknown(self, step: Step, values: Any, reason: str = "operation not understood") -> Any:
         """Freezes whatever the step reads; its result belongs to no channel."""
@@ -146,15 +157,31 @@ class Interpreter:
         elif (labels >= 0).any():
             self.freeze_all((param, labels), step, f"{param.name} is used in several ways")
 
-    def count(self, step: Step, constant_macs: int, *sizes: tuple[Any, int]) -> None:
-        """Notes the MACs of a step: a constant times the sizes of some parameters' dimensions."""
-        dims = []
-        for param, dim in sizes:
-            if isinstance(param, Param):
-                dims.append((param.name, param.order[dim]))
+    def count(self, step: Step, macs: int, *sizes: tuple[Any, int] | Tensor) -> None:
+        """Notes the MACs of a step for the whole batch: a constant times some sizes.
+
+        Args:
+            step: the operation.
+            macs: the constant.
+            sizes: (parameter, dimension), or the labels along an activation's dimension (see `extents`).
+        """
+        factors: list[tuple[str, int] | NDArray[np.int64]] = []
+        for size in sizes:
+            if isinstance(size, Tensor):
+                factors.append(size.numpy())
+            elif isinstance(size[0], Param):
+                factors.append((size[0].name, size[0].order[size[1]]))
             else:
-                constant_macs *= int(param.shape[dim])
-        self.book.macs.append((constant_macs, tuple(dims), step))
+                macs *= int(size[0].shape[size[1]])
+        self.book.macs.append((macs // self.program.batch, tuple(factors), step))
+
+    def extents(self, labels: Tensor, dims: Iterable[int]) -> list[tuple[Tensor, int] | Tensor]:
+        """The sizes of some dimensions of an activation, for `count`."""
+        moving = varying(labels)
+        return [
+            self.book.channels(labels, dim, self.program.steps[self.number]) if dim in moving else (labels, dim)
+            for dim in dims
+        ]
 
 
 def _fill(value: Any, values: list[Any]) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
@@ -34,20 +35,22 @@ def masked(model: nn.Module, graph: ChannelGraph, structure: Structure, example:
 
 
 def difference(left: Any, right: Any) -> float:
-    """The largest absolute difference between two outputs, relative to 1 plus the largest value; inf if shapes differ.
+    """The largest difference between two outputs, relative to the largest value; inf if shapes differ.
 
-    Outputs are tensors or nested tuples, lists and dicts of them.
+    Outputs are tensors or anything that torch's pytree can take apart (tuples, lists, dicts, registered classes).
     """
-    if isinstance(left, Tensor) and isinstance(right, Tensor):
-        if left.shape != right.shape:
-            return float("inf")
-        if left.numel() == 0:
-            return 0.0
-        left, right = left.detach().double(), right.detach().double()
-        return float((left - right).abs().max() / (1.0 + right.abs().max()))
-    if isinstance(left, dict) and isinstance(right, dict):
-        left, right = list(left.values()), list(right.values())
-    if isinstance(left, (tuple, list)) and isinstance(right, (tuple, list)):
-        pairs = [difference(a, b) for a, b in zip(left, right, strict=True)]
-        return max(pairs, default=0.0)
-    return 0.0 if left == right else float("inf")
+    ones, others = tree_leaves(left), tree_leaves(right)
+    if len(ones) != len(others):
+        return float("inf")
+    return max((_gap(one, other) for one, other in zip(ones, others, strict=True)), default=0.0)
+
+
+def _gap(left: Any, right: Any) -> float:
+    if not (isinstance(left, Tensor) and isinstance(right, Tensor)):
+        return 0.0 if type(left) is type(right) else float("inf")
+    if left.shape != right.shape:
+        return float("inf")
+    if left.numel() == 0:
+        return 0.0
+    left, right = left.detach().double(), right.detach().double()
+    return float((left - right).abs().max() / right.abs().max().clamp(min=1e-30))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.errors import SecateurError
 from backbones.resnet_cifar import ZeroPadShortcut
 
 Shape = tuple[int, ...]
@@ -129,103 +127,6 @@ def references(value: Any) -> list[Ref]:
     return []
 
 
-def export(model: nn.Module, example: Sequence[Any]) -> Program:
-    """Traces `model(*example)` in the mode it is in, through `torch.export` (non-strict).
-
-    Raises:
-        SecateurError: when the example does not run, or torch.export cannot follow the code; the line names the
-            offending source line.
-    """
-    try:
-        with torch.no_grad():
-            model(*example)
-    except Exception as error:
-        raise SecateurError(
-            f"the model does not run on the example {_describe(example)}: {first_line(error)}{_where(error)}"
-        ) from error
-    try:
-        exported = torch.export.export(model, tuple(example), strict=False)
-    except Exception as error:
-        raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
-    signature = exported.graph_signature
-    names = dict(signature.inputs_to_parameters)
-    buffers = dict(signature.inputs_to_buffers)
-    constants = set(signature.inputs_to_lifted_tensor_constants) | set(signature.inputs_to_lifted_custom_objs)
-    numbers: dict[torch.fx.Node, int] = {}
-    steps: list[Step] = []
-    for node in exported.graph.nodes:
-        kind, op = _kind(node, names, buffers, constants)
-        args, kwargs = _with_refs((node.args, node.kwargs), numbers)
-        numbers[node] = len(steps)
-        steps.append(
-            Step(
-                kind,
-                op,
-                node.target if node.op == "call_function" else None,
-                tuple(args),
-                dict(kwargs),
-                _shape(node.meta.get("val")),
-                _modules(node),
-                _line(node),
-            )
-        )
-    first = next((item for item in example if isinstance(item, torch.Tensor) and item.ndim > 0), None)
-    return Program(tuple(steps), Tensors.of(model), 1 if first is None else int(first.shape[0]))
-
-
-def _with_refs(value: Any, numbers: Mapping[torch.fx.Node, int]) -> Any:
-    """Graph arguments as plain values: nodes become `Ref`s, immutable lists and dicts plain ones."""
-    if isinstance(value, torch.fx.Node):
-        return Ref(numbers[value])
-    if isinstance(value, tuple):
-        return tuple(_with_refs(item, numbers) for item in value)
-    if isinstance(value, list):
-        return [_with_refs(item, numbers) for item in value]
-    if isinstance(value, dict):
-        return {key: _with_refs(item, numbers) for key, item in value.items()}
-    return value
-
-
-def _kind(
-    node: torch.fx.Node, parameters: Mapping[str, str], buffers: Mapping[str, str], constants: set[str]
-) -> tuple[str, str]:
-    if node.op == "placeholder":
-        if node.name in parameters:
-            return "parameter", parameters[node.name]
-        if node.name in buffers:
-            return "buffer", buffers[node.name]
-        return ("constant" if node.name in constants else "input"), node.name
-    if node.op == "call_function":
-        packet = getattr(node.target, "overloadpacket", None)
-        return "call", str(packet) if packet is not None else getattr(node.target, "__name__", str(node.target))
-    return ("output" if node.op == "output" else "constant"), node.name
-
-
-def _shape(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return tuple(int(size) for size in value.shape)
-    if isinstance(value, (tuple, list)):
-        return tuple(_shape(item) for item in value)
-    return None
-
-
-def _modules(node: torch.fx.Node) -> tuple[str, ...]:
-    stack = node.meta.get("nn_module_stack") or {}
-    return tuple(re.sub(r"@\d+", "", str(path)) for path, _ in stack.values() if path)
-
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+), in \S+\s*\n\s*(.*)')
-
-
-def _line(node: torch.fx.Node) -> str:
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    own = [frame for frame in frames if "/torch/nn/" not in frame[0] and "/torch/_" not in frame[0]]
-    if not (own or frames):
-        return ""
-    path, number, source = (own or frames)[-1]
-    return f"{path.rpartition('/')[2]}:{number}: {source.strip()}"
-
-
 def first_line(error: BaseException) -> str:
     """What an exception says, in one line."""
     text = str(error).strip().splitlines()
@@ -240,14 +141,3 @@ def place(error: BaseException) -> str:
         if "/torch/" not in frame.filename and not frame.filename.startswith((_ROOM, "<"))
     ]
     return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""
-
-
-def _where(error: BaseException) -> str:
-    found = place(error)
-    return f" (at {found})" if found else ""
-
-
-def _describe(example: Sequence[Any]) -> str:
-    return ", ".join(
-        f"tensor{tuple(item.shape)}" if isinstance(item, torch.Tensor) else type(item).__name__ for item in example
-    )

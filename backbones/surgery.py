@@ -159,8 +159,12 @@ def _tell(module: nn.Module, kept: tuple[bool, ...]) -> None:
     """Sets the sizes of a module that has no tensor to read them from."""
     if isinstance(module, ZeroPadShortcut):
         module.before, module.after = sum(kept[: module.before]), sum(kept[len(kept) - module.after :])
-    elif isinstance(module, nn.LayerNorm):
+    elif isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
         module.normalized_shape = (sum(kept),)
+    elif isinstance(module, _NormBase):
+        module.num_features = sum(kept)
+    elif isinstance(module, nn.GroupNorm):
+        module.num_channels = sum(kept)
 
 
 def _run(pruned: nn.Module, graph: ChannelGraph) -> None:

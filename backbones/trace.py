@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from backbones.assemble import assemble
 from backbones.errors import SecateurError
-from backbones.graph import ChannelGraph, Fixed
+from backbones.graph import ChannelGraph, Fixed, owner
+from backbones.export_program import export
 from backbones.interpret import Interpreter
-from backbones.modes import evaluating
-from backbones.program import export
+from backbones.modes import evaluating, untouched
+from backbones.program import Program
 from backbones.rules import RULES
-from backbones.trial import failures
+from backbones.trial import Trial, awake
 
 
 def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: Sequence[str] = ()) -> ChannelGraph:
@@ -44,15 +45,30 @@ def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: S
     for pattern in (*ignore, *only):
         if not fnmatch.filter(modules, pattern):
             raise SecateurError(f"pattern {pattern!r} matches no module; modules are named like {modules[-1]!r}")
-    with evaluating(model):
+    with evaluating(model), untouched(model):
         program = export(model, inputs)
-    fixed = Fixed(tuple(ignore), tuple(only))
-    book = Interpreter(program).run(RULES, {}, ())
-    graph = assemble(book, program, inputs, fixed)
-    failed = failures(model, graph)
-    if failed:
-        graph = assemble(book, program, inputs, replace(fixed, failed=failed))
+        graph = _verified(model, program, inputs, Fixed(tuple(ignore), tuple(only)))
     if not graph.groups:
         reasons = "; ".join(dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in graph.frozen[:3]))
         raise SecateurError(f"the network has no prunable group ({reasons or 'no layer with filters'})")
     return graph
+
+
+def _verified(model: nn.Module, program: Program, inputs: tuple[Any, ...], fixed: Fixed) -> ChannelGraph:
+    """The channel graph of which a trial pruning has found every group to be prunable."""
+    live = awake(model, inputs)
+    while True:
+        book = Interpreter(program, fixed.literal).run(RULES, {}, ())
+        graph = assemble(book, program, inputs, fixed)
+        failed = Trial(live, graph).failures() if graph.groups else ()
+        if not failed:
+            return graph
+        layers = {record.layer for record in failed}
+        filters = [binding.atoms for binding in book.bindings.values() if owner(binding.tensor) in layers]
+        roots = book.components()
+        broken = {int(root) for atoms in filters for root in roots[atoms[atoms >= 0]]}
+        doubtful = {number for number, atoms in book.assumed if broken & set(roots[atoms].tolist())}
+        if doubtful - fixed.literal:
+            fixed = replace(fixed, literal=fixed.literal | doubtful)
+        else:
+            fixed = replace(fixed, failed=(*fixed.failed, *failed))

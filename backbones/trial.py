@@ -3,79 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.modes import evaluating
+from backbones.module_copy import copy_with
 from backbones.oracle import difference, masked
 from backbones.program import first_line, place
 from backbones.structure import Structure
 from backbones.surgery import cut, plan
 
-TOLERANCE = 1e-3
-"""Relative difference to the masked dense network above which a pruned network counts as wrong (float32)."""
+TOLERANCE = {torch.bfloat16: 0.1, torch.float16: 0.03}
+"""Relative difference to the masked dense network above which a pruned network counts as wrong; 1e-3 otherwise."""
 
 
-def failures(model: nn.Module, graph: ChannelGraph) -> tuple[Frozen, ...]:
-    """The groups that cannot really be pruned, found by pruning all of them at once and bisecting only on failure.
+@dataclass(frozen=True)
+class Trial:
+    """A network to try structures on.
 
-    A group fails when the pruned network does not run on the example, or does not equal the masked dense network.
-    Groups whose channels share layer or group statistics change values by nature: only their shapes are checked.
+    Attributes:
+        model: with the given model's weights, or stand-ins where those are constant (see `awake`).
+        graph: its channel graph.
     """
-    exact = [group for group in graph.groups if group.name not in graph.mixed]
-    broken = _culprits(model, graph, exact, numeric=True)
-    gone = {group.name for group, _, _ in broken}
-    rest = [group for group in graph.groups if group.name not in gone]
-    if len(rest) > len(exact) - len(broken):
-        broken += _culprits(model, graph, rest, numeric=False)
-    return tuple(
-        Frozen(group.name.partition("#")[0], tuple(range(group.size)), "trial pruning", group.name, line, reason)
-        for group, line, reason in broken
-    )
+
+    model: nn.Module
+    graph: ChannelGraph
+
+    def failures(self) -> tuple[Frozen, ...]:
+        """The groups that cannot really be pruned, found by pruning all at once and bisecting only on failure.
+
+        A group fails when the pruned network does not run on the example, or does not equal the masked dense network.
+        Groups whose channels share layer or group statistics change values by nature: only their shapes are checked.
+        """
+        mixed = self.graph.mixed
+        exact = [group for group in self.graph.groups if group.name not in mixed]
+        broken = self._culprits(exact, numeric=True)
+        gone = {group.name for group, _, _ in broken}
+        rest = [group for group in self.graph.groups if group.name not in gone]
+        if mixed:
+            broken += self._culprits(rest, numeric=False)
+        return tuple(
+            Frozen(group.name.partition("#")[0], tuple(range(group.size)), "trial pruning", group.name, line, reason)
+            for group, line, reason in broken
+        )
+
+    def _culprits(self, groups: Sequence[Group], *, numeric: bool) -> list[tuple[Group, str, str]]:
+        problem = self._attempt(groups, numeric=numeric) if groups else None
+        if problem is None:
+            return []
+        if len(groups) == 1:
+            return [(groups[0], *problem)]
+        half = len(groups) // 2
+        broken = self._culprits(groups[:half], numeric=numeric)
+        broken += self._culprits(groups[half:], numeric=numeric)
+        gone = {group.name for group, _, _ in broken}
+        rest = [group for group in groups if group.name not in gone]
+        if not broken:  # neither half fails alone: they only fail together
+            return [(group, *problem) for group in groups]
+        return broken + self._culprits(rest, numeric=numeric) if len(groups) > 2 else broken
+
+    def _attempt(self, groups: Sequence[Group], *, numeric: bool) -> tuple[str, str] | None:
+        """(source line, reason) when pruning these groups goes wrong."""
+        rng = np.random.default_rng(0)
+        kept = {
+            group.name: rng.permutation(group.size)[: max(1, round(group.size * rng.uniform(0.4, 0.7)))]
+            for group in groups
+        }
+        structure = Structure.of(self.graph, kept)
+        try:
+            output = run(cut(self.model, plan(self.graph, structure)), self.graph.example)
+        except Exception as error:
+            return place(error), f"a literal size in the code: {first_line(error)}"
+        if numeric:
+            torch.manual_seed(0)
+            gap = difference(output, masked(self.model, self.graph, structure, self.graph.example))
+            if not gap <= TOLERANCE.get(_dtype(self.model), 1e-3):
+                return "", "the code uses a channel count as a number: values change when it is pruned"
+        return None
 
 
-def _culprits(
-    model: nn.Module, graph: ChannelGraph, groups: Sequence[Group], *, numeric: bool
-) -> list[tuple[Group, str, str]]:
-    if not groups:
-        return []
-    problem = _attempt(model, graph, groups, numeric=numeric)
-    if problem is None:
-        return []
-    if len(groups) == 1:
-        return [(groups[0], *problem)]
-    half = len(groups) // 2
-    broken = _culprits(model, graph, groups[:half], numeric=numeric)
-    broken += _culprits(model, graph, groups[half:], numeric=numeric)
-    gone = {group.name for group, _, _ in broken}
-    rest = [group for group in groups if group.name not in gone]
-    if not broken:  # neither half fails alone: they only fail together
-        return [(group, *problem) for group in groups]
-    if len(groups) > 2 and _attempt(model, graph, rest, numeric=numeric) is not None:
-        broken += _culprits(model, graph, rest, numeric=numeric)
-    return broken
+def run(model: nn.Module, example: Sequence[Any]) -> Any:
+    """The output in eval mode, without gradients, with the random numbers of seed 0."""
+    torch.manual_seed(0)
+    with evaluating(model), torch.no_grad():
+        return model(*example)
 
 
-def _attempt(
-    model: nn.Module, graph: ChannelGraph, groups: Sequence[Group], *, numeric: bool
-) -> tuple[str, str] | None:
-    """(source line, reason) when pruning these groups goes wrong."""
-    rng = np.random.default_rng(0)
-    kept = {
-        group.name: rng.permutation(group.size)[: max(1, round(group.size * rng.uniform(0.4, 0.7)))] for group in groups
-    }
-    structure = Structure.of(graph, kept)
+def awake(model: nn.Module, example: Sequence[Any]) -> nn.Module:
+    """A copy that shares the model's weights, except constant ones (zero-initialised, fresh norms): those get noise.
+
+    A zero-initialised residual branch would hide every mistake inside it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    tensors: dict[int, Any] = {id(value): value for value in model.parameters()}
+    tensors.update({id(value): value.detach().clone() for value in model.buffers()})
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if value.is_floating_point() and value.numel() > 1 and _is_constant(value):
+            noise = torch.rand(value.shape, generator=generator, dtype=torch.float32)
+            base = float(value.detach().reshape(-1)[0])
+            spread = noise - 0.5 if abs(base) < 1e-2 and not name.endswith("var") else (0.5 + noise) * (base or 1.0)
+            if value.ndim > 1:
+                spread = spread / max(1.0, value[0].numel() ** 0.5)
+            stand_in = spread.to(value)
+            tensors[id(value)] = nn.Parameter(stand_in) if isinstance(value, nn.Parameter) else stand_in
+    copy = copy_with(model, tensors)
     try:
-        pruned = cut(model, plan(graph, structure))
-        with evaluating(pruned), torch.no_grad():
-            output = pruned(*graph.example)
-    except Exception as error:
-        return place(error), f"a literal size in the code: {first_line(error)}"
-    if numeric:
-        gap = difference(output, masked(model, graph, structure, graph.example))
-        if not gap <= TOLERANCE:
-            return "", "the code uses a channel count as a number: values change when it is pruned"
-    return None
+        outputs = run(copy, example)
+        return copy if difference(outputs, outputs) == 0 else model
+    except Exception:
+        return model
+
+
+def _is_constant(value: Tensor) -> bool:
+    flat = value.detach().reshape(-1)
+    return bool(flat[0] == flat[-1]) and bool((flat == flat[0]).all())
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    found = {value.dtype for value in model.parameters() if value.is_floating_point()}
+    return next((dtype for dtype in TOLERANCE if dtype in found), torch.float32)

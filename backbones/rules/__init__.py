@@ -9,6 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backbones.rules import layers, pointwise, shapes, spatial
+from backbones.rules import layers, pointwise, products, shapes, spatial
 
-RULES: Mapping[str, Callable[..., Any]] = {**pointwise.RULES, **spatial.RULES, **shapes.RULES, **layers.RULES}
+RULES: Mapping[str, Callable[..., Any]] = {
+    **pointwise.RULES,
+    **spatial.RULES,
+    **shapes.RULES,
+    **layers.RULES,
+    **products.RULES,
+}

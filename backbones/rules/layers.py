@@ -1,4 +1,4 @@
-"""Operations with weights: convolutions, linear layers, embeddings, normalisation."""
+"""Operations with weights: convolutions, embeddings, normalisation."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from backbones.interpret import Interpreter, Param
-from backbones.labels import along, varying
+from backbones.labels import along, compact, varying
 from backbones.program import Step
+from backbones.rules.pointwise import pointwise
 
 
 def convolution(
@@ -37,13 +38,15 @@ def general(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, *re
 def _convolve(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, groups: int, *, transposed: bool) -> Any:
     spatial = len(weight.shape) - 2
     channel = x.ndim - spatial - 1
+    x = run.labels(x, step)
+    channel_only(run, step, x, channel, "a convolution over positions that are channels")
     inputs = run.book.channels(x, channel, step)
     outs = step.shape[channel]
     counted = x.shape if transposed else step.shape
-    kernel = math.prod(weight.shape[2:]) * math.prod(counted[channel + 1 :])
-    run.count(step, kernel, (weight, 0), (weight, 1))
+    positions = math.prod(counted[:channel]) * math.prod(counted[channel + 1 :])
+    run.count(step, math.prod(weight.shape[2:]) * positions, (weight, 0), (weight, 1))
     if not isinstance(weight, Param):
-        run.book.freeze(inputs, step, "the weight is computed, not a parameter")
+        run.freeze_all((inputs, weight, bias), step, "the weight is computed, not a parameter")
         return run.nothing(step)
     if groups == 1:
         run.bind(weight, 0 if transposed else 1, "input", inputs, step)
@@ -76,57 +79,9 @@ def _grouped(
     return run.bind(weight, 0, "filter", filters, step)
 
 
-def linear(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any = None) -> Any:
-    """X @ weight.T + bias, weight (out, in)."""
-    return _linear(run, step, x, weight, bias, 1, 0)
-
-
-def matmul(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
-    """X @ other: a linear layer when `other` is a parameter, else a product of activations."""
-    if isinstance(other, Param) and isinstance(x, Tensor) and len(other.shape) == 2:
-        return _linear(run, step, x, other, None, 0, 1)
-    return product(run, step, x, other)
-
-
-def addmm(run: Interpreter, step: Step, bias: Any, x: Any, other: Any, **scales: Any) -> Any:
-    """Bias + x @ other."""
-    if isinstance(other, Param) and isinstance(x, Tensor) and isinstance(bias, Param):
-        return _linear(run, step, x, other, bias, 0, 1)
-    run.unknown(step, bias, "sum with a product of activations")
-    return product(run, step, x, other)
-
-
-def _linear(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, reads: int, makes: int) -> Any:
-    inputs = run.book.channels(x, -1, step)
-    positions = max(1, math.prod(x.shape[:-1]) // run.program.batch)
-    run.count(step, positions, (weight, 0), (weight, 1))
-    if not isinstance(weight, Param):
-        run.book.freeze(inputs, step, "the weight is computed, not a parameter")
-        return run.nothing(step)
-    run.bind(weight, reads, "input", inputs, step)
-    filters = run.bind(weight, makes, "filter", run.book.fresh(weight.shape[makes]), step)
-    if bias is not None:
-        run.bind(bias, 0, "vector", filters, step)
-    return along(-1, filters, step.shape)
-
-
-def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **options: Any) -> Any:
-    """A matrix product of activations: counted, not followed."""
-    inner = left.shape[-1]
-    run.count(step, max(1, math.prod(step.shape) * inner // run.program.batch))
-    return run.unknown(step, (left, right, rest), "matrix product of two activations")
-
-
-def attention(run: Interpreter, step: Step, query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
-    """Scaled dot-product attention: counted as its two products; heads keep their size."""
-    products = math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-    run.count(step, max(1, products // run.program.batch))
-    return run.unknown(step, (query, key, value, rest, options), "attention heads keep their size")
-
-
 def embedding(run: Interpreter, step: Step, weight: Any, index: Tensor, *rest: Any, **options: Any) -> Any:
     """Rows of a table: the table's columns are the channels."""
-    if not isinstance(weight, Param):
+    if not isinstance(weight, Param) or bool((compact(run.labels(index, step)) >= 0).any()):
         return run.unknown(step, (weight, index))
     filters = run.bind(weight, 1, "filter", run.book.fresh(weight.shape[1]), step)
     return along(-1, filters, step.shape)
@@ -134,9 +89,16 @@ def embedding(run: Interpreter, step: Step, weight: Any, index: Tensor, *rest: A
 
 def batch_norm(run: Interpreter, step: Step, x: Tensor, *vectors: Any, **options: Any) -> Any:
     """batch_norm and instance_norm: (x, weight, bias, running mean, running variance, …), one value per channel."""
+    x = run.labels(x, step)
+    if step.op.endswith("instance_norm"):
+        channel_only(run, step, x, 1, "statistics over positions that are channels")
+    elif 1 not in varying(x):  # fixed statistics of each position: channels elsewhere stay what they are
+        return x
     filters = run.book.channels(x, 1, step)
     for vector in vectors[:4]:
         run.bind(vector, 0, "vector", filters, step)
+    if all(vector is None for vector in vectors[:4]):
+        run.book.sized[step.module] = filters.numpy().copy()
     return along(1, filters, step.shape)
 
 
@@ -144,13 +106,25 @@ def group_norm(
     run: Interpreter, step: Step, x: Tensor, groups: int, weight: Any = None, bias: Any = None, *rest: Any
 ) -> Any:
     """Statistics over groups of channels: every group keeps the same positions."""
+    x = run.labels(x, step)
+    channel_only(run, step, x, 1, "statistics over positions that are channels")
     filters = run.book.channels(x, 1, step)
     rows = filters.reshape(groups, -1)
     run.book.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
-    run.book.mixing(filters)
+    if groups < len(filters):
+        run.book.mixing(filters)
     for vector in (weight, bias):
         run.bind(vector, 0, "vector", filters, step)
+    if weight is None and bias is None:
+        run.book.sized[step.module] = filters.numpy().copy()
     return along(1, filters, step.shape)
+
+
+def channel_only(run: Interpreter, step: Step, x: Tensor, channel: int, reason: str) -> None:
+    """Freezes labels that change along positions (dimensions behind `channel`) and not along `channel`."""
+    moving = varying(x)
+    if moving and channel not in moving and moving[-1] > channel:
+        run.book.freeze(x, step, reason)
 
 
 def layer_norm(
@@ -164,6 +138,7 @@ def layer_norm(
     **options: Any,
 ) -> Any:
     """layer_norm and rms_norm over the last `len(shape)` dimensions."""
+    x = run.labels(x, step)
     if any(dim >= x.ndim - len(shape) for dim in varying(x)):
         run.book.mixing(x)
         if weight is None and len(shape) == 1:
@@ -174,8 +149,11 @@ def layer_norm(
     return x
 
 
-def prelu(run: Interpreter, step: Step, x: Tensor, weight: Any) -> Any:
+def prelu(run: Interpreter, step: Step, x: Any, weight: Any) -> Any:
     """A slope per channel, or one for all."""
+    if not isinstance(weight, Param):
+        return pointwise(run, step, x, weight)
+    x = run.labels(x, step)
     if weight.shape[0] > 1:
         run.bind(weight, 0, "vector", run.book.channels(x, 1, step), step)
     return x
@@ -189,12 +167,6 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "conv_transpose2d": transposed,
     "conv_transpose3d": transposed,
     "convolution": general,
-    "linear": linear,
-    "matmul": matmul,
-    "mm": matmul,
-    "bmm": product,
-    "addmm": addmm,
-    "scaled_dot_product_attention": attention,
     "embedding": embedding,
     "batch_norm": batch_norm,
     "instance_norm": batch_norm,

@@ -39,7 +39,7 @@ def _unite(run: Interpreter, step: Step, left: Tensor, right: Tensor) -> Tensor:
     left, right = compress(left), compress(right)
     shape = torch.broadcast_shapes(left.shape, right.shape)
     for one, other in ((left, right), (right, left)):
-        if _does_not_follow(one, other):
+        if _is_independent(one, other):
             # one value for all the channels of the other operand: it must stay, they need not
             run.book.freeze(one, step, "one channel is applied to many")
             return other.expand(shape)
@@ -49,10 +49,14 @@ def _unite(run: Interpreter, step: Step, left: Tensor, right: Tensor) -> Tensor:
     return compress(torch.where(left >= 0, left, fixed)).expand(shape)
 
 
-def _does_not_follow(one: Tensor, other: Tensor) -> bool:
-    own = varying(one)
-    atoms = bool((compact(one) >= 0).any())
-    return any(one.shape[dim] == 1 or (atoms and dim not in own) for dim in varying(other))
+def _is_independent(one: Tensor, other: Tensor) -> bool:
+    """Whether `one` is the same for all the channels of `other`, or has channels along other dimensions only."""
+    moving = varying(other)
+    if not moving:
+        return False
+    if all(one.shape[dim] == 1 for dim in moving):
+        return True
+    return bool((compact(one) >= 0).any()) and not set(varying(one)) & set(moving)
 
 
 def filled(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:

@@ -17,6 +17,10 @@ def pooling(run: Interpreter, step: Step, x: Tensor, *rest: Any, **options: Any)
     """Pooling and interpolation: every channel keeps its place, in dimension 1 (0 without a batch)."""
     shapes: Sequence[Shape] = step.shape if isinstance(step.shape[0], tuple) else (step.shape,)
     channel = x.ndim - DIMENSIONS[step.op.removeprefix("aten.")] - 1
+    x = run.labels(x, step)
+    moving = varying(x)
+    if moving and channel not in moving and moving[-1] > channel:
+        run.book.freeze(x, step, "pooled over positions that are channels")
     vector = run.book.channels(x, channel, step)
     results = tuple(along(channel, vector, shape) for shape in shapes)
     return results if isinstance(step.shape[0], tuple) else results[0]
@@ -46,8 +50,13 @@ def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: 
 
 def normalised(run: Interpreter, step: Step, x: Tensor, dim: Any, *rest: Any, **options: Any) -> Any:
     """Softmax and log_softmax: like a reduction over `dim`, but of the same shape."""
-    if dim % x.ndim in varying(x):
-        return run.unknown(step, x, "softmax over channels")
+    x, dim = run.labels(x, step), dim % x.ndim
+    moving = varying(x)
+    if dim in moving:
+        if len(moving) != 2:
+            return run.unknown(step, x, "softmax over channels")
+        kept = moving[0] if moving[1] == dim else moving[1]
+        return along(kept, run.book.channels(x, kept, step), x.shape)  # branches side by side: channels are tied
     return x
 
 

@@ -1,0 +1,123 @@
+"""Linear layers, matrix products, einsum and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from backbones.interpret import Interpreter, Param
+from backbones.labels import along, compact, compress, varying
+from backbones.program import Step
+
+
+def linear(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any = None) -> Any:
+    """X @ weight.T + bias, weight (out, in)."""
+    return _linear(run, step, x, weight, bias, 1, 0)
+
+
+def matmul(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
+    """X @ other: a linear layer when `other` is a parameter, else a product of activations."""
+    if isinstance(other, Param) and len(other.shape) == 2 and isinstance(x, Tensor):
+        return _linear(run, step, x, other, None, 0, 1)
+    return product(run, step, x, other)
+
+
+def addmm(run: Interpreter, step: Step, bias: Any, x: Any, other: Any, **scales: Any) -> Any:
+    """Bias + x @ other."""
+    if isinstance(other, Param) and isinstance(x, Tensor) and isinstance(bias, Param):
+        return _linear(run, step, x, other, bias, 0, 1)
+    run.unknown(step, bias, "sum with a product of activations")
+    return product(run, step, x, other)
+
+
+def _linear(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, reads: int, makes: int) -> Any:
+    x = run.labels(x, step)
+    rows = [dim for dim in varying(x) if dim != x.ndim - 1]
+    if not isinstance(weight, Param):
+        run.count(step, math.prod(x.shape[:-1]) * math.prod(weight.shape))
+        run.freeze_all((x, weight, bias), step, "the weight is computed, not a parameter")
+        return run.nothing(step)
+    if rows and x.ndim - 1 not in varying(x):
+        # a layer over positions: each channel is a row of its own and stays one in the result
+        run.count(step, 1, *run.extents(x, range(x.ndim - 1)), (weight, 0), (weight, 1))
+        filters = run.bind(weight, makes, "filter", run.book.fresh(weight.shape[makes]), step)
+        run.book.freeze(filters, step, "its outputs are positions of channels that can shrink")
+        return x.narrow(-1, 0, 1).expand(step.shape)
+    inputs = run.book.channels(x, -1, step)
+    run.count(step, math.prod(x.shape[:-1]), (weight, 0), (weight, 1))
+    run.bind(weight, reads, "input", inputs, step)
+    filters = run.bind(weight, makes, "filter", run.book.fresh(weight.shape[makes]), step)
+    if bias is not None:
+        run.bind(bias, 0, "vector", filters, step)
+    return along(-1, filters, step.shape)
+
+
+def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **options: Any) -> Any:
+    """A matrix product of activations: rows of the left and columns of the right stay what they are."""
+    left, right = run.labels(left, step), run.labels(right, step)
+    length = left.shape[-1]
+    free = []
+    for one, inner in ((left, left.ndim - 1), (right, max(0, right.ndim - 2))):
+        if one.ndim < 2 or any(dim == inner or dim < one.ndim - 2 for dim in varying(one)):
+            run.book.freeze(one, step, "matrix product over channels of two activations")
+        elif bool((compact(one) >= 0).any()):
+            free.append(one.narrow(inner, 0, 1))
+    if len(free) != 1:
+        run.count(step, math.prod(step.shape) * length)
+        return run.unknown(step, (left, right), "matrix product of two activations")
+    labels = free[0].reshape((1,) * (len(step.shape) - free[0].ndim) + tuple(free[0].shape)).expand(step.shape)
+    run.count(step, length, *run.extents(labels, range(labels.ndim)))
+    return labels
+
+
+def attention(run: Interpreter, step: Step, query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
+    """Scaled dot-product attention: counted as its two products; heads keep their size."""
+    run.count(step, math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
+    return run.unknown(step, (query, key, value, rest, options), "attention heads keep their size")
+
+
+def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: Any, **options: Any) -> Any:
+    """One activation and one parameter: a linear layer over the letters they share; anything else freezes."""
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    letters = inputs.split(",")
+    sizes = {
+        letter: size
+        for names, operand in zip(letters, operands, strict=False)
+        for letter, size in zip(names, operand.shape, strict=False)
+    }
+    plain = "." not in equation and output and all(len(set(names)) == len(names) for names in (*letters, output))
+    params = [i for i, operand in enumerate(operands) if isinstance(operand, Param)]
+    if not plain or len(operands) != 2 or len(params) != 1:
+        if len(operands) == 2 and plain:
+            run.count(step, math.prod(sizes.values()))
+        return run.unknown(step, operands, "an einsum that is not one activation times one parameter")
+    weight, x = operands[params[0]], run.labels(operands[1 - params[0]], step)
+    own, read = letters[params[0]], letters[1 - params[0]]
+    made = [letter for letter in own if letter not in read and letter in output]
+    shared = [letter for letter in own if letter in read]
+    moving = [read[dim] for dim in varying(x)]
+    if any(letter not in shared or letter in output for letter in moving) or len(made) > 1:
+        run.count(step, math.prod(sizes.values()))
+        return run.unknown(step, operands, "an einsum over positions of channels")
+    others = math.prod(size for letter, size in sizes.items() if letter not in own)
+    run.count(step, others, *[(weight, dim) for dim in range(len(own))])
+    for letter in shared:
+        run.bind(weight, own.index(letter), "input", run.book.channels(x, read.index(letter), step), step)
+    if not made:
+        return run.nothing(step)
+    filters = run.bind(weight, own.index(made[0]), "filter", run.book.fresh(sizes[made[0]]), step)
+    return compress(along(output.index(made[0]), filters, step.shape))
+
+
+RULES: Mapping[str, Callable[..., Any]] = {
+    "linear": linear,
+    "matmul": matmul,
+    "mm": matmul,
+    "bmm": product,
+    "addmm": addmm,
+    "einsum": einsum,
+    "scaled_dot_product_attention": attention,
+}
