@@ -304,3 +304,14 @@ def test_history_is_values_and_csv(digits: Data) -> None:
     lines = history.to_csv().splitlines()
     assert lines[0] == "epoch,lr,loss,train_accuracy,validation_accuracy,seconds"
     assert [line.split(",")[0] for line in lines[1:]] == ["1", "2", "3"]
+
+
+def test_network_that_prints_an_address_is_resumed(digits: Data, tmp_path: Path) -> None:
+    class Odd(nn.Sequential):
+        def extra_repr(self) -> str:
+            return object().__repr__()
+
+    with pytest.raises(StopError):
+        train(Odd(network()), digits, FAST, folder=tmp_path, after_epoch=stop_at(1))
+    history = train(Odd(network()), digits, FAST, folder=tmp_path)
+    assert [epoch.epoch for epoch in history.epochs] == [1, 2, 3]
