@@ -35,7 +35,7 @@ class _Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> None:
+def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> Any:
     """Runs `model(batch)` once in eval mode, calling `see` with each pre-activation in the order of the forward pass.
 
     Args:
@@ -43,15 +43,19 @@ def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> Non
         batch: (B, ...) normalised inputs.
         see: gets (B, ...) pre-activations; must not keep them (in-place activations overwrite them).
 
+    Returns:
+        the network's output.
+
     Raises:
         SecateurError: when the network has no activation.
     """
     with evaluating(model), torch.no_grad():
         mode = _Watch(see)
         with mode:
-            model(batch)
+            output = model(batch)
     if mode.count == 0:
         raise SecateurError("the network has no activation, so its linear regions cannot be counted")
+    return output
 
 
 def signs(preactivation: Tensor) -> Tensor:

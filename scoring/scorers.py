@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from torch import Tensor, nn
@@ -13,58 +11,33 @@ from torch import Tensor, nn
 from backbones.cost import cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from backbones.surgery import prune
+from scoring.comparison import adaptive_bn, fidelity, naswot_balanced, region_kernel, region_separation
 from scoring.names import check_name
 from scoring.naswot import naswot, naswot_last
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """Everything a scorer may look at.
-
-    Attributes:
-        model: the dense network.
-        graph: its channel graph.
-        structure: what is scored.
-        batch: (B, C, H, W) normalised training images.
-        labels: (B,) their classes, for scorers that need them.
-        recalibrate: small batches for batch-norm statistics, for scorers that need them.
-    """
-
-    model: nn.Module
-    graph: ChannelGraph
-    structure: Structure
-    batch: Tensor
-    labels: Tensor | None = None
-    recalibrate: Sequence[Tensor] | None = None
-
-    @cached_property
-    def pruned(self) -> nn.Module:
-        """The structure cut out of the model, with the dense network's batch-norm statistics."""
-        return prune(self.model, self.graph, self.structure, check=False)
-
+from scoring.saliency import synflow, zico
+from scoring.subject import Subject, Task
 
 Scorer = Callable[[Subject], float]
 
 
 def _naswot(subject: Subject) -> float:
     """As published: one forward pass of the pruned network. Needs the batch only."""
-    return naswot(subject.pruned, subject.batch)
+    return naswot(subject.pruned, subject.task.batch)
 
 
 def _naswot_last(subject: Subject) -> float:
     """The last layer's codes alone: one forward pass of the pruned network. Needs the batch only."""
-    return naswot_last(subject.pruned, subject.batch)
+    return naswot_last(subject.pruned, subject.task.batch)
 
 
 def _macs(subject: Subject) -> float:
     """Control: multiply-adds of one sample. No forward pass."""
-    return float(cost(subject.graph, subject.structure).macs)
+    return float(cost(subject.task.graph, subject.structure).macs)
 
 
 def _params(subject: Subject) -> float:
     """Control: number of parameters. No forward pass."""
-    return float(cost(subject.graph, subject.structure).params)
+    return float(cost(subject.task.graph, subject.structure).params)
 
 
 def _units(subject: Subject) -> float:
@@ -81,6 +54,13 @@ def _random(subject: Subject) -> float:
 SCORERS: dict[str, Scorer] = {
     "naswot": _naswot,
     "naswot_last": _naswot_last,
+    "naswot_balanced": naswot_balanced,
+    "region_kernel": region_kernel,
+    "region_separation": region_separation,
+    "fidelity": fidelity,
+    "adaptive_bn": adaptive_bn,
+    "synflow": synflow,
+    "zico": zico,
     "macs": _macs,
     "params": _params,
     "units": _units,
@@ -113,4 +93,4 @@ def score(
     """
     check_name("scorer", name, SCORERS)
     structure.check(graph)
-    return SCORERS[name](Subject(model, graph, structure, batch, labels, recalibrate))
+    return SCORERS[name](Subject(Task(model, graph, batch, labels, recalibrate), structure))

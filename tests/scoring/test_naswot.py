@@ -118,10 +118,13 @@ def test_every_scorer_is_finite_and_repeatable(name: str) -> None:
     model = build("resnet20", 10, 1)
     graph = trace(model, torch.randn(1, 1, 8, 8))
     structure = Structure.random(graph, keep=0.5, seed=1)
-    images = torch.randn(16, 1, 8, 8)
-    value = score(name, model, graph, structure, images)
+    images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
+    batches = list(torch.randn(32, 1, 8, 8).split(16))
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    value = score(name, model, graph, structure, images, labels, batches)
     assert math.isfinite(value)
-    assert score(name, model, graph, structure, images) == value
+    assert score(name, model, graph, structure, images, labels, batches) == value
+    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
 
 
 def test_an_unknown_scorer_names_the_nearest() -> None:

@@ -1,0 +1,78 @@
+"""Scores that compare a pruned network with the dense one, or classes with each other, after recalibration."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from backbones.errors import SecateurError
+from scoring.codes import signs, watch
+from scoring.naswot import kernel, log_det
+from scoring.subject import Subject
+
+
+def naswot_balanced(subject: Subject) -> float:
+    """Mean over layers of log|det(K_l / N_l)|: NASWOT without the reward for many units.
+
+    Not published; measured in this project's design. Needs the batch and recalibration batches. One forward pass and
+    one decomposition a layer, beside the recalibration.
+    """
+    values: list[float] = []
+
+    def add(preactivation: Tensor) -> None:
+        codes = signs(preactivation)
+        values.append(log_det(kernel(codes) / codes.shape[1]))
+
+    watch(subject.recalibrated("naswot_balanced"), subject.task.batch, add)
+    return sum(values) / len(values)
+
+
+def region_separation(subject: Subject) -> float:
+    """Mean of K / N over pairs of one class minus its mean over pairs of two classes, last layer's codes.
+
+    Not published. Needs labels and recalibration batches; one forward pass beside the recalibration.
+
+    Raises:
+        SecateurError: when the batch has no two samples of one class, or only one class.
+    """
+    labels = subject.task.need_labels("region_separation")
+    agreement = subject.view("region_separation").agreement
+    same = labels[:, None] == labels[None, :]
+    other = ~same
+    same = same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+    if not bool(same.any()) or not bool(other.any()):
+        raise SecateurError("region_separation needs a batch with several classes and two samples of at least one")
+    return float(agreement[same].mean() - agreement[other].mean())
+
+
+def region_kernel(subject: Subject) -> float:
+    """Pearson correlation, over pairs of samples, of the last K / N with the dense network's.
+
+    Not published. Needs recalibration batches; one forward pass beside the recalibration (the dense network's is
+    shared). 0 when one of the two kernels is constant.
+    """
+    rows, columns = torch.triu_indices(len(subject.task.batch), len(subject.task.batch), 1)
+    ours = subject.view("region_kernel").agreement[rows, columns]
+    dense = subject.task.dense.agreement[rows, columns]
+    ours, dense = ours - ours.mean(), dense - dense.mean()
+    scale = float(ours.norm() * dense.norm())
+    return float(ours @ dense) / scale if scale > 0 else 0.0
+
+
+def fidelity(subject: Subject) -> float:
+    """Mean cosine, over samples, of the logits with the dense network's.
+
+    Needs recalibration batches; one forward pass beside the recalibration (the dense network's is shared).
+    """
+    ours = subject.view("fidelity").logits
+    return float(F.cosine_similarity(ours, subject.task.dense.logits, dim=1).mean())
+
+
+def adaptive_bn(subject: Subject) -> float:
+    """Accuracy on the batch after recalibration, a fraction (Li et al., ECCV 2020, EagleEye).
+
+    Needs labels and recalibration batches; one forward pass beside the recalibration.
+    """
+    labels = subject.task.need_labels("adaptive_bn")
+    return float((subject.view("adaptive_bn").logits.argmax(1) == labels).double().mean())
