@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from search.recipe import Recipe
 
 FORMAT = 1
+RECALIBRATION_IMAGES = 1280
+RECALIBRATION_BATCH = 64
+"""Training images for the batch-norm statistics of a pruned network, for scorers that recalibrate."""
 Callback = Callable[["Study", FrozenTrial], None]
 
 
@@ -88,6 +91,8 @@ class Study:
         self.space = Space(space) if isinstance(space, str) else space
         self.folder = Path("runs") / name if folder is None else Path(folder)
         self.images, self.labels = data.batch(batch, seed)
+        renewal = min(len(data.train), RECALIBRATION_IMAGES)
+        self.recalibrate = list(data.batch(renewal, seed + 1)[0].split(RECALIBRATION_BATCH))
         self.tables: FilterTables = filter_tables(
             model, graph, criterion=self.space.criterion, linkage=self.space.linkage
         )
@@ -200,7 +205,7 @@ class Study:
         if structure.id not in self._scores:
             if not self._scores:
                 self._verify(structure)
-            value = score(self.scorer, self.model, self.graph, structure, self.images, self.labels)
+            value = score(self.scorer, self.model, self.graph, structure, self.images, self.labels, self.recalibrate)
             self._scores[structure.id] = value
         return self._scores[structure.id]
 
