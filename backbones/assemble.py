@@ -61,6 +61,12 @@ def assemble(
     bans = [*_unwanted(bindings, fixed), *book.bans]
     free = _free(book.atoms, roots, bindings, rooted, bans)
     units, sizes, names = _units(book.atoms, bindings, rooted, free)
+    alone = np.flatnonzero(np.isin(units, np.cumsum(sizes)[np.array(sizes, dtype=np.int64) == 1] - 1))
+    if len(alone):  # nothing to choose among
+        step = Step("call", "single", None, (), {}, None, (), "")
+        bans.append(Ban(alone, step, "a single channel, or channels all tied into one"))
+        free[alone] = False
+        units, sizes, names = _units(book.atoms, bindings, rooted, free)
     positions = [_through(units, vector) for vector in rooted]
     groups = _groups(names, sizes, bindings, positions)
     maps: dict[str, dict[int, Ints]] = {}
@@ -79,7 +85,7 @@ def assemble(
         tensors=tensor_maps,
         costs=cost_table(groups, tensor_maps, tensors.shapes, _counted(program, removed), _counts(book, unit_of)),
         sized={module: _through(unit_of, atoms) for module, atoms in book.sized.items()},
-        mixed=frozenset(names[owner] for owner in owners),
+        mixed=frozenset(names[number] for number in owners),
         activations=_activations(program),
         layers={layer: tensors.classes[layer] for layer in layers},
         unreached=tuple(name for name in tensors.parameters if name not in used),
@@ -207,10 +213,10 @@ def _groups(
         order = np.argsort(vector, kind="stable")
         sorted_units = vector[order]
         owners = np.unique(np.searchsorted(starts, sorted_units[sorted_units >= 0], side="right") - 1)
-        for owner in owners:
-            low, high = np.searchsorted(sorted_units, [starts[owner], starts[owner + 1]])
-            index = order[low:high].reshape(sizes[owner], -1)
-            members[owner].append(Member(binding.tensor, binding.dim, binding.role, index))
+        for number in owners:
+            low, high = np.searchsorted(sorted_units, [starts[number], starts[number + 1]])
+            index = order[low:high].reshape(sizes[number], -1)
+            members[number].append(Member(binding.tensor, binding.dim, binding.role, index))
     return tuple(Group(name, size, tuple(found)) for name, size, found in zip(names, sizes, members, strict=True))
 
 

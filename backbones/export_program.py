@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,9 @@ def export(model: nn.Module, example: Sequence[Any]) -> Program:
             f"the model does not run on the example {_describe(example)}: {first_line(error)}{_where(error)}"
         ) from error
     try:
-        exported = torch.export.export(model, tuple(example), strict=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of attributes that recurrent layers set, and puts them back
+            exported = torch.export.export(model, tuple(example), strict=False)
     except Exception as error:
         raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
     reader = _Reader(exported)

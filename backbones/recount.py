@@ -17,10 +17,20 @@ from backbones.modes import evaluating
 def recount(model: nn.Module, example: Sequence[Any]) -> Cost:
     """MACs (by `torch.utils.flop_counter`, which counts two FLOPs per multiply-add) and parameters of a module.
 
+    Attention is spelled out as its two products, which the counter would not see in a fused kernel. The counter knows
+    nothing of nn.LSTM and its like, nor of nn.Bilinear.
+
     Args:
         model: run once in eval mode, on the device it is on.
         example: its inputs; the MACs are those of the whole batch.
     """
-    with evaluating(model), torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(*example)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        # with gradients: without, the counter trips over parameters that are handed to a module as an argument
+        math, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
+        with evaluating(model), torch.enable_grad(), math, counter:
+            model(*example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     return Cost(counter.get_total_flops() // 2, sum(value.numel() for value in model.parameters()))

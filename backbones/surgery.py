@@ -140,6 +140,8 @@ def _mend(module: nn.Module) -> None:
             multiplier = module.out_channels // module.in_channels if depthwise else 1
             module.groups = first // multiplier if depthwise else module.groups
             module.in_channels, module.out_channels = second * module.groups, first
+    elif isinstance(module, nn.Bilinear):
+        module.out_features, module.in1_features, module.in2_features = module.weight.shape
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, _NormBase):

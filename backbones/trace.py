@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from backbones.assemble import assemble
 from backbones.errors import SecateurError
-from backbones.graph import ChannelGraph, Fixed, owner
 from backbones.export_program import export
+from backbones.graph import ChannelGraph, Fixed, owner
 from backbones.interpret import Interpreter
 from backbones.modes import evaluating, untouched
 from backbones.program import Program

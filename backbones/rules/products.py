@@ -79,6 +79,27 @@ def attention(run: Interpreter, step: Step, query: Any, key: Any, value: Any, *r
     return run.unknown(step, (query, key, value, rest, options), "attention heads keep their size")
 
 
+def bilinear(run: Interpreter, step: Step, left: Any, right: Any, weight: Any, bias: Any = None) -> Any:
+    """nn.Bilinear, weight (out, left, right): counted by hand as weight times left, torch's counter leaves it out."""
+    left, right = run.labels(left, step), run.labels(right, step)
+    run.count(step, math.prod(step.shape[:-1]), (weight, 0), (weight, 1), (weight, 2))
+    if not isinstance(weight, Param):
+        return run.unknown(step, (left, right, weight, bias), "the weight is computed, not a parameter")
+    for dim, x in ((1, left), (2, right)):
+        run.bind(weight, dim, "input", run.book.channels(x, -1, step), step)
+    filters = run.bind(weight, 0, "filter", run.book.fresh(weight.shape[0]), step)
+    if bias is not None:
+        run.bind(bias, 0, "vector", filters, step)
+    return along(-1, filters, step.shape)
+
+
+def recurrent(run: Interpreter, step: Step, x: Any, state: Any, weights: Any, *rest: Any, **options: Any) -> Any:
+    """LSTM, GRU, RNN: counted by hand as every matrix once a time step; nothing in them shrinks."""
+    matrices = [weight for weight in weights if len(weight.shape) == 2] if isinstance(weights, (list, tuple)) else []
+    run.count(step, math.prod(x.shape[:-1]) * sum(math.prod(weight.shape) for weight in matrices))
+    return run.unknown(step, (x, state, weights), "recurrent layers keep their size")
+
+
 def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: Any, **options: Any) -> Any:
     """One activation and one parameter: a linear layer over the letters they share; anything else freezes."""
     inputs, _, output = equation.replace(" ", "").partition("->")
@@ -119,5 +140,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "bmm": product,
     "addmm": addmm,
     "einsum": einsum,
+    "bilinear": bilinear,
+    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     "scaled_dot_product_attention": attention,
 }

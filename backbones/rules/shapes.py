@@ -68,6 +68,14 @@ def concat(run: Interpreter, step: Step, tensors: Sequence[Any], dim: int = 0) -
     """cat: channels side by side; along any other dimension the operands' channels are united where they meet."""
     labels = [run.labels(tensor, step) for tensor in tensors if tuple(tensor.shape) != (0,)]
     dim %= labels[0].ndim
+    moving = sorted({i for item in labels for i in varying(item)} - {dim})
+    if len(moving) == 1 and all(dim not in varying(item) for item in labels):
+        kept = moving[0]  # channels meet across the operands
+        vectors = [run.book.channels(item, kept, step) for item in labels]
+        for vector in vectors[1:]:
+            run.book.tie(vectors[0], vector, step)
+        fixed = torch.stack(vectors).amax(0)
+        return along(kept, fixed, step.shape)
     shared = [i for i in range(labels[0].ndim) if i != dim and all(i not in varying(item) for item in labels)]
     small = [_narrowed(item, shared) for item in labels]
     joined = torch.cat(small, dim).expand(step.shape)
@@ -93,8 +101,7 @@ def pieces(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> A
             run.book.freeze(labels, step, "split into unequal pieces of literal size")
         else:
             for part in parts[1:]:
-                first, other = torch.broadcast_tensors(compact(parts[0]), compact(part))
-                run.book.tie(first, other, step)
+                _tie(run, step, compact(parts[0]), compact(part))
     return tuple(parts)
 
 
@@ -115,7 +122,7 @@ def cut(run: Interpreter, step: Step, x: Any, dim: int = 0, start: Any = None, e
             run.book.assume(run.number, labels)
             parts = [compact(compress(part)) for part in labels.split(last - first, dim)]
             for part in parts[1:]:
-                run.book.tie(*(item.contiguous() for item in torch.broadcast_tensors(parts[0], part)), step)
+                _tie(run, step, parts[0], part)
             return result
         counts_from_end = (start is not None and start < 0) or (end is not None and end < 0)
         stop = size if counts_from_end or stride != 1 else last if last < size else first
@@ -127,16 +134,37 @@ def glu(run: Interpreter, step: Step, x: Any, dim: int = -1) -> Any:
     """One half gates the other: they are tied."""
     labels = run.labels(x, step)
     halves = [compress(half) for half in labels.chunk(2, dim)]
-    run.book.tie(*(item.contiguous() for item in torch.broadcast_tensors(*map(compact, halves))), step)
+    _tie(run, step, compact(halves[0]), compact(halves[1]))
     return halves[0]
 
 
 def select(run: Interpreter, step: Step, x: Any, dim: int, index: int) -> Any:
     """One position of a dimension."""
-    labels = run.labels(x, step)
-    if dim % labels.ndim in varying(labels):
+    return compress(_sides(run, step, run.labels(x, step), dim).select(dim, index))
+
+
+def unbind(run: Interpreter, step: Step, x: Any, dim: int = 0) -> Any:
+    """Every position of a dimension."""
+    return tuple(compress(side) for side in _sides(run, step, run.labels(x, step), dim).unbind(dim))
+
+
+def _sides(run: Interpreter, step: Step, labels: Tensor, dim: int) -> Tensor:
+    """Labels of which the code takes single positions of a dimension: another dimension must be the one that shrinks.
+
+    So with the queries, keys and values of one linear layer: they are tied.
+    """
+    labels = compress(labels)
+    dim %= labels.ndim
+    moving = varying(labels)
+    if dim in moving and len(moving) == 1:
         run.book.freeze(labels, step, "one channel picked by number")
-    return compress(labels.select(dim, index))
+    elif dim in moving:
+        small = compact(labels)
+        first = small.narrow(dim, 0, 1)
+        for side in small.split(1, dim)[1:]:
+            run.book.tie(first.contiguous(), side.contiguous(), step)
+        return first.expand(labels.shape)
+    return labels
 
 
 def roll(run: Interpreter, step: Step, x: Any, shifts: Any, dims: Any = ()) -> Any:
@@ -204,6 +232,11 @@ def getitem(run: Interpreter, step: Step, values: Any, index: Any) -> Any:
     return values[index]
 
 
+def _tie(run: Interpreter, step: Step, one: Tensor, other: Tensor) -> None:
+    first, second = torch.broadcast_tensors(one, other)
+    run.book.tie(first, second, step)
+
+
 def _narrowed(labels: Tensor, dims: Sequence[int]) -> Tensor:
     return labels[tuple(slice(0, 1) if dim in dims else slice(None) for dim in range(labels.ndim))]
 
@@ -252,6 +285,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "concatenate": concat,
     "stack": stack,
     "select": select,
+    "unbind": unbind,
     "glu": glu,
     "roll": roll,
     "getitem": getitem,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -61,3 +62,17 @@ class Between(nn.Module):
         x = self.tail(self.between(F.relu(self.bn(self.stem(x)))))
         logits: Tensor = self.head(F.leaky_relu(x).mean((2, 3)))
         return logits
+
+
+def patterns(names: Mapping[str, object]) -> Mapping[str, Callable[[], Sample]]:
+    """The subclasses of `Between` in a module, as zoo entries."""
+    found = [
+        entry
+        for entry in names.values()
+        if isinstance(entry, type) and issubclass(entry, Between) and entry is not Between
+    ]
+    return {entry.__name__: partial(_sample, entry) for entry in found}
+
+
+def _sample(entry: type[Between]) -> Sample:
+    return Sample(entry(), (image(),), entry.without_gradient)

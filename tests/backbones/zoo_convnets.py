@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return,operator,index"
 """Miniatures of the convolutional families: every trick of the real network, a few channels of each."""
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from torch import Tensor, nn
 from tests.backbones.zoo import Sample, image
 
 
-def conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: Any = nn.ReLU) -> nn.Sequential:
+def conv(
+    inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1, act: Any = nn.ReLU
+) -> nn.Sequential:
     """Convolution, batch norm, activation."""
-    layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)]
+    layers = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
     return nn.Sequential(*layers, *([act()] if act else []))
 
 
@@ -38,7 +44,13 @@ class Head(nn.Sequential):
 
 class AlexNet(nn.Sequential):
     def __init__(self) -> None:
-        features = [nn.Conv2d(3, 8, 5, 2, 2), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 12, 3, 1, 1), nn.ReLU()]
+        features = [
+            nn.Conv2d(3, 8, 5, 2, 2),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+            nn.Conv2d(8, 12, 3, 1, 1),
+            nn.ReLU(),
+        ]
         classifier = [nn.Dropout(), nn.Linear(12 * 9, 20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 16), nn.ReLU()]
         super().__init__(*features, nn.AdaptiveAvgPool2d(3), nn.Flatten(), *classifier, nn.Linear(16, 5))
 
@@ -140,7 +152,9 @@ class SqueezeNet(nn.Sequential):
 
 
 class InvertedResidual(nn.Module):
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, squeezed: int = 0, act: Any = nn.ReLU6) -> None:
+    def __init__(
+        self, inputs: int, inner: int, outputs: int, stride: int, squeezed: int = 0, act: Any = nn.ReLU6
+    ) -> None:
         super().__init__()
         layers = [conv(inputs, inner, 1, act=act), conv(inner, inner, 3, stride, inner, act=act)]
         if squeezed:
@@ -168,7 +182,9 @@ class ShuffleUnit(nn.Module):
         if stride > 1:
             self.short = nn.Sequential(conv(inputs, inputs, 3, 2, inputs, act=None), conv(inputs, half, 1))
         start = inputs if stride > 1 else half
-        self.long = nn.Sequential(conv(start, half, 1), conv(half, half, 3, stride, half, act=None), conv(half, half, 1))
+        self.long = nn.Sequential(
+            conv(start, half, 1), conv(half, half, 3, stride, half, act=None), conv(half, half, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.stride == 1:
@@ -260,7 +276,11 @@ class XceptionBlock(nn.Module):
         super().__init__()
         self.depth1, self.point1 = nn.Conv2d(inputs, inputs, 3, 1, 1, groups=inputs), nn.Conv2d(inputs, outputs, 1)
         self.depth2, self.point2 = nn.Conv2d(outputs, outputs, 3, 1, 1, groups=outputs), nn.Conv2d(outputs, outputs, 1)
-        self.norm1, self.norm2, self.skip = nn.BatchNorm2d(outputs), nn.BatchNorm2d(outputs), nn.Conv2d(inputs, outputs, 1, 2)
+        self.norm1, self.norm2, self.skip = (
+            nn.BatchNorm2d(outputs),
+            nn.BatchNorm2d(outputs),
+            nn.Conv2d(inputs, outputs, 1, 2),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.point1(self.depth1(F.relu(x))))
@@ -312,7 +332,9 @@ CONVNETS: Mapping[str, Callable[[], Sample]] = {
     "mobilenet_v2": of(mobile),
     "mobilenet_v3": of(lambda: mobile(4, nn.Hardswish)),
     "efficientnet": of(lambda: mobile(3, nn.SiLU)),
-    "shufflenet_v1": of(lambda: nn.Sequential(conv(3, 12), GroupedShuffleUnit(12, 3), GroupedShuffleUnit(12, 2), Head(12))),
+    "shufflenet_v1": of(
+        lambda: nn.Sequential(conv(3, 12), GroupedShuffleUnit(12, 3), GroupedShuffleUnit(12, 2), Head(12))
+    ),
     "shufflenet_v2": of(shufflenet),
     "ghostnet": of(lambda: nn.Sequential(conv(3, 8), GhostBottleneck(8, 16, 8), GhostBottleneck(8, 11, 9), Head(9))),
     "repvgg": of(lambda: nn.Sequential(conv(3, 8), RepVgg(8), RepVgg(8), Head(8))),
