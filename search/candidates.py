@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from backbones.cost import Cost
+from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure, keep_mask
 from search.front import Candidate
@@ -20,15 +22,29 @@ def pack(graph: ChannelGraph, structure: Structure) -> str:
     return np.packbits(keep_mask(graph, structure)[:-1]).tobytes().hex()
 
 
-def unpack(graph: ChannelGraph, text: str) -> Structure:
-    """The structure that `pack` wrote."""
-    mask = np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=graph.channels)
+def unpack(graph: ChannelGraph, facts: Mapping[str, Any]) -> Structure:
+    """The structure that a trial's attributes describe.
+
+    Raises:
+        SecateurError: when they describe none of this graph.
+    """
+    try:
+        packed = np.frombuffer(bytes.fromhex(facts["kept"]), dtype=np.uint8)
+        mask = np.unpackbits(packed, count=graph.channels)
+        removed = tuple(str(name) for name in facts.get("removed", ()))
+    except (ValueError, TypeError) as error:
+        raise SecateurError(f"a stored structure cannot be read ({error}); was the storage edited?") from None
     starts = np.cumsum([0, *(group.size for group in graph.groups)])
     kept = tuple(
         (group.name, tuple(np.flatnonzero(mask[start : start + group.size]).tolist()))
         for group, start in zip(graph.groups, starts, strict=False)
     )
-    return Structure(graph.id, kept)
+    return Structure(graph.id, kept, removed)
+
+
+def cost_of(facts: Mapping[str, Any]) -> Cost:
+    """The cost that a trial's attributes state."""
+    return Cost(**{axis.name: facts[axis.name] for axis in fields(Cost) if axis.name in facts})
 
 
 def candidate(graph: ChannelGraph, trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> Candidate:
@@ -43,13 +59,13 @@ def candidate(graph: ChannelGraph, trial: FrozenTrial, results: Mapping[str, Map
     result = results.get(facts.get("structure", ""), {})
     return Candidate(
         number=trial.number,
-        structure=unpack(graph, facts["kept"]) if "kept" in facts else None,
+        structure=unpack(graph, facts) if "kept" in facts else None,
         parameters=trial.params,
-        cost=Cost(facts["macs"], facts["params"]) if "macs" in facts else None,
-        score=facts.get("score"),
+        cost=cost_of(facts) if "macs" in facts else None,
+        score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
         accuracy=result.get("accuracy"),
         test_accuracy=result.get("test_accuracy"),
-        seconds=facts["seconds"],
+        seconds=facts.get("seconds", 0.0),
         reason=facts.get("reason"),
         artefact=Path(result["artefact"]) if "artefact" in result else None,
     )

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from search.folder import LIBRARIES, RunFolder
 from search.front import Front
 from search.report import Report, write_report
-from search.store import quiet
+from search.ledger import quiet
 
 ENOUGH, MOST = 20, 1000
 SHOWN = {

@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from scoring.names import check_name
+from search.mirror import Window
 
 
 class ResumableNSGAII(optuna.samplers.NSGAIISampler):
@@ -66,15 +67,30 @@ SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
 }
 """Name -> function of (seed of this ask, number of finished trials). Not cmaes: it unpickles its state."""
 
+WINDOWS: dict[str, Window | None] = {
+    "tpe": Window(best=100, recent=200),
+    "nsga2": None,
+    "random": Window(best=1, recent=1),
+    "gp": Window(best=50, recent=50),
+    "qmc": Window(best=1, recent=1),
+}
+"""Name -> the part of the history that the sampler is shown; None for all of it (NSGA-II reads its generations)."""
 
-def sampler_for(name: str, seed: int, finished: int) -> BaseSampler:
+
+def sampler_for(name: str, seed: int, finished: int, worker: str = "") -> BaseSampler:
     """The sampler of one ask: the same for the same study seed and number of finished trials, killed in between or not.
+
+    Args:
+        name: a key of `SAMPLERS`.
+        seed: of the study.
+        finished: number of finished trials.
+        worker: tells processes that share a study apart, so that they propose different things.
 
     Raises:
         SecateurError: for an unknown name.
     """
     check_name("sampler", name, SAMPLERS)
-    digest = hashlib.sha256(f"{seed}/{finished}".encode()).digest()
+    digest = hashlib.sha256(f"{seed}/{finished}{worker and '/'}{worker}".encode()).digest()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return SAMPLERS[name](int.from_bytes(digest[:4], "big"), finished)

@@ -1,125 +1,95 @@
-"""Where the trials of a study live: one Optuna study in a storage, and a mirror of it in memory that is asked.
+"""Where the trials of a study live: an Optuna study in a storage, a list of its finished trials, a mirror to ask.
 
-A trial is proposed and scored on the mirror and then written to the storage in one transaction, so a search killed at
-any moment leaves whole trials and nothing else: there is nothing to repair, and the next process proposes exactly what
-this one would have proposed.
+A search on its own proposes and scores on the mirror and writes each finished trial in one transaction, so a search
+killed at any moment leaves whole trials and nothing else: there is nothing to repair, and the next process proposes
+exactly what this one would have proposed. Workers that share a study also write what they are about to score (a
+*claim*: a RUNNING trial), so that no structure is scored twice.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-import sqlalchemy.exc
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.exceptions import DuplicatedStudyError
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from backbones.errors import SecateurError
-
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-IDENTITY = "secateur"
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps Optuna's log lines off the screen inside the block; warnings and errors stay."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        yield
-    finally:
-        optuna.logging.set_verbosity(before)
+from search.identity import check_identity
+from search.ledger import FINISHED, Ledger, quiet
+from search.mirror import Mirror, Window
+from search.storage import open_storage, shown_url
 
 
-def open_storage(url: str) -> BaseStorage:
-    """The Optuna storage behind a URL (`sqlite:///study.db`, `postgresql+psycopg://…`).
-
-    Raises:
-        SecateurError: when it cannot be opened; a password in the URL is not shown.
-    """
-    try:
-        options = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {}
-        return RDBStorage(url, engine_kwargs=options)
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError, RuntimeError) as error:
-        line = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise SecateurError(f"storage {shown_url(url)} cannot be opened: {line}") from None
-
-
-def shown_url(url: str) -> str:
-    """The URL without its password."""
-    try:
-        return sqlalchemy.engine.make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return "(not a URL)"
-
-
-class Store:
-    """The finished trials of one study.
+class Store(Ledger):
+    """The trials of one study.
 
     Args:
         name: of the Optuna study.
         url: of the storage.
         objectives: 1 (score) or 2 (score up, MACs down).
         identity: what the trials depend on, item -> value; a study that was made with anything else is refused.
+        window: what the sampler sees of the history.
+
+    Attributes:
+        finished: the finished trials as this process came to know them; by number where no worker shares the study.
+        running: the claims of all processes at the last `sync`.
+        total: number of trials of any state at the last `sync`.
     """
 
-    def __init__(self, name: str, url: str, objectives: int, identity: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, url: str, objectives: int, identity: Mapping[str, str], window: Window | None = None
+    ) -> None:
+        self.name, self.identity = name, dict(identity)
         self.directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][:objectives]
-        self.storage = open_storage(url)
         with quiet():
-            self.study = optuna.create_study(
-                study_name=name, storage=self.storage, directions=self.directions, load_if_exists=True
-            )
-        known = self.study.user_attrs.get(IDENTITY)
-        if known is None:
-            self.study.set_user_attr(IDENTITY, dict(identity))
-        elif known != dict(identity):
-            different = [key for key in identity if known.get(key) != identity[key]]
-            key = different[0] if different else "format"
-            raise SecateurError(
-                f"study {name!r} in {shown_url(url)} was made with another {key} ({known.get(key)}, now "
-                f"{identity.get(key)}); give this study another name or storage"
-            )
-        self._mirror: optuna.Study | None = None
+            storage = open_storage(url)
+        super().__init__(url, storage, lambda: make_study(name, storage, self.directions))
+        self.safely(lambda: check_identity(self.study, self.identity, shown_url(url)))
+        self.mirror = Mirror(self.directions, window)
+        self.finished: list[FrozenTrial] = []
+        self.running: list[FrozenTrial] = []
+        self.total = 0
+        self._known: set[int] = set()
+        self.sync()
 
-    @property
-    def mirror(self) -> optuna.Study:
-        """The study in memory: every finished trial of the storage, in order."""
-        if self._mirror is None:
-            with quiet():
-                self._mirror = optuna.create_study(storage=InMemoryStorage(), directions=self.directions)
-                self._mirror.add_trials(self.study.get_trials(deepcopy=False, states=FINISHED))
-        return self._mirror
+    def sync(self) -> list[FrozenTrial]:
+        """Takes over what other processes have finished, and what they are at; returns what is new."""
+        trials = self.trials()
+        new = [trial for trial in trials if trial.number not in self._known and trial.state in FINISHED]
+        self._known |= {trial.number for trial in new}
+        self.finished += new
+        self.running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+        self.total = len(trials)
+        return new
 
-    @property
-    def finished(self) -> list[FrozenTrial]:
-        """The finished trials."""
-        return self.mirror.get_trials(deepcopy=False, states=FINISHED)
+    def mirrored(self, count: int) -> optuna.Study:
+        """The mirror as the first `count` finished trials leave it."""
+        with quiet():
+            return self.mirror.at(self.finished, count)
 
-    def forget(self) -> None:
-        """Drops the mirror, with a trial that was not finished in it."""
-        self._mirror = None
-
-    def tell(self, trial: optuna.Trial, values: list[float] | None, facts: Mapping[str, Any]) -> FrozenTrial:
-        """Finishes a trial of the mirror and writes it to the storage in one step.
+    def tell(self, trial: optuna.Trial, values: Sequence[float] | None, facts: Mapping[str, Any]) -> FrozenTrial:
+        """Finishes a trial of the mirror and writes it to the storage in one step. For a search on its own.
 
         Args:
             trial: asked from the mirror.
             values: one per objective; None when the trial was infeasible.
             facts: its user attributes.
         """
-        for key, value in facts.items():
-            trial.set_user_attr(key, value)
-        with quiet():
-            frozen = self.mirror.tell(trial, values, TrialState.PRUNED if values is None else TrialState.COMPLETE)
-            self.study.add_trial(frozen)
+        frozen = copy.copy(self.mirror.tell(trial, values))
+        frozen.user_attrs, frozen.number = dict(facts), self.total
+        self.append(frozen, self.total)
+        self.total += 1
+        self._known.add(frozen.number)
+        self.finished.append(frozen)
         return frozen
 
 
-def to_record(value: Any) -> str:
-    """Canonical JSON, for fingerprints."""
-    return json.dumps(value, sort_keys=True, default=str)
+def make_study(name: str, storage: Any, directions: Sequence[StudyDirection]) -> optuna.Study:
+    """The study of that name, made if there is none; several processes may do so at the same time."""
+    try:
+        return optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
+    except DuplicatedStudyError:  # made by another process between the look and the making
+        return optuna.load_study(study_name=name, storage=storage)

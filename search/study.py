@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import optuna
-import torch
 from optuna.trial import FrozenTrial
 from torch import nn
 from tqdm import tqdm
 
-from backbones.cost import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.recount import recount
 from backbones.structure import Structure
-from backbones.surgery import prune
 from scoring.names import check_name
-from scoring.scorers import SCORERS, score
+from scoring.scorers import SCORERS
 from scoring.tables import FilterTables, filter_tables
-from search.budget import Bound, Budget, Target
-from search.candidates import candidate, pack, unpack
+from search import fork
+from search.budget import Budget
+from search.candidates import candidate, unpack
 from search.data import Data
 from search.front import Candidate, Front
-from search.projection import Projected, check_reachable, feasibility, project
+from search.identity import FORMAT, fingerprint, to_record
+from search.projection import check_reachable, feasibility
+from search.proposals import Aim
 from search.retrain import Retrainer
-from search.samplers import SAMPLERS, sampler_for
+from search.samplers import SAMPLERS, WINDOWS
+from search.scores import Scores
+from search.solo import search_alone
 from search.space import Space
-from search.store import Store, to_record
+from search.store import Store
+from search.study_file import check_name as check_study_name
+from search.workers import search_shared
 
 if TYPE_CHECKING:
     import pandas
 
     from search.recipe import Recipe
 
-FORMAT = 1
 RECALIBRATION_IMAGES = 1280
 RECALIBRATION_BATCH = 64
 """Training images for the batch-norm statistics of a pruned network, for scorers that recalibrate."""
@@ -84,22 +86,25 @@ class Study:
         seed: int = 0,
         folder: str | Path | None = None,
     ) -> None:
+        check_study_name(name)
         check_name("scorer", scorer, SCORERS)
         check_name("sampler", sampler, SAMPLERS)
         self.name, self.model, self.graph, self.data = name, model, graph, data
         self.budget, self.scorer, self.sampler, self.seed = budget, scorer, sampler, seed
         self.space = Space(space) if isinstance(space, str) else space
         self.folder = Path("runs") / name if folder is None else Path(folder)
-        self.images, self.labels = data.batch(batch, seed)
         renewal = min(len(data.train), RECALIBRATION_IMAGES)
-        self.recalibrate = list(data.batch(renewal, seed + 1)[0].split(RECALIBRATION_BATCH))
+        recalibrate = list(data.batch(renewal, seed + 1)[0].split(RECALIBRATION_BATCH))
+        self.scores = Scores(scorer, model, graph, data.batch(batch, seed), recalibrate)
         self.tables: FilterTables = filter_tables(
             model, graph, criterion=self.space.criterion, linkage=self.space.linkage
         )
         self.targets = budget.targets(graph.costs.dense)
         check_reachable(graph, self.tables, self.space.limits, budget)
-        self.store = Store(name, storage or f"sqlite:///{name}.db", budget.objectives, self._identity(batch))
-        self._scores: dict[str, float] = {}
+        self.aim = Aim(graph, self.tables, self.space, self.targets, budget.objectives)
+        url = storage or f"sqlite:///{name}.db"
+        self.store = Store(name, url, budget.objectives, self._identity(batch), WINDOWS[sampler])
+        fork.recall(self.store, self.scores)
 
     def _identity(self, batch: int) -> dict[str, str]:
         return {
@@ -130,6 +135,8 @@ class Study:
         timeout: float | None = None,
         callbacks: Sequence[Callback] = (),
         progress: bool = True,
+        jobs: int = 1,
+        shared: bool = False,
     ) -> None:
         """Goes on until the study has `trials` finished trials, infeasible ones included.
 
@@ -138,90 +145,97 @@ class Study:
         Args:
             trials: the study's total, not how many to add.
             timeout: seconds after which no further trial is begun.
-            callbacks: called with the study and each finished trial.
+            callbacks: called with the study and each trial that this process finished.
             progress: show a bar when standard error is a terminal.
+            jobs: structures scored at the same time by threads of this process. Part of what makes a search repeatable:
+                with another number of jobs it proposes other trials.
+            shared: let any number of processes and machines do so at the same time; what each proposes then depends
+                on who finishes first. Without it a second process is refused.
+
+        Raises:
+            SecateurError: for a storage that fails for good; while another process searches this study.
         """
-        if trials < 1:
-            raise SecateurError(f"trials >= 1 must hold, but got trials={trials}")
-        done = self.store.finished
-        self._scores = {t.user_attrs["structure"]: t.user_attrs["score"] for t in done if "score" in t.user_attrs}
-        stop = None if timeout is None else time.monotonic() + timeout
-        bar = tqdm(total=trials, initial=len(done), unit="trial", disable=None if progress else True)
+        for name, value in (("trials", trials), ("jobs", jobs)):
+            if value < 1:
+                raise SecateurError(f"{name} >= 1 must hold, but got {name}={value}")
+        if shared and jobs > 1:
+            raise SecateurError(f"jobs=1 must hold when the search is shared, but got jobs={jobs}; start more workers")
+        stop = math.inf if timeout is None else time.monotonic() + timeout
+        proposer = (self.sampler, self.seed)
+        told = (
+            search_shared(self.store, self.aim, self.scores, proposer, trials, stop)
+            if shared
+            else search_alone(self.store, self.aim, self.scores, proposer, trials, stop, jobs)
+        )
+        bar = tqdm(total=trials, initial=len(self.store.finished), unit="trial", disable=None if progress else True)
+        best = max((one.values[0] for one in self.store.finished if one.values is not None), default=-math.inf)
         try:
-            while len(self.store.finished) < trials and (stop is None or time.monotonic() < stop):
-                frozen = self._trial()
-                bar.update()
-                if self._scores:
-                    bar.set_postfix_str(f"best {max(self._scores.values()):.6g}", refresh=False)
+            for frozen in told:
+                bar.n = len(self.store.finished)
+                if frozen.values is not None:
+                    best = max(best, frozen.values[0])
+                    bar.set_postfix_str(f"best {best:.6g}", refresh=False)
+                bar.update(0)
                 for callback in callbacks:
                     callback(self, frozen)
-        except BaseException:
-            self.store.forget()
-            raise
         finally:
+            told.close()
             bar.close()
 
-    def _trial(self) -> FrozenTrial:
-        start = time.perf_counter()
-        mirror = self.store.mirror
-        mirror.sampler = sampler_for(self.sampler, self.seed, len(self.store.finished))
-        trial = mirror.ask()
-        target = self._target(trial)
-        ray = self.space.propose(trial, self.tables)
-        found = project(self.graph, self.tables, self.space.limits, ray, target)
-        facts: dict[str, Any] = {"reason": found} if isinstance(found, str) else self._facts(found)
-        values = None
-        if isinstance(found, Projected):
-            try:
-                facts["score"] = self._score(found.structure)
-                values = [facts["score"], float(found.cost.macs)][: self.budget.objectives]
-            except SecateurError as error:
-                facts["reason"] = str(error)
-        facts["seconds"] = time.perf_counter() - start
-        return self.store.tell(trial, values, facts)
+    def work(
+        self,
+        trials: int,
+        *,
+        top: int = 0,
+        recipe: Recipe | None = None,
+        timeout: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        device: str = "cpu",
+        progress: bool = True,
+    ) -> Front:
+        """One worker of many: shares the search until it has `trials` trials, then shares the retraining.
 
-    def _target(self, trial: optuna.Trial) -> Target:
-        """What this trial aims at: the cap, one of several targets, or a point inside a band."""
-        number = trial.suggest_int("target", 0, len(self.targets) - 1) if len(self.targets) > 1 else 0
-        target = self.targets[number]
-        if target.capped:
-            return target
-        first = target.bounds[0]
-        dense = getattr(self.graph.costs.dense, first.axis)
-        aim = trial.suggest_float(f"{first.axis} aimed at", first.low / dense, first.high / dense) * dense
-        return replace(target, bounds=(Bound(first.axis, first.low, max(first.low, aim)), *target.bounds[1:]))
+        Args:
+            trials: of all workers together.
+            top: structures to retrain, of all workers together; 0 for none.
+            recipe: how.
+            timeout: as in `search`.
+            callbacks: as in `search`.
+            device: where this worker retrains.
+            progress: show bars when standard error is a terminal.
 
-    def _facts(self, found: Projected) -> dict[str, Any]:
-        return {
-            "structure": found.structure.id,
-            "kept": pack(self.graph, found.structure),
-            "macs": found.cost.macs,
-            "params": found.cost.params,
-            "strength": found.strength,
-        }
+        Returns:
+            the front of what all workers found.
+        """
+        self.search(trials, timeout=timeout, callbacks=callbacks, progress=progress, shared=True)
+        if top > 0 and len(self.store.finished) >= trials:
+            return self.retrain(top, recipe=recipe, device=device, progress=progress)
+        return self.front()
 
-    def _score(self, structure: Structure) -> float:
-        """A structure seen before is not scored again."""
-        if structure.id not in self._scores:
-            if not self._scores:
-                self._verify(structure)
-            value = score(self.scorer, self.model, self.graph, structure, self.images, self.labels, self.recalibrate)
-            self._scores[structure.id] = value
-        return self._scores[structure.id]
+    def fork(self, name: str, storage: str | None = None) -> fork.Forked:
+        """Takes over what another study of this network found out: call it before the first trial.
 
-    def _verify(self, structure: Structure) -> None:
-        """Once per search: the arithmetic of the cost agrees with a count on the pruned network."""
-        pruned = prune(self.model, self.graph, structure)
-        counted = recount(pruned, self.graph.example)
-        stated = self.graph.costs.evaluate(torch.tensor(list(structure.widths.values())).numpy())
-        batch = self.graph.program.batch
-        if Cost(stated.macs * batch, stated.params) != counted:
-            raise RuntimeError(f"cost() says {stated}, a count on the pruned network {counted} for a batch of {batch}")
+        Its trials whose structures lie inside this study's budget become trials of this one when both propose from the
+        same space; all its scores are remembered, so that none of its structures is scored again.
+
+        Args:
+            name: of the other study.
+            storage: where it is; by default in this study's storage.
+
+        Returns:
+            how many trials and how many scores were taken over.
+
+        Raises:
+            SecateurError: when there is no such study, its scores do not hold here (what differs is named), or this
+                study has trials already.
+        """
+        return fork.take_over(self.store, self.aim, name, storage or self.store.url, self.scores)
 
     def candidates(self) -> tuple[Candidate, ...]:
         """Every finished trial, with the result of its retraining where there is one."""
         results = self._retrainer().results()
-        return tuple(candidate(self.graph, trial, results) for trial in self.store.finished)
+        done = sorted(self.store.finished, key=lambda trial: trial.number)
+        return tuple(candidate(self.graph, trial, results) for trial in done)
 
     def front(self) -> Front:
         """The Pareto front of what is known so far."""
@@ -263,8 +277,15 @@ class Study:
         return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain")
 
     def structure(self, number: int) -> Structure:
-        """The structure of a finished trial."""
-        return unpack(self.graph, self.store.finished[number].user_attrs["kept"])
+        """The structure of a finished trial.
+
+        Raises:
+            SecateurError: when the trial found none.
+        """
+        for trial in self.store.finished:
+            if trial.number == number and "kept" in trial.user_attrs:
+                return unpack(self.graph, trial.user_attrs)
+        raise SecateurError(f"study {self.name!r} has no trial {number} with a structure")
 
     def trials_dataframe(self) -> pandas.DataFrame:
         """All trials as a pandas data frame.
@@ -273,12 +294,3 @@ class Study:
             SecateurError: when pandas is not installed.
         """
         return self.front().to_dataframe()
-
-
-def fingerprint(model: nn.Module) -> str:
-    """16 hex digits over every parameter and buffer, their names, shapes and types."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

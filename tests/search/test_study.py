@@ -10,8 +10,8 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
-import search.study as study_module
 from backbones import ChannelGraph, SecateurError, Structure, build, cost, load, trace
+from scoring.scorers import score
 from search.budget import Budget
 from search.data import Data
 from search.data import load as load_data
@@ -66,7 +66,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
     trials = 30 if sampler == "gp" else 60
     straight.search(trials, progress=False)
 
-    real, calls = study_module.score, 0
+    real, calls = score, 0
 
     def fragile(*args: Any, **kwargs: Any) -> float:
         nonlocal calls
@@ -75,7 +75,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
             raise StopError
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(study_module, "score", fragile)
+    monkeypatch.setattr("search.scores.score", fragile)
     while True:
         broken = make(parts, model, graph, data, sampler=sampler, budget=budget)
         try:
@@ -91,13 +91,13 @@ def test_a_structure_is_scored_once(
     tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data, monkeypatch: Any
 ) -> None:
     seen: list[str] = []
-    real = study_module.score
+    real = score
 
     def counting(name: str, model: nn.Module, graph: ChannelGraph, structure: Structure, *rest: Any) -> float:
         seen.append(structure.id)
         return real(name, model, graph, structure, *rest)
 
-    monkeypatch.setattr(study_module, "score", counting)
+    monkeypatch.setattr("search.scores.score", counting)
     make(tmp_path, model, graph, data, space="hybrid").search(20, progress=False)
     study = make(tmp_path, model, graph, data, space="hybrid")  # another process would start here
     study.search(40, progress=False)

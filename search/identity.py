@@ -1,0 +1,83 @@
+"""What the trials of a study depend on: anything else is another study, other library versions are only told."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import optuna
+import torch
+from torch import nn
+
+from backbones.errors import SecateurError
+
+FORMAT = 2
+"""Of what a study keeps in its storage."""
+IDENTITY, VERSIONS = "secateur", "versions"
+LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")
+SCORE_ITEMS = ("format", "weights", "graph", "data", "scorer", "seed")
+"""What a score depends on, apart from the structure: equal in two studies, their scores are too."""
+
+
+def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:
+    """Notes in a new study what its trials depend on; of a known one, checks it.
+
+    Args:
+        study: new or known.
+        identity: item -> value.
+        where: the storage, for messages.
+
+    Raises:
+        SecateurError: when the study was made with anything else; every item that differs is named.
+    """
+    known = study.user_attrs.get(IDENTITY)
+    if known is None:
+        if study.get_trials(deepcopy=False):
+            raise SecateurError(f"study {study.study_name!r} in {where} is not secateur's; use another name or storage")
+        study.set_user_attr(IDENTITY, dict(identity))
+        study.set_user_attr(VERSIONS, versions())
+        return
+    different = [key for key in identity if known.get(key) != identity[key]]
+    if different:
+        first, *others = different
+        more = f", and so do {', '.join(others)}" if others else ""
+        raise SecateurError(
+            f"study {study.study_name!r} in {where} was made with another {first} ({known.get(first)}, now "
+            f"{identity[first]}){more.replace('so do', 'also another')}; give this study another name or storage"
+        )
+    told = study.user_attrs.get(VERSIONS, {})
+    changed = [f"{name} {told.get(name)} (now {now})" for name, now in versions().items() if told.get(name) != now]
+    if changed:
+        warnings.warn(
+            f"study {study.study_name!r} was begun with {', '.join(changed)}; its further trials may not be those "
+            f"that the old versions would have given",
+            stacklevel=3,
+        )
+
+
+def versions() -> dict[str, str]:
+    """Library -> version, of what scores and proposals are computed with."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def same_scores(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The items that keep scores of one study from holding in another; empty when they do hold."""
+    return [item for item in SCORE_ITEMS if one.get(item) != other.get(item)]
+
+
+def to_record(value: Any) -> str:
+    """Canonical JSON, for fingerprints."""
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """16 hex digits over every parameter and buffer, their names, shapes and types."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,118 @@
+"""Scores by structure: none is computed twice, several at once where asked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from joblib import Parallel, delayed
+from optuna.trial import FrozenTrial, TrialState
+from torch import Tensor, nn
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.recount import recount
+from backbones.structure import Structure
+from backbones.surgery import prune
+from scoring.scorers import score
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a scorer said of a structure.
+
+    Attributes:
+        score: None when it could not be scored.
+        reason: why not, else None.
+        seconds: it took; 0 for a structure that was known.
+    """
+
+    score: float | None
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+class Scores:
+    """What is known of structures, and how to find out more.
+
+    Args:
+        scorer: a key of `SCORERS`.
+        model: the dense network.
+        graph: of it.
+        batch: images and labels to score on.
+        recalibrate: small batches for batch-norm statistics.
+    """
+
+    def __init__(
+        self,
+        scorer: str,
+        model: nn.Module,
+        graph: ChannelGraph,
+        batch: tuple[Tensor, Tensor],
+        recalibrate: Sequence[Tensor],
+    ) -> None:
+        self.scorer, self.model, self.graph = scorer, model, graph
+        self.batch, self.recalibrate = batch, recalibrate
+        self.known: dict[str, Scored] = {}
+        self._verified = False
+
+    def learn(self, trials: Iterable[FrozenTrial]) -> None:
+        """Takes over what finished trials say."""
+        for trial in trials:
+            structure = trial.user_attrs.get("structure")
+            if structure is None:
+                continue
+            if trial.state is TrialState.COMPLETE:
+                self.known[structure] = Scored(trial.values[0])
+            elif trial.state is TrialState.PRUNED:
+                self.known[structure] = Scored(None, trial.user_attrs.get("reason"))
+
+    def of(self, structures: Sequence[Structure], jobs: int = 1) -> Iterator[Scored]:
+        """Scores in the order of the structures, each yielded as soon as it and those before it are there.
+
+        Args:
+            structures: equal ones are scored once.
+            jobs: how many at the same time; the processor cores are divided among them.
+        """
+        fresh = {one.id: one for one in structures if one.id not in self.known}
+        if fresh and not self._verified:
+            self._verify(next(iter(fresh.values())))
+            self._verified = True
+        if jobs == 1:
+            results: Iterator[Scored] = map(self._score, list(fresh.values()))
+        else:
+            threads = max(1, (os.cpu_count() or 1) // jobs)
+            pool = Parallel(n_jobs=jobs, backend="threading", return_as="generator", pre_dispatch="all")
+            results = pool(delayed(self._on_threads)(one, threads) for one in list(fresh.values()))
+        for one in structures:
+            seconds = 0.0
+            if fresh.pop(one.id, None) is not None:
+                self.known[one.id] = next(results)
+                seconds = self.known[one.id].seconds
+            known = self.known[one.id]
+            yield Scored(known.score, known.reason, seconds)
+
+    def _on_threads(self, structure: Structure, threads: int) -> Scored:
+        torch.set_num_threads(threads)  # of this thread of Python alone
+        return self._score(structure)
+
+    def _score(self, structure: Structure) -> Scored:
+        start = time.perf_counter()
+        try:
+            value = score(self.scorer, self.model, self.graph, structure, *self.batch, self.recalibrate)
+        except SecateurError as error:
+            return Scored(None, str(error), time.perf_counter() - start)
+        return Scored(value, None, time.perf_counter() - start)
+
+    def _verify(self, structure: Structure) -> None:
+        """Once per process: the arithmetic of the cost agrees with a count on the pruned network."""
+        pruned = prune(self.model, self.graph, structure)
+        counted = recount(pruned, self.graph.example)
+        stated = self.graph.costs.evaluate(torch.tensor(list(structure.widths.values())).numpy())
+        batch = self.graph.program.batch
+        if Cost(stated.macs * batch, stated.params) != counted:
+            raise RuntimeError(f"cost() says {stated}, a count on the pruned network {counted} for a batch of {batch}")

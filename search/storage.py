@@ -1,0 +1,194 @@
+"""Storages by URL: SQLite and journal files, PostgreSQL, MySQL.
+
+Passwords stay inside, errors are one line, and a server that goes away for a while is waited for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import sqlite3
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal._file import BaseJournalFileLock
+
+from backbones.errors import SecateurError
+
+JOURNAL = "journal:///"
+PATIENCE = 300.0
+"""Seconds for which a server that is away is asked again."""
+BUSY = 15
+"""Seconds for which SQLite waits for another process's lock, each of the five times that Optuna tries."""
+DRIVERS = {"postgresql": "pip install 'secateur[postgres]'", "mysql": "pip install pymysql"}
+
+Result = TypeVar("Result")
+Failure = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError)
+
+
+def open_storage(url: str) -> BaseStorage:
+    """The Optuna storage behind a URL.
+
+    `sqlite:///study.db` and `journal:///study.log` are files relative to the working folder (four slashes: absolute);
+    `postgresql+psycopg://…` and `mysql+pymysql://…` are servers.
+
+    Raises:
+        SecateurError: when it cannot be opened; a password in the URL is not shown.
+    """
+    try:
+        if url.startswith(JOURNAL):
+            return JournalStorage(_journal(Path(url.removeprefix(JOURNAL))))
+        parsed = sqlalchemy.engine.make_url(url)
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if parsed.get_backend_name() == "sqlite":
+            wait = {} if "timeout" in parsed.query else {"timeout": BUSY}
+            options = {"connect_args": {"factory": WriteAhead, **wait}}
+        elif parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query:
+            options["connect_args"] = {"connect_timeout": 10}
+        return RDBStorage(url, engine_kwargs=options)
+    except ImportError as error:
+        backend = re.split(r"[+:]", url)[0]
+        how = DRIVERS.get(backend, "install its driver")
+        raise SecateurError(f"storage {shown_url(url)} needs a driver ({error}): {how}") from None
+    except (*Failure, ValueError, RuntimeError) as error:
+        raise SecateurError(f"storage {shown_url(url)} cannot be opened: {explain(error, url)}") from None
+
+
+def shown_url(url: str) -> str:
+    """The URL without its password, and without options, some of which are secrets."""
+    if url.startswith(JOURNAL):
+        return url
+    try:
+        parsed = sqlalchemy.engine.make_url(url).set(query={})
+        return parsed.render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return "(not a URL)"
+
+
+def redacted(text: str) -> str:
+    """The text with what stands between a user's name and `@` in every URL replaced by `***`, and no URL options."""
+    text = re.sub(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@?]*):[^\s/]*@", r"\1:***@", text)
+    return re.sub(r"(\b[a-z][a-z0-9+.-]*://[^\s?']*)\?[^\s']*", r"\1", text)
+
+
+def explain(error: BaseException, url: str) -> str:
+    """What went wrong, in the words of the database or the system: one line without the password."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    cause = getattr(cause, "orig", None) or cause
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    line = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    try:
+        password = sqlalchemy.engine.make_url(url).password
+    except sqlalchemy.exc.ArgumentError:
+        password = None
+    return redacted(line.replace(str(password), "***") if password else line)
+
+
+def passing(error: BaseException) -> bool:
+    """Whether a server may be back soon: restarted, unreachable, out of connections. Never so for files."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    if isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError, sqlalchemy.exc.TimeoutError)):
+        return not isinstance(getattr(cause, "orig", None), sqlite3.Error)
+    return isinstance(cause, sqlalchemy.exc.DBAPIError) and cause.connection_invalidated
+
+
+def patiently(url: str, action: Callable[[], Result], done: Callable[[], Result | None] | None = None) -> Result:
+    """Does something with a storage; a server that goes away is asked again, later and later, for `PATIENCE` seconds.
+
+    Args:
+        url: of the storage.
+        action: what to do.
+        done: asked before a repetition, for actions that must not happen twice: the result if it did happen after
+            all (the connection may break after the commit), else None.
+
+    Raises:
+        SecateurError: when it cannot be done; nothing that was stored is lost.
+    """
+    start, delay = time.monotonic(), 0.1
+    again = False
+    while True:
+        try:
+            found = done() if again and done is not None else None
+            return action() if found is None else found
+        except Failure as error:
+            if not passing(error) or time.monotonic() - start > PATIENCE:
+                raise SecateurError(
+                    f"storage {shown_url(url)} cannot be used: {explain(error, url)}; "
+                    f"finished trials are kept, the same command goes on from there"
+                ) from None
+            if not again:
+                warnings.warn(f"storage {shown_url(url)} is away ({explain(error, url)}); trying again", stacklevel=2)
+            again = True
+        time.sleep(delay)
+        delay = min(2 * delay, 5.0)
+
+
+class WriteAhead(sqlite3.Connection):
+    """A connection that writes ahead, so that readers and writers do not hold each other up or wait for the disk.
+
+    A power cut can cost the last trials, never the database; a search that resumes makes the same ones again.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        with suppress(sqlite3.OperationalError):  # a file that cannot be written, a file system without shared memory
+            self.execute("PRAGMA journal_mode=WAL").close()
+            self.execute("PRAGMA synchronous=NORMAL").close()
+
+
+class FileLock(BaseJournalFileLock):
+    """A lock that the system takes back when its holder dies, so a kill leaves nothing that others would wait for.
+
+    Args:
+        path: of the file that is locked for the sake of its neighbour.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._threads = threading.Lock()
+        self._handle = -1
+
+    def acquire(self) -> bool:
+        """Waits for the lock."""
+        self._threads.acquire()
+        try:
+            self._handle = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+            fcntl.flock(self._handle, fcntl.LOCK_EX)
+        except BaseException:
+            self._threads.release()
+            raise
+        return True
+
+    def release(self) -> None:
+        """Gives it back."""
+        os.close(self._handle)
+        self._threads.release()
+
+
+def _journal(path: Path) -> JournalFileBackend:
+    """A journal file; half a line at its end, left by a full disk or a power cut, is cut off first."""
+    lock = FileLock(path.with_name(path.name + ".lock"))
+    lock.acquire()
+    try:
+        if path.exists() and path.stat().st_size:
+            with path.open("r+b") as file:
+                end = _last_line(file.read())
+                file.truncate(end)
+    finally:
+        lock.release()
+    return JournalFileBackend(str(path), lock_obj=lock)
+
+
+def _last_line(content: bytes) -> int:
+    return content.rfind(b"\n") + 1
