@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from search.folder import LIBRARIES, RunFolder
 from search.front import Front
-from search.report import Report, write_report
 from search.ledger import quiet
+from search.report import Report, write_report
 
 ENOUGH, MOST = 20, 1000
 SHOWN = {
