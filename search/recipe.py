@@ -96,7 +96,9 @@ class Recipe:
         warmup: share of all steps in which the learning rate rises; the schedule's own when not given.
         label_smoothing: share of the target spread over all classes.
         distill: weight of the teacher's soft labels against the true ones, used only when a teacher is given.
-        temperature: softens both distributions in distillation.
+        temperature: softens both distributions in distillation. 4 is usual for hundreds of epochs; in two epochs on
+            20,000 CIFAR-10 images (ResNet-20 at 33 % MACs, one seed) test accuracy was 82.2 % without a teacher, 82.0 %
+            at 2 and 80.4 % at 4.
         ema: decay per step of a running average of the weights that is evaluated and kept instead; 0 for none.
         clip: highest norm of the gradient; 0 for no limit.
         precision: "float32", "bfloat16" (autocast; weights stay float32), or "auto": bfloat16 on CUDA and, for images
@@ -120,7 +122,7 @@ class Recipe:
     warmup: float | None = None
     label_smoothing: float = 0.0
     distill: float = 0.9
-    temperature: float = 4.0
+    temperature: float = 2.0
     ema: float = 0.0
     clip: float = 0.0
     precision: str = "auto"
