@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
+
+# Before torch loads OpenMP: on cores that others use too, threads that spin while they wait cost many times the work.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from backbones.errors import SecateurError
 from backbones.version import VERSION

@@ -20,6 +20,7 @@ from search.projection import check_reachable
 from search.study import Study
 from search.study_file import StudyFile
 from search.summary import final_table, result, retrained, score_table
+from search.threads import fitting_threads
 
 Stage = Literal["search", "retrain"]
 ALL: tuple[Stage, ...] = ("search", "retrain")
@@ -57,6 +58,13 @@ def _run(
     start = prepare(study, folder, device)
     _check(study, start)
     folder.note(environment=environment())
+    with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+        return _work(study, start, folder, console, stages)
+
+
+def _work(
+    study: StudyFile, start: Start, folder: RunFolder, console: Console, stages: tuple[Stage, ...]
+) -> dict[str, Any]:
     with _timed(folder, "dense network"):
         ensure_dense(start, study, folder, console)
     opened = open_study(study, start, folder)
