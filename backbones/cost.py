@@ -77,6 +77,13 @@ class CostTable:
         params = self.tensor_constants @ sizes[self.tensor_sizes].prod(1)
         return Cost(int(macs), int(params))
 
+    def evaluate_many(self, kept: Ints) -> Ints:
+        """(rows, 2) MACs and parameters for (rows, groups) kept channel counts."""
+        sizes = kept @ self.widths.T + self.fixed
+        macs = sizes[:, self.op_sizes].prod(2) @ self.op_constants
+        params = sizes[:, self.tensor_sizes].prod(2) @ self.tensor_constants
+        return np.stack([macs, params], axis=1)
+
     @cached_property
     def dense(self) -> Cost:
         """The cost of the whole network."""

@@ -26,22 +26,26 @@ def export(model: nn.Module, example: Sequence[Any]) -> Program:
             offending source line.
     """
     try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of attributes that recurrent layers set, and puts them back
+            exported = torch.export.export(model, tuple(example), strict=False)
+    except Exception as error:
+        _run(model, example)
+        raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
+    reader = _Reader(exported)
+    reader.read(exported.graph_module, {})
+    first = next((item for item in example if isinstance(item, torch.Tensor) and item.ndim > 0), None)
+    return Program(tuple(reader.steps), Tensors.of(model), 1 if first is None else int(first.shape[0]))
+
+
+def _run(model: nn.Module, example: Sequence[Any]) -> None:
+    try:
         with torch.no_grad():
             model(*example)
     except Exception as error:
         raise SecateurError(
             f"the model does not run on the example {_describe(example)}: {first_line(error)}{_where(error)}"
         ) from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of attributes that recurrent layers set, and puts them back
-            exported = torch.export.export(model, tuple(example), strict=False)
-    except Exception as error:
-        raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
-    reader = _Reader(exported)
-    reader.read(exported.graph_module, {})
-    first = next((item for item in example if isinstance(item, torch.Tensor) and item.ndim > 0), None)
-    return Program(tuple(reader.steps), Tensors.of(model), 1 if first is None else int(first.shape[0]))
 
 
 @dataclass

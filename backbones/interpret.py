@@ -85,8 +85,9 @@ class Interpreter:
         return rule(self, step, *args, **kwargs)
 
     def trusted(self) -> bool:
-        """Whether the current step may be read in the hopeful way (see `Book.assume`)."""
-        return self.number not in self._literal
+        """Whether the current step may be read in the hopeful way (see `Book.assume`): not if it is written to."""
+        readers = [self.program.steps[reader] for reader in self.program.users.get(self.number, ())]
+        return self.number not in self._literal and not any(reader.op.endswith("_") for reader in readers)
 
     def unknown(self, step: Step, values: Any, reason: str = "operation not understood") -> Any:
         """Freezes whatever the step reads; its result belongs to no channel."""

@@ -102,18 +102,24 @@ def peak_memory(model: nn.Module, example: Sequence[Any]) -> int:
         model: any module.
         example: a tuple of inputs.
     """
+    return max(memory_course(model, example), default=0)
+
+
+def memory_course(model: nn.Module, example: Sequence[Any]) -> tuple[int, ...]:
+    """The bytes that activations take after each operation of the forward pass that `peak_memory` looks at."""
     ledger = _Ledger([*model.parameters(), *model.buffers(), *tree_leaves(example)])
     with evaluating(model), torch.no_grad(), ledger:
         model(*example)
-    return ledger.peak
+    return tuple(ledger.course)
 
 
 class _Ledger(TorchDispatchMode):
     """Adds up storages when they appear and takes them off when they die."""
 
     def __init__(self, known: Sequence[Any]) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = 0
+        self.course: list[int] = []
         self._alive = {item.untyped_storage()._cdata for item in known if isinstance(item, Tensor)}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -121,6 +127,7 @@ class _Ledger(TorchDispatchMode):
         for item in tree_leaves(result):
             if isinstance(item, Tensor):
                 self._enter(item.untyped_storage())
+        self.course.append(self.now)
         return result
 
     def _enter(self, storage: torch.UntypedStorage) -> None:
@@ -130,7 +137,6 @@ class _Ledger(TorchDispatchMode):
         self._alive.add(key)
         size = storage.nbytes()
         self.now += size
-        self.peak = max(self.peak, self.now)
         weakref.finalize(storage, self._leave, key, size)
 
     def _leave(self, key: int, size: int) -> None:

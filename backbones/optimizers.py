@@ -67,7 +67,7 @@ def _cut(state: Mapping[Any, Any], dense: Tensor, dims: Mapping[int, tuple[int, 
             found[key] = item.clone() if isinstance(item, Tensor) else item
         elif item.shape == dense.shape:
             for dim, kept in dims.items():
-                item = item.index_select(dim, torch.tensor(kept, device=item.device))  # noqa: PLW2901
+                item = item.index_select(dim, torch.tensor(kept, device=item.device))
             found[key] = item.clone()
         else:
             return {}

@@ -42,7 +42,8 @@ def difference(left: Any, right: Any) -> float:
     ones, others = tree_leaves(left), tree_leaves(right)
     if len(ones) != len(others):
         return float("inf")
-    return max((_gap(one, other) for one, other in zip(ones, others, strict=True)), default=0.0)
+    gaps = [_gap(one, other) for one, other in zip(ones, others, strict=True)]
+    return float(np.max(gaps)) if gaps else 0.0  # nan if any is
 
 
 def _gap(left: Any, right: Any) -> float:

@@ -60,7 +60,7 @@ def concat(rng: random.Random, width: int, earlier: list[int]) -> Step:
     chosen = rng.randrange(len(earlier))
 
     def run(x: Tensor, maps: list[Tensor]) -> Tensor:
-        return torch.cat([x, F.adaptive_avg_pool2d(maps[chosen], x.shape[2:])], 1)
+        return torch.cat([x, F.adaptive_avg_pool2d(maps[chosen], (x.shape[2], x.shape[3]))], 1)
 
     return Step([], run, width + earlier[chosen])
 
@@ -128,21 +128,23 @@ def resized(rng: random.Random, width: int, _: list[int]) -> Step:
     way = rng.choice(["up", "transposed", "max", "avg", "pad"])
     layer = nn.ConvTranspose2d(width, out, 2, 2)
 
-    def run(x: Tensor, _: list[Tensor], up: nn.Module) -> Tensor:
+    def run(x: Tensor, _: list[Tensor], up: Callable[[Tensor], Tensor]) -> Tensor:
         if way == "transposed":
-            return F.relu(up(x))
+            return up(x).relu()
         if way == "pad":
             return F.pad(x, (1, 1, 1, 1))
         if way == "up":
             return F.interpolate(x, scale_factor=2, mode="bilinear")
-        return (F.max_pool2d if way == "max" else F.avg_pool2d)(x, 2, ceil_mode=True)
+        return F.max_pool2d(x, 2, ceil_mode=True) if way == "max" else F.avg_pool2d(x, 2, ceil_mode=True)
 
     return Step([layer], run, out if way == "transposed" else width)
 
 
 def odd(rng: random.Random, width: int, _: list[int]) -> Step:
     """Code that may well have to freeze."""
-    way = rng.choice(["sort", "literal", "count", "mean", "pick", "softmax", "cumsum", "flip", "roll", "stack", "write"])
+    way = rng.choice(
+        ["sort", "literal", "count", "mean", "pick", "softmax", "cumsum", "flip", "roll", "stack", "write"]
+    )
 
     def run(x: Tensor, _: list[Tensor]) -> Tensor:
         if way == "sort":
@@ -187,6 +189,8 @@ class Random(nn.Module):
         probe = [torch.zeros(1, widths[0], 8, 8)]
         for _ in range(rng.randint(2, 7)):
             step = rng.choice(BLOCKS)(rng, widths[-1], widths)
+            if probe[-1].shape[2] < 2:  # an instance norm of one pixel is refused by torch
+                break
             with evaluating(step), torch.no_grad():
                 out = step(probe[-1], probe)
             if out.shape[1] > 64 or out.shape[2] > 16:
@@ -217,9 +221,9 @@ def check(seed: int) -> bool:
     try:
         graph = trace(model, noise(1, 3, 8, 8, seed=seed))
     except SecateurError as error:
-        assert "has no prunable group" in str(error)
-        assert "frozen" not in str(error) or str(error).count("\n") == 0
-        return False
+        if "has no prunable group (" in str(error):
+            return False
+        raise
     assert all(record.reason and record.op for record in graph.frozen)
     unused = ["head.weight", "head.bias", "map.weight", "map.bias"]
     used = {member.tensor for group in graph.groups for member in group.members}
