@@ -16,7 +16,8 @@ def copy_with(model: nn.Module, tensors: dict[int, Any]) -> nn.Module:
     """A deep copy in which tensor `t` is replaced by `tensors[id(t)]`.
 
     Equal to `copy.deepcopy(model, memo=tensors)`, an order of magnitude faster for ordinary modules: plain attributes
-    are shared, everything else (hooks, lists, user objects, classes with their own `__deepcopy__`) is deep-copied.
+    are shared, everything else (hooks, lists, user objects, classes with their own `__deepcopy__`) is deep-copied, or
+    shared where it cannot be copied (locks).
     Parameters shared by two modules stay shared.
     """
     memo = dict(tensors)
@@ -51,5 +52,13 @@ def _copy_module(module: nn.Module, memo: dict[int, Any]) -> Any:
         elif type(value) is tuple and all(isinstance(item, _SHARED) for item in value):
             state[name] = value
         else:
-            state[name] = copy.deepcopy(value, memo)
+            state[name] = _copied(value, memo)
     return new
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy; what refuses one (locks, open files, loggers of a framework) is shared."""
+    try:
+        return copy.deepcopy(value, memo)
+    except TypeError:
+        return value

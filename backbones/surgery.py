@@ -120,8 +120,9 @@ def _selected(value: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:
         data = data.clone()
     for dim, kept in sorted(dims.items(), key=lambda item: len(item[1]) / value.shape[item[0]]):
         data = data.index_select(dim, torch.tensor(kept, device=data.device))
-    if value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) and not value.is_contiguous():
-        data = data.contiguous(memory_format=torch.channels_last)
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.ndim)
+    if layout is not None and value.is_contiguous(memory_format=layout) and not value.is_contiguous():
+        data = data.contiguous(memory_format=layout)
     if isinstance(value, nn.Parameter):
         return nn.Parameter(data, requires_grad=value.requires_grad)
     return data

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from backbones.assemble import assemble
 from backbones.errors import SecateurError
@@ -38,9 +39,7 @@ def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: S
             matches no module, or no channel of the network can be pruned.
     """
     inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
-    for name, value in model.state_dict().items():
-        if isinstance(value, Tensor) and value.is_floating_point() and not _is_finite(value):
-            raise SecateurError(f"{name} holds NaN or infinite values; every weight must be finite")
+    _check_weights(model)
     modules = [name for name, _ in model.named_modules()]
     for pattern in (*ignore, *only):
         if not fnmatch.filter(modules, pattern):
@@ -52,6 +51,18 @@ def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: S
         reasons = "; ".join(dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in graph.frozen[:3]))
         raise SecateurError(f"the network has no prunable group ({reasons or 'no layer with filters'})")
     return graph
+
+
+def _check_weights(model: nn.Module) -> None:
+    if isinstance(model, torch.jit.ScriptModule):
+        raise SecateurError("the model is a TorchScript module; pass the nn.Module it was made from")
+    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise SecateurError(f"the model is wrapped in {type(model).__name__}; pass the network inside: model.module")
+    for name, value in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
+            raise SecateurError(f"{name} has no shape yet; run the model once on an example")
+        if value.is_floating_point() and not _is_finite(value):
+            raise SecateurError(f"{name} holds NaN or infinite values; every weight must be finite")
 
 
 def _is_finite(value: Tensor) -> bool:

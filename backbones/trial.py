@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
 from backbones.oracle import difference, masked
-from backbones.program import first_line, place
+from backbones.program import first_line, place, references
 from backbones.structure import Structure
 from backbones.surgery import cut, plan
 
@@ -109,9 +109,16 @@ class Trial:
         """Runs the pruned network for its shapes: without data where the code can do without, else with."""
         origin = plan(self.graph, structure)
         try:
-            run(cut(self._shadow, origin), tree_map(_to_meta, self.example))
+            self._check_shapes(run(cut(self._shadow, origin), tree_map(_to_meta, self.example)))
         except Exception:
-            run(cut(self.model, origin), self.example)
+            self._check_shapes(run(cut(self.model, origin), self.example))
+
+    def _check_shapes(self, output: Any) -> None:
+        found = [tuple(item.shape) for item in tree_leaves(output) if isinstance(item, Tensor)]
+        steps = self.graph.program.steps
+        wanted = [steps[ref.step].shape for ref in references(steps[-1].args)]
+        if len(found) == len(wanted) and found != wanted:
+            raise ValueError(f"the network's output has shapes {found} instead of {wanted}")
 
     @cached_property
     def _shadow(self) -> nn.Module:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_pruning
+import torch_pruning  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from torch import nn
 
 from backbones import Structure, build, cost, prune, trace
@@ -65,7 +65,11 @@ def main() -> None:
     start = time.perf_counter()
     graph = trace(model, example)
     traced = time.perf_counter() - start
-    kept = {group.name: range(group.size // 2) for group in graph.groups if group.name.endswith("conv1") and "layer" in group.name}
+    kept = {
+        group.name: range(group.size // 2)
+        for group in graph.groups
+        if group.name.endswith("conv1") and "layer" in group.name
+    }
     structure = Structure.of(graph, kept)
     runs: dict[str, Callable[[], object]] = {
         "torch_pruning": lambda: peer(model, example, 0.5),
@@ -84,13 +88,19 @@ def main() -> None:
     parameters = [sum(value.numel() for value in runs[name]().parameters()) for name in ("torch_pruning", "prune")]  # type: ignore[attr-defined]
     result = {
         "milliseconds": {name: round(1000 * statistics.median(values), 2) for name, values in times.items()},
-        "times_faster_than_torch_pruning": {name: round(statistics.median(values), 2) for name, values in pairs.items()},
+        "times_faster_than_torch_pruning": {
+            name: round(statistics.median(values), 2) for name, values in pairs.items()
+        },
         "trace_seconds_once": round(traced, 2),
         "cost_microseconds": round(1e6 * statistics.median(each), 1),
         "parameters_left": dict(zip(("torch_pruning", "prune"), parameters, strict=True)),
         "rounds": options.rounds,
         "threads": options.threads,
-        "versions": {"torch": torch.__version__, "torch_pruning": torch_pruning.__version__, "python": platform.python_version()},
+        "versions": {
+            "torch": torch.__version__,
+            "torch_pruning": torch_pruning.__version__,
+            "python": platform.python_version(),
+        },
         "machine": platform.processor() or platform.machine(),
     }
     text = json.dumps(result, indent=2)
