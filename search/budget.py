@@ -1,4 +1,4 @@
-"""What a pruned network may cost: caps, bands and sets of targets on MACs and parameters."""
+"""What a pruned network may cost: caps, bands and sets of targets on MACs, parameters, latency and memory."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from backbones.cost import Cost
 from backbones.errors import SecateurError
 
 Amount = str | float | int
-AXES = ("macs", "params")
+AXES = ("macs", "params", "latency", "memory")
 FILL = 0.02
 """A single number is a cap; a structure fills it to within this share below."""
 
-_UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
-_NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*([%kMG]?)\s*")
+_COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_UNITS: dict[str, dict[str, float]] = {
+    "macs": _COUNTS,
+    "params": _COUNTS,
+    "latency": {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6},
+    "memory": {**_COUNTS, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+}
+_EXAMPLE = {"macs": "'25M'", "params": "'250k'", "latency": "'20ms'", "memory": "'2MB'"}
+_NUMBER = re.compile(r"\s*([0-9.]+(?:[eE][+-]?[0-9]+)?)\s*(%|[A-Za-z]*)\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +58,39 @@ class Target:
         return all(low) if self.capped else any(low)
 
     def __str__(self) -> str:
-        return " and ".join(f"{bound.low:,.0f} <= {bound.axis} <= {bound.high:,.0f}" for bound in self.bounds)
+        sides = ((shown(bound.axis, bound.low), bound.axis, shown(bound.axis, bound.high)) for bound in self.bounds)
+        return " and ".join(f"{low} <= {axis} <= {high}" for low, axis, high in sides)
+
+
+def shown(axis: str, value: float) -> str:
+    """An amount for people: seconds as ms, everything else as a whole number (memory in bytes)."""
+    return f"{1e3 * value:,.4g} ms" if axis == "latency" else f"{value:,.0f}"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the pruned network may cost; at least one of the two.
+    """What the pruned network may cost; at least one of the four, several hold together.
 
     An amount is a fraction of the dense network (`0.2`, `"20%"`) or absolute (`25_000_000`, `"25M"`): up to 1 a number
-    is a fraction. A single amount is a cap, filled to within 2 %; `"10%..30%"` is a band; a list is a set of targets.
+    without a unit is a fraction. A single amount is a cap, filled to within 2 % on one axis at least; `"10%..30%"` is a
+    band; a list is a set of targets.
 
     Attributes:
         macs: multiply-adds of one sample.
         params: number of parameters.
+        latency: seconds a scoring batch ("20ms"), predicted from a calibration on this machine.
+        memory: peak bytes of activations for the scoring batch ("2MB", "64MiB").
     """
 
     macs: Amount | Sequence[Amount] | None = None
     params: Amount | Sequence[Amount] | None = None
+    latency: Amount | Sequence[Amount] | None = None
+    memory: Amount | Sequence[Amount] | None = None
 
     def __post_init__(self) -> None:
-        given = [axis for axis in AXES if getattr(self, axis) is not None]
-        if not given:
-            raise SecateurError('a budget needs macs or params, such as macs="30%"')
-        for axis in given:
+        if not self.axes:
+            raise SecateurError('a budget needs macs or params (or latency, memory), such as macs="30%"')
+        for axis in self.axes:
             amounts = _listed(getattr(self, axis))
             if not amounts:
                 raise SecateurError(f"budget {axis} is an empty list; give at least one amount")
@@ -81,26 +98,34 @@ class Budget:
                 _parse(axis, amount)
 
     @property
+    def axes(self) -> tuple[str, ...]:
+        """The axes that are bounded."""
+        return tuple(axis for axis in AXES if getattr(self, axis) is not None)
+
+    @property
     def objectives(self) -> int:
         """1 (score alone) for single caps, 2 (score and MACs) for bands and sets of targets."""
-        amounts = [_listed(getattr(self, axis)) for axis in AXES if getattr(self, axis) is not None]
+        amounts = [_listed(getattr(self, axis)) for axis in self.axes]
         single = all(len(values) == 1 and not _is_band(values[0]) for values in amounts)
         return 1 if single else 2
 
     def targets(self, dense: Cost) -> tuple[Target, ...]:
-        """The targets in absolute units; every combination where two axes have several."""
-        axes = [axis for axis in AXES if getattr(self, axis) is not None]
+        """The targets in absolute units; every combination where two axes have several.
+
+        Raises:
+            SecateurError: when the dense cost lacks an axis that the budget bounds.
+        """
+        axes = self.axes
+        for axis in axes:
+            if getattr(dense, axis) is None:
+                raise SecateurError(f"budget {axis}: the dense network's {axis} was not measured")
         choices = [[_bound(axis, amount, dense) for amount in _listed(getattr(self, axis))] for axis in axes]
         bands = any(_is_band(amount) for axis in axes for amount in _listed(getattr(self, axis)))
         return tuple(Target(bounds, not bands) for bounds in product(*choices))
 
     def to_dict(self) -> dict[str, list[str]]:
         """Plain values, for fingerprints and reports."""
-        return {
-            axis: [str(amount) for amount in _listed(getattr(self, axis))]
-            for axis in AXES
-            if getattr(self, axis) is not None
-        }
+        return {axis: [str(amount) for amount in _listed(getattr(self, axis))] for axis in self.axes}
 
 
 def _listed(value: Amount | Sequence[Amount] | None) -> list[Amount]:
@@ -131,19 +156,20 @@ def _parse(axis: str, amount: Amount) -> tuple[tuple[float, bool], tuple[float, 
     return single, single
 
 
-def _single(axis: str, amount: Amount, shown: Amount) -> tuple[float, bool]:
+def _single(axis: str, amount: Amount, given: Amount) -> tuple[float, bool]:
     value, relative = math.nan, False
     if isinstance(amount, str):
         match = _NUMBER.fullmatch(amount)
-        if match and match.group(1).count(".") <= 1:
+        unit = match.group(2) if match else ""
+        if match and match.group(1).count(".") <= 1 and match.group(1) != "." and unit in {"%", *_UNITS[axis]}:
             number = float(match.group(1))
-            relative = match.group(2) == "%" or (match.group(2) == "" and number <= 1)
-            value = number / 100 if match.group(2) == "%" else number * _UNITS[match.group(2)]
+            relative = unit == "%" or (unit == "" and number <= 1)
+            value = number / 100 if unit == "%" else number * _UNITS[axis][unit]
     elif not isinstance(amount, bool):
         value, relative = float(amount), amount <= 1
     if not (0 < value < math.inf) or (relative and value > 1):
         raise SecateurError(
-            f"budget {axis}: an amount is a fraction (0.3, '30%'), an absolute number (25_000_000, '25M') or a band "
-            f"('10%..30%'), above 0 and at most the whole network, but got {shown!r}"
+            f"budget {axis}: an amount is a fraction (0.3, '30%'), absolute ({_EXAMPLE[axis]}) or a band ('10%..30%'), "
+            f"above 0 and at most the whole network, but got {given!r}"
         )
     return value, relative

@@ -60,7 +60,7 @@ def candidate(graph: ChannelGraph, trial: FrozenTrial, results: Mapping[str, Map
     return Candidate(
         number=trial.number,
         structure=unpack(graph, facts) if "kept" in facts else None,
-        parameters=trial.params,
+        parameters={**trial.params, **facts.get("effective", {})},
         cost=cost_of(facts) if "macs" in facts else None,
         score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
         accuracy=result.get("accuracy"),

@@ -15,7 +15,7 @@ from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
 from search.budget import Bound, Target
 from search.projection import project
-from search.space import HybridRay, Ray
+from search.rays import HybridRay, Ray
 
 Choose = Callable[[nn.Module, ChannelGraph, Target], Structure]
 CAP_SLACK = (1.0, 0.97, 0.9, 0.7, 0.0)

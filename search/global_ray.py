@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,3 +47,11 @@ class GlobalRay:
     def places(self, strength: float) -> Ints:
         """(units,) by norm, whatever the strength."""
         return self.tables.norm_places
+
+    def steps(self) -> NDArray[np.float64]:
+        """Where a channel's worth is passed."""
+        return self.worth
+
+    def effective(self, strength: float) -> Mapping[str, float]:
+        """The threshold, in mean worths of the network."""
+        return {"threshold": strength}

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.cost import Cost, CostTable
-from backbones.errors import SecateurError
+from backbones.cost import Cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
+from scoring.hybrid import by_group
 from scoring.limits import Limits
 from scoring.tables import FilterTables
-from search.budget import AXES, Budget, Target
-from search.space import Ray, structure_of
+from search.budget import Target, shown
+from search.costing import Costing
+from search.depth import ThinRay
+from search.rays import Ray
 
 Ints = NDArray[np.int64]
-STRONGEST = 1e4
-STEPS = 40
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,114 +31,133 @@ class Projected:
         structure: what is kept.
         cost: of it.
         strength: how far the proposal was scaled.
+        effective: what that makes of it, such as the thresholds that were used.
     """
 
     structure: Structure
     cost: Cost
     strength: float
+    effective: Mapping[str, float] = field(default_factory=dict)
 
 
-def project(graph: ChannelGraph, tables: FilterTables, limits: Limits, ray: Ray, target: Target) -> Projected | str:
+def project(
+    graph: ChannelGraph,
+    tables: FilterTables,
+    limits: Limits,
+    ray: Ray | ThinRay,
+    target: Target,
+    costs: Costing | None = None,
+) -> Projected | str:
     """Scales a proposal onto a target; where that cannot be done, the reason as text.
 
-    The strength is the smallest (by bisection, geometric) at which nothing is over budget; then filters come back one
-    step (`divisor`) at a time, best norm first, while they fit, until the target is filled.
+    The strength is the smallest at which nothing is over budget: bisection over the strengths between which nothing
+    changes, so it is exact. Then filters come back one step (`divisor`) at a time, first those that the next weaker
+    strength would keep, then by norm, while they fit, until the target is filled. Where whole filters leave it short,
+    one is exchanged for one of another group.
+
+    Args:
+        graph: of the network.
+        tables: of its filters.
+        limits: pruning-rate constraint.
+        ray: the proposal; one without some layers brings its own graph, tables and costs.
+        target: where to land.
+        costs: of the structures; MACs and parameters of the graph by default.
     """
-    costs = graph.costs
-    weak, strong = 0.0, STRONGEST
-    if not target.over(costs.evaluate(ray.widths(weak))):
+    if isinstance(ray, ThinRay):
+        level = ray.level
+        found = project(level.reduction.graph, level.tables, limits, ray.ray, target, ray.costs)
+        if isinstance(found, str):
+            return f"without {', '.join(level.removed)} {found}"
+        return Projected(level.lift(found.structure), found.cost, found.strength, found.effective)
+    costs = costs or Costing(graph.costs)
+    strengths = _strengths(ray.steps())
+    weak, strong = 0, len(strengths) - 1
+    if not target.over(costs.evaluate(ray.widths(strengths[weak]))):
         strong = weak
-    elif target.over(costs.evaluate(ray.widths(strong))):
-        least = costs.evaluate(ray.widths(strong))
+    elif target.over(costs.evaluate(ray.widths(strengths[strong]))):
+        least = costs.evaluate(ray.widths(strengths[strong]))
         return f"cannot be scaled into the budget: {_shown(least, target)} at its strongest, wanted {target}"
-    else:
-        weak = 1.0 / STRONGEST
-        for _ in range(STEPS):
-            middle = float(np.sqrt(weak * strong))
-            if target.over(costs.evaluate(ray.widths(middle))):
-                weak = middle
-            else:
-                strong = middle
-    widths = _fill(costs, tables, limits, ray.widths(strong), ray.widths(weak), target)
+    while strong - weak > 1:
+        middle = (weak + strong) // 2
+        if target.over(costs.evaluate(ray.widths(strengths[middle]))):
+            weak = middle
+        else:
+            strong = middle
+    strength = float(strengths[strong])
+    wider = ray.widths(strengths[weak])
+    widths = _fill(costs, tables, limits, ray.widths(strength), wider, target)
+    if target.under(costs.evaluate(widths)):
+        widths = _exchange(costs, tables, limits, widths, target)
     cost = costs.evaluate(widths)
     if target.under(cost):
-        return f"falls short of the budget by whole filters: {_shown(cost, target)}, wanted {target}"
-    return Projected(structure_of(graph, tables, ray.places(strong), widths), cost, strong)
+        above = _nearest_above(costs, tables, limits, widths, target)
+        beyond = f", one filter more {_shown(costs.evaluate(above), target)}" if above is not None else ""
+        return f"falls short of the budget by whole filters: {_shown(cost, target)}{beyond}, wanted {target}"
+    kept = by_group(tables, np.asarray(ray.places(strength) < widths[tables.owners]))
+    return Projected(Structure(graph.id, tuple(kept.items())), cost, strength, ray.effective(strength))
 
 
-def _fill(costs: CostTable, tables: FilterTables, limits: Limits, widths: Ints, wider: Ints, target: Target) -> Ints:
+def _strengths(steps: Floats) -> Floats:
+    """0, and one strength inside every interval on which nothing changes, in order."""
+    steps = np.sort(steps)
+    steps = steps[(steps > 0) & np.isfinite(steps)]
+    if not len(steps):
+        return np.zeros(1)
+    edges = steps[np.append(True, np.diff(steps) > 0)]
+    return np.concatenate([[0.0, edges[0] / 2], (edges[:-1] + edges[1:]) / 2, [2 * edges[-1]]])
+
+
+def _fill(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, wider: Ints, target: Target) -> Ints:
     """Adds channels while they fit: first those that the next weaker strength would keep, then any, best norm first."""
     widths = widths.copy()
+    if not target.under(costs.evaluate(widths)):
+        return widths
     norms = tables.norms[tables.by_norm]
-    preferred = wider > widths
-    open_groups = np.ones(len(widths), dtype=np.bool_)
-    while target.under(costs.evaluate(widths)) and open_groups.any():
-        ranks = np.where(widths < tables.sizes, norms[tables.starts + np.minimum(widths, tables.sizes - 1)], -np.inf)
-        ranks = np.where(open_groups, ranks + preferred * (norms.max() + 1.0), -np.inf)
-        group = int(ranks.argmax())
-        if not np.isfinite(ranks[group]):
-            break
+    lead = float(norms.max()) + 1.0
+    closed = widths >= tables.sizes  # what does not fit now never will: costs only rise
+    while not closed.all():
+        ranks = norms[tables.starts + np.minimum(widths, tables.sizes - 1)] + lead * (wider > widths)
+        group = int(np.where(closed, -np.inf, ranks).argmax())
         trial = widths.copy()
         trial[group] += 1
         trial = limits.admit(trial, tables)
-        if trial[group] == widths[group] or target.over(costs.evaluate(trial)):
-            open_groups[group] = False
-        else:
-            widths = trial
-            preferred[group] = bool(wider[group] > widths[group])
+        cost = costs.evaluate(trial)
+        if target.over(cost):
+            closed[group] = True
+            continue
+        widths = trial
+        if not target.under(cost):
+            break
+        closed[group] = widths[group] >= tables.sizes[group]
     return widths
 
 
-def reachable(graph: ChannelGraph, tables: FilterTables, limits: Limits) -> tuple[Cost, Cost]:
-    """The smallest and the largest cost under the limits."""
-    return graph.costs.evaluate(limits.floors(tables)), graph.costs.dense
+def _exchange(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, target: Target) -> Ints:
+    """One step more in a group and one less in another, where that lands inside; else the widths as they are.
+
+    Of the pairs that do, the one with the largest cost on the target's first axis.
+    """
+    one = np.eye(len(widths), dtype=np.int64)
+    more = limits.admit(widths + one, tables)
+    less = limits.admit(np.where(one, (widths - 1) // limits.divisor * limits.divisor, widths), tables)
+    more, less = more[(more > widths).any(1)], less[(less < widths).any(1)]
+    rows = (more[:, None] + less[None] - widths).reshape(-1, len(widths))
+    axes = [bound.axis for bound in target.bounds]
+    amounts = costs.amounts(rows, axes)
+    enough = amounts >= [bound.low for bound in target.bounds]
+    inside = (amounts <= [bound.high for bound in target.bounds]).all(1)
+    inside &= enough.any(1) if target.capped else enough.all(1)
+    if not inside.any():
+        return widths
+    return np.asarray(rows[np.where(inside, amounts[:, 0], -np.inf).argmax()])
 
 
-def check_reachable(graph: ChannelGraph, tables: FilterTables, limits: Limits, budget: Budget) -> None:
-    """Raises SecateurError when some target of the budget cannot be met, naming the nearest reachable value."""
-    least, most = reachable(graph, tables, limits)
-    for target in budget.targets(graph.costs.dense):
-        for bound in target.bounds:
-            low, high = getattr(least, bound.axis), getattr(most, bound.axis)
-            if bound.high < low or bound.low > high:
-                nearest = low if bound.high < low else high
-                raise SecateurError(
-                    f"budget {bound.axis}: {bound.low:,.0f} to {bound.high:,.0f} cannot be reached; under the rate "
-                    f"limits (max_rate={limits.max_rate:g}, min_channels={limits.min_channels}) the nearest value is "
-                    f"{nearest:,} ({nearest / high:.2%} of the dense network)"
-                )
-
-
-def feasibility(graph: ChannelGraph, tables: FilterTables, limits: Limits, budget: Budget) -> str:
-    """The table shown before a search: dense, largest and smallest reachable cost, and the budget."""
-    least, most = reachable(graph, tables, limits)
-    dense = graph.costs.dense
-    rows = [["", "MACs", "of dense", "parameters", "of dense"]]
-    for name, cost in (("dense", dense), ("largest reachable", most), ("smallest reachable", least)):
-        rows.append([name, *(cell for axis in AXES for cell in _amount(getattr(cost, axis), getattr(dense, axis)))])
-    targets = budget.targets(dense)
-    for number, target in enumerate(targets, 1):
-        name = "budget" if len(targets) == 1 else f"target {number}"
-        for side in ("low", "high"):
-            limit = {bound.axis: getattr(bound, side) for bound in target.bounds}
-            cells = [_amount(limit[axis], getattr(dense, axis)) if axis in limit else ("-", "-") for axis in AXES]
-            rows.append(
-                [f"{name}, {'at least' if side == 'low' else 'at most'}", *(cell for pair in cells for cell in pair)]
-            )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        [
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        for row in rows
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in lines)
-
-
-def _amount(value: float, dense: int) -> tuple[str, str]:
-    return f"{value:,.0f}", f"{value / dense:.2%}"
+def _nearest_above(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, target: Target) -> Ints | None:
+    """The cheapest of the structures with one step more, which are all over the target; None for the whole network."""
+    rows = limits.admit(widths + np.eye(len(widths), dtype=np.int64), tables)
+    rows = rows[(rows > widths).any(1)]
+    return rows[costs.amounts(rows, [target.bounds[0].axis])[:, 0].argmin()] if len(rows) else None
 
 
 def _shown(cost: Cost, target: Target) -> str:
-    return " and ".join(f"{bound.axis} {getattr(cost, bound.axis):,}" for bound in target.bounds)
+    return " and ".join(f"{bound.axis} {shown(bound.axis, getattr(cost, bound.axis))}" for bound in target.bounds)

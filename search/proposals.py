@@ -14,8 +14,8 @@ from backbones.graph import ChannelGraph
 from scoring.tables import FilterTables
 from search.budget import Bound, Target
 from search.candidates import pack
+from search.ground import Ground
 from search.projection import Projected, project
-from search.space import Space
 
 TARGET, AIMED = "target", " aimed at"
 """Names of the parameters that say which target a trial aims at, and where in a band."""
@@ -28,14 +28,14 @@ class Aim:
     Attributes:
         graph: of the network.
         tables: of its filters.
-        space: what is suggested.
+        space: what is suggested, prepared for this network.
         targets: of the budget.
         objectives: 1 (score) or 2 (score, MACs).
     """
 
     graph: ChannelGraph
     tables: FilterTables
-    space: Space
+    space: Ground
     targets: tuple[Target, ...]
     objectives: int
 
@@ -61,13 +61,14 @@ def propose(aim: Aim, trial: optuna.Trial) -> Proposal:
     """Asks the sampler and projects what it suggests onto the budget."""
     target = _target(aim, trial)
     ray = aim.space.propose(trial, aim.tables)
-    found = project(aim.graph, aim.tables, aim.space.limits, ray, target)
+    found = project(aim.graph, aim.tables, aim.space.limits, ray, target, aim.space.costs)
     if isinstance(found, str):
         return Proposal(None, {"reason": found})
     costs = {axis: value for axis, value in asdict(found.cost).items() if value is not None}
     kept = {"structure": found.structure.id, "kept": pack(aim.graph, found.structure)}
     removed = {"removed": list(found.structure.removed)} if found.structure.removed else {}
-    return Proposal(found, {**kept, **removed, **costs, "strength": found.strength})
+    effective = {"effective": dict(found.effective)} if found.effective else {}
+    return Proposal(found, {**kept, **removed, **costs, **effective, "strength": found.strength})
 
 
 def aims(aim: Aim, number: int, cost: Cost | None = None) -> Iterator[tuple[str, BaseDistribution, float]]:
@@ -82,7 +83,7 @@ def aims(aim: Aim, number: int, cost: Cost | None = None) -> Iterator[tuple[str,
         yield TARGET, IntDistribution(0, len(aim.targets) - 1), number
     if not aim.targets[number].capped:
         first = aim.targets[number].bounds[0]
-        dense = getattr(aim.graph.costs.dense, first.axis)
+        dense = getattr(aim.space.costs.dense, first.axis)
         low, high = first.low / dense, first.high / dense
         share = low if cost is None else getattr(cost, first.axis) / dense
         yield first.axis + AIMED, FloatDistribution(low, high), min(max(share, low), high)
@@ -95,6 +96,6 @@ def _target(aim: Aim, trial: optuna.Trial) -> Target:
     if target.capped:
         return target
     first = target.bounds[0]
-    dense = getattr(aim.graph.costs.dense, first.axis)
+    dense = getattr(aim.space.costs.dense, first.axis)
     goal = trial.suggest_float(first.axis + AIMED, first.low / dense, first.high / dense) * dense
     return replace(target, bounds=(Bound(first.axis, first.low, max(first.low, goal)), *target.bounds[1:]))

@@ -10,13 +10,12 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from backbones.errors import SecateurError
-from scoring.tables import filter_tables
 from search.console import Console
 from search.folder import RunFolder, environment, locked
 from search.front import Front
 from search.pages import importances, run_report
 from search.prepare import Start, dense_accuracy, ensure_dense, prepare
-from search.projection import check_reachable
+from search.reach import check_early
 from search.study import Study
 from search.study_file import StudyFile
 from search.summary import final_table, result, retrained, score_table
@@ -108,9 +107,7 @@ def open_study(study: StudyFile, start: Start, folder: RunFolder) -> Study:
 
 def _check(study: StudyFile, start: Start) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
-    space = study.space.space()
-    tables = filter_tables(start.model, start.graph, criterion="l1")
-    check_reachable(start.graph, tables, space.limits, study.budget.budget())
+    check_early(start.model, start.graph, study.space.space(), study.budget.budget())
     start.data.batch(study.search.batch, study.seed)
 
 

@@ -12,7 +12,7 @@ from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
 from torch import Tensor, nn
 
-from backbones.cost import Cost
+from backbones.cost import Cost, cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.recount import recount
@@ -112,7 +112,7 @@ class Scores:
         """Once per process: the arithmetic of the cost agrees with a count on the pruned network."""
         pruned = prune(self.model, self.graph, structure)
         counted = recount(pruned, self.graph.example)
-        stated = self.graph.costs.evaluate(torch.tensor(list(structure.widths.values())).numpy())
+        stated = cost(self.graph, structure)
         batch = self.graph.program.batch
         if Cost(stated.macs * batch, stated.params) != counted:
             raise RuntimeError(f"cost() says {stated}, a count on the pruned network {counted} for a batch of {batch}")

@@ -6,36 +6,30 @@ channels never rises with it, so that a budget can be met by bisection (design s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from torch import nn
 
 from backbones.graph import ChannelGraph
-from backbones.structure import Structure
-from scoring.hybrid import by_group, hybrid_places, hybrid_widths
+from scoring.clusters import LINKAGES
+from scoring.criteria import CRITERIA, REDUCTIONS
+from scoring.evidence import Data
 from scoring.limits import Limits
 from scoring.names import check_name
-from scoring.tables import FilterTables
+from scoring.slices import FEATURES
+from scoring.tables import FilterTables, filter_tables
+from search.depth import Removal
 from search.global_ray import GlobalRay
+from search.rays import HybridRay, RatioRay, Ray
 
 Ints = NDArray[np.int64]
-LARGEST_THRESHOLD = 2.0
-"""Thresholds are proposed up to this many mean norms and mean distances; their scale follows from the budget."""
-
-
-class Ray(Protocol):
-    """A proposal: structures by strength."""
-
-    def widths(self, strength: float) -> Ints:
-        """(groups,) kept channels; never rising with strength."""
-
-    def places(self, strength: float) -> Ints:
-        """(units,) place of each channel in its group in the order of staying."""
+Direction = Callable[[FilterTables, Limits, Ints], Ray]
+"""Makes the ray of a proposal on filter tables; the last argument is the dense network's group of each of their groups,
+to look up what was proposed per group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,90 +42,91 @@ class Space:
             all channels, the network slimming rule with criterion `bn_gamma`).
         criterion, linkage: of the filter tables.
         limits: pruning-rate constraint.
+        features, reduction: of the filter tables.
+        removal: which layers may go as well; None for none.
     """
 
     kind: str = "hybrid"
     criterion: str = "l2"
     linkage: str = "average"
     limits: Limits = field(default_factory=Limits)
+    features: str = "fan_in"
+    reduction: str = "sum"
+    removal: Removal | None = None
 
     def __post_init__(self) -> None:
         check_name("space", self.kind, KINDS)
+        check_name("criterion", self.criterion, CRITERIA)
+        check_name("linkage", self.linkage, LINKAGES)
+        check_name("features", self.features, FEATURES)
+        check_name("reduction", self.reduction, REDUCTIONS)
 
-    def propose(self, trial: optuna.Trial, tables: FilterTables) -> Ray:
-        """Asks the sampler for a proposal."""
+    def tables(self, model: nn.Module, graph: ChannelGraph, data: Data | None = None, seed: int = 0) -> FilterTables:
+        """The filter tables of a network as this space wants them.
+
+        Args:
+            model: the network.
+            graph: of it, whole or reduced.
+            data: (images, labels), for criteria that look at data.
+            seed: of the random criterion.
+
+        Raises:
+            SecateurError: as `filter_tables`.
+        """
+        return filter_tables(
+            model,
+            graph,
+            criterion=self.criterion,
+            linkage=self.linkage,
+            features=self.features,
+            reduction=self.reduction,
+            data=data if CRITERIA[self.criterion].needs != "weights" else None,
+            seed=seed,
+        )
+
+    def suggest(self, trial: optuna.Trial, tables: FilterTables) -> Direction:
+        """Asks the sampler for a direction; `tables` are the dense network's."""
         return KINDS[self.kind](trial, tables, self.limits)
 
-
-@dataclass(frozen=True, eq=False)
-class HybridRay:
-    """Thresholds scaled together."""
-
-    tables: FilterTables
-    limits: Limits
-    t_norm: float
-    t_dist: float
-    rates: Mapping[str, float] | None = None
-
-    def widths(self, strength: float) -> Ints:
-        """(groups,) kept channels."""
-        return hybrid_widths(self.tables, self.t_norm * strength, self.t_dist * strength, self.limits, self.rates)
-
-    def places(self, strength: float) -> Ints:
-        """(units,) representatives by norm, then the others by the height at which they merge."""
-        return hybrid_places(self.tables, self.t_dist * strength)
+    def propose(self, trial: optuna.Trial, tables: FilterTables) -> Ray:
+        """Asks the sampler for a proposal without layer removal."""
+        return self.suggest(trial, tables)(tables, self.limits, np.arange(len(tables.groups)))
 
 
-@dataclass(frozen=True, eq=False)
-class RatioRay:
-    """Keep ratios divided by the strength; a ratio of 1 shrinks too once the strength is above 1."""
-
-    tables: FilterTables
-    limits: Limits
-    ratios: NDArray[np.float64]
-
-    def widths(self, strength: float) -> Ints:
-        """(groups,) kept channels."""
-        shares = np.minimum(1.0, self.ratios / max(strength, 1e-9))
-        return self.limits.admit(np.rint(shares * self.tables.sizes).astype(np.int64), self.tables)
-
-    @cached_property
-    def _places(self) -> Ints:
-        return self.tables.norm_places
-
-    def places(self, strength: float) -> Ints:
-        """(units,) by norm, whatever the strength."""
-        return self._places
+def _hybrid(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
+    t_norm, t_dist = _thresholds(trial)
+    return lambda tables, limits, own: HybridRay(tables, limits, t_norm, t_dist)
 
 
-def _hybrid(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Ray:
-    return HybridRay(tables, limits, *_thresholds(trial))
-
-
-def _ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Ray:
+def _ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
     least = 1.0 - limits.max_rate
-    ratios = [trial.suggest_float(f"keep {name}", least, 1.0) for name in tables.groups]
-    return RatioRay(tables, limits, np.array(ratios))
+    ratios = np.array([trial.suggest_float(f"keep {name}", least, 1.0) for name in tables.groups])
+    return lambda tables, limits, own: RatioRay(tables, limits, ratios[own])
 
 
-def _hybrid_ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Ray:
-    thresholds = _thresholds(trial)
-    rates = {name: trial.suggest_float(f"cap {name}", 0.0, limits.max_rate) for name in tables.groups}
-    return HybridRay(tables, limits, *thresholds, rates)
+def _hybrid_ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
+    t_norm, t_dist = _thresholds(trial)
+    caps = np.array([trial.suggest_float(f"cap {name}", 0.0, limits.max_rate) for name in tables.groups])
+    return lambda tables, limits, own: HybridRay(tables, limits, t_norm, t_dist, caps[own])
+
+
+def _global(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
+    exponent = trial.suggest_float("exponent", 0.0, 1.0)
+    return lambda tables, limits, own: GlobalRay(tables, limits, exponent)
 
 
 def _thresholds(trial: optuna.Trial) -> tuple[float, float]:
-    return trial.suggest_float("t_norm", 0.0, LARGEST_THRESHOLD), trial.suggest_float("t_dist", 0.0, LARGEST_THRESHOLD)
+    """A direction of length 1 in the quadrant (t_norm, t_dist): 0 is the norm alone, 1 the distance alone.
+
+    The budget decides how far to go along it, so the angle is all there is to propose.
+    """
+    angle = trial.suggest_float("balance", 0.0, 1.0) * np.pi / 2
+    return max(0.0, float(np.cos(angle))), float(np.sin(angle))
 
 
-def _global(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Ray:
-    return GlobalRay(tables, limits, trial.suggest_float("exponent", 0.0, 1.0))
-
-
-KINDS = {"hybrid": _hybrid, "ratios": _ratios, "hybrid+ratios": _hybrid_ratios, "global": _global}
-
-
-def structure_of(graph: ChannelGraph, tables: FilterTables, places: Ints, widths: Ints) -> Structure:
-    """The structure that keeps the first `widths[g]` places of each group."""
-    kept = by_group(tables, np.asarray(places < widths[tables.owners]))
-    return Structure(graph.id, tuple(kept.items()))
+KINDS: dict[str, Callable[[optuna.Trial, FilterTables, Limits], Direction]] = {
+    "hybrid": _hybrid,
+    "ratios": _ratios,
+    "hybrid+ratios": _hybrid_ratios,
+    "global": _global,
+}

@@ -19,15 +19,17 @@ from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.names import check_name
 from scoring.scorers import SCORERS
-from scoring.tables import FilterTables, filter_tables
+from scoring.subject import Task
+from scoring.tables import FilterTables
 from search import fork
 from search.budget import Budget
 from search.candidates import candidate, unpack
 from search.data import Data
 from search.front import Candidate, Front
+from search.ground import lay
 from search.identity import FORMAT, fingerprint, to_record
-from search.projection import check_reachable, feasibility
 from search.proposals import Aim
+from search.reach import check_reachable, feasibility
 from search.retrain import Retrainer
 from search.samplers import SAMPLERS, WINDOWS
 from search.scores import Scores
@@ -95,13 +97,14 @@ class Study:
         self.folder = Path("runs") / name if folder is None else Path(folder)
         renewal = min(len(data.train), RECALIBRATION_IMAGES)
         recalibrate = list(data.batch(renewal, seed + 1)[0].split(RECALIBRATION_BATCH))
-        self.scores = Scores(scorer, model, graph, data.batch(batch, seed), recalibrate)
-        self.tables: FilterTables = filter_tables(
-            model, graph, criterion=self.space.criterion, linkage=self.space.linkage
-        )
-        self.targets = budget.targets(graph.costs.dense)
-        check_reachable(graph, self.tables, self.space.limits, budget)
-        self.aim = Aim(graph, self.tables, self.space, self.targets, budget.objectives)
+        images = data.batch(batch, seed)
+        self.scores = Scores(scorer, model, graph, images, recalibrate)
+        task = Task(model, graph, *images, recalibrate)
+        self.ground = lay(self.space, task, budget.axes, scorer=scorer, seed=seed, folder=self.folder)
+        self.tables: FilterTables = self.ground.tables
+        self.targets = budget.targets(self.ground.costs.dense)
+        check_reachable(graph, self.tables, self.space.limits, budget, self.ground)
+        self.aim = Aim(graph, self.tables, self.ground, self.targets, budget.objectives)
         url = storage or f"sqlite:///{name}.db"
         self.store = Store(name, url, budget.objectives, self._identity(batch), WINDOWS[sampler])
         fork.recall(self.store, self.scores)
@@ -126,7 +129,7 @@ class Study:
 
     def feasibility(self) -> str:
         """A table: dense cost, largest and smallest reachable cost under the rate limits, the budget."""
-        return feasibility(self.graph, self.tables, self.space.limits, self.budget)
+        return feasibility(self.graph, self.tables, self.space.limits, self.budget, self.ground)
 
     def search(
         self,
@@ -241,7 +244,7 @@ class Study:
         """The Pareto front of what is known so far."""
         return Front(
             name=self.name,
-            dense=Candidate(-1, Structure.full(self.graph), cost=self.graph.costs.dense, label="dense"),
+            dense=Candidate(-1, Structure.full(self.graph), cost=self.ground.costs.dense, label="dense"),
             candidates=self.candidates(),
             scorer=self.scorer,
             caps=tuple(int(b.high) for target in self.targets for b in target.bounds if b.axis == "macs"),
