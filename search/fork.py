@@ -87,7 +87,7 @@ def load_study(name: str, url: str) -> optuna.Study:
         SecateurError: when the storage has none of this name; those it has are named.
     """
     with quiet():
-        storage = open_storage(url)
+        storage = open_storage(url, new=False)
         names = patiently(url, lambda: optuna.get_all_study_names(storage))
         if name not in names:
             has = ", ".join(map(repr, names[:5])) or "none"

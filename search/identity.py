@@ -44,10 +44,10 @@ def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str)
     different = [key for key in identity if known.get(key) != identity[key]]
     if different:
         first, *others = different
-        more = f", and so do {', '.join(others)}" if others else ""
+        more = f"; also another {', '.join(others)}" if others else ""
         raise SecateurError(
             f"study {study.study_name!r} in {where} was made with another {first} ({known.get(first)}, now "
-            f"{identity[first]}){more.replace('so do', 'also another')}; give this study another name or storage"
+            f"{identity[first]}){more}; give this study another name or storage"
         )
     told = study.user_attrs.get(VERSIONS, {})
     changed = [f"{name} {told.get(name)} (now {now})" for name, now in versions().items() if told.get(name) != now]

@@ -21,6 +21,7 @@ from typing import Any, Literal, Self
 import optuna
 
 from backbones.errors import SecateurError
+from search.ledger import Ledger
 from search.storage import Failure
 
 SECONDS = 30.0
@@ -91,15 +92,15 @@ class Lease:
     """A slot of a study, held as a context.
 
     Args:
-        study: whose attributes hold the slots.
+        ledger: of the study whose attributes hold the slots.
         mode: `search` is alone on the study; any number of `work` may be there.
 
     Raises:
         SecateurError: on entering, when another process is there that this one cannot go with.
     """
 
-    def __init__(self, study: optuna.Study, mode: Mode) -> None:
-        self.study, self.mode, self.seconds = study, mode, SECONDS
+    def __init__(self, ledger: Ledger, mode: Mode) -> None:
+        self.ledger, self.study, self.mode, self.seconds = ledger, ledger.study, mode, SECONDS
         self.token, self.slot = uuid.uuid4().hex[:12], ALONE
         self._watch, self._stop = Watch(self.seconds), threading.Event()
         self._thread = threading.Thread(target=self._count, name="secateur lease", daemon=True)
@@ -111,8 +112,8 @@ class Lease:
         return 0 if self.slot == ALONE else int(self.slot)
 
     def __enter__(self) -> Self:
-        self._wait_for_others()
-        self._settle()
+        self.ledger.safely(self._wait_for_others)
+        self.ledger.safely(self._settle)
         self._thread.start()
         return self
 
@@ -132,7 +133,7 @@ class Lease:
         """Whether the process that wrote this token is known to be gone."""
         if token == self.token:
             return False
-        for record in records(self.study).values():
+        for record in self.ledger.safely(lambda: records(self.study)).values():
             if record.get("token") == token:
                 return self._watch.judge(record) is False
         return self._watch.missing(token)

@@ -102,7 +102,7 @@ class Retrainer:
             recipe = replace(recipe, epochs=epochs)
         left = {one.id: one for one in choose(front, top)}
         text = to_record(asdict(recipe))
-        with Lease(self.ledger.study, "work") as lease:
+        with Lease(self.ledger, "work") as lease:
             while left:
                 trials = [one for one in self.ledger.trials() if one.user_attrs.get("recipe") == text]
                 for trial in trials:

@@ -36,7 +36,7 @@ def search_alone(
     Raises:
         SecateurError: when another process works on the study.
     """
-    with Lease(store.study, "search") as lease:
+    with Lease(store, "search") as lease:
         store.sync()
         for orphan in store.running:  # of workers that died, now that none is alive
             store.fail(orphan)

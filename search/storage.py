@@ -36,23 +36,30 @@ Result = TypeVar("Result")
 Failure = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError)
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str, *, new: bool = True) -> BaseStorage:
     """The Optuna storage behind a URL.
 
     `sqlite:///study.db` and `journal:///study.log` are files relative to the working folder (four slashes: absolute);
     `postgresql+psycopg://…` and `mysql+pymysql://…` are servers.
+
+    Args:
+        url: of the storage.
+        new: whether a file may be made; else it must be there.
 
     Raises:
         SecateurError: when it cannot be opened; a password in the URL is not shown.
     """
     try:
         if url.startswith(JOURNAL):
-            return JournalStorage(_journal(Path(url.removeprefix(JOURNAL))))
+            path = Path(url.removeprefix(JOURNAL))
+            _check_exists(path, new)
+            return JournalStorage(_journal(path))
         parsed = sqlalchemy.engine.make_url(url)
         options: dict[str, Any] = {"pool_pre_ping": True}
         if parsed.get_backend_name() == "sqlite":
             wait = {} if "timeout" in parsed.query else {"timeout": BUSY}
             options = {"connect_args": {"factory": WriteAhead, **wait}}
+            _check_exists(Path(parsed.database or ""), new)
         elif parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query:
             options["connect_args"] = {"connect_timeout": 10}
         return RDBStorage(url, engine_kwargs=options)
@@ -132,6 +139,11 @@ def patiently(url: str, action: Callable[[], Result], done: Callable[[], Result 
             again = True
         time.sleep(delay)
         delay = min(2 * delay, 5.0)
+
+
+def _check_exists(path: Path, new: bool) -> None:
+    if not new and not path.is_file():
+        raise FileNotFoundError(2, "it does not exist")
 
 
 class WriteAhead(sqlite3.Connection):

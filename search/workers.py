@@ -38,7 +38,7 @@ def search_shared(
     Raises:
         SecateurError: when a search on its own is at work on the study.
     """
-    with Lease(store.study, "work") as lease:
+    with Lease(store, "work") as lease:
         worker = _Worker(store, aim, scores, sampler, lease)
         try:
             while time.monotonic() < stop:

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, cost, load, trace
+from backbones import ChannelGraph, SecateurError, Structure, cost, load
 from scoring.scorers import score
+from search import samplers
 from search.budget import Budget
 from search.data import Data
-from search.data import load as load_data
+from search.mirror import Window
 from search.recipe import Recipe
 from search.samplers import SAMPLERS
 from search.study import Study
+from tests.search.study_samples import BUDGETS, finished, small_data, small_graph, small_model
+from tests.search.study_samples import make as sample
+
+Parts = tuple[nn.Module, ChannelGraph, Data]
 
 
 @pytest.fixture(scope="module")
-def data() -> Data:
-    return load_data("digits")
+def parts() -> Parts:
+    model = small_model()
+    return model, small_graph(model), small_data()
 
 
-@pytest.fixture(scope="module")
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return build("resnet20", 10, 1).eval()
-
-
-@pytest.fixture(scope="module")
-def graph(model: nn.Module, data: Data) -> ChannelGraph:
-    return trace(model, data.example)
-
-
-def make(folder: Path, model: nn.Module, graph: ChannelGraph, data: Data, **options: Any) -> Study:
-    settings: dict[str, Any] = {"budget": Budget(macs=0.3), "space": "ratios", "scorer": "random", "batch": 16}
-    settings |= options
-    return Study("s", model, graph, data, storage=f"sqlite:///{folder}/s.db", folder=folder, **settings)
-
-
-def finished(study: Study) -> list[tuple[Any, ...]]:
-    keep = ("structure", "kept", "macs", "score", "reason")
-    return [
-        (t.state, t.params, t.values, {k: t.user_attrs.get(k) for k in keep})
-        for t in study.optuna_study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    ]
+def make(folder: Path, parts: Parts, **options: Any) -> Study:
+    folder.mkdir(exist_ok=True)
+    return sample(f"sqlite:///{folder}/s.db", folder, parts, **options)
 
 
 class StopError(Exception):
@@ -55,66 +43,93 @@ class StopError(Exception):
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
-@pytest.mark.parametrize("budget", [Budget(macs=0.3), Budget(macs=[0.2, 0.4])], ids=["cap", "targets"])
+@pytest.mark.parametrize(("budget", "jobs"), [("cap", 1), ("targets", 3), ("band", 1)])
 def test_an_interrupted_search_ends_with_the_same_trials(
-    tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data, sampler: str, budget: Budget, monkeypatch: Any
+    tmp_path: Path, parts: Parts, sampler: str, budget: str, jobs: int, monkeypatch: Any
 ) -> None:
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    for folder in (whole, parts):
-        folder.mkdir()
-    straight = make(whole, model, graph, data, sampler=sampler, budget=budget)
-    trials = 30 if sampler == "gp" else 60
-    straight.search(trials, progress=False)
-
-    real, calls = score, 0
+    if sampler == "gp" and budget == "band":
+        pytest.skip("a Gaussian process takes its time; the other two budgets do")
+    options = {"sampler": sampler, "budget": BUDGETS[budget]}
+    trials = 16 if sampler == "gp" else 47
+    straight = make(tmp_path / "whole", parts, **options)
+    straight.search(trials, progress=False, jobs=jobs)
+    calls = 0
 
     def fragile(*args: Any, **kwargs: Any) -> float:
         nonlocal calls
         calls += 1
-        if calls % 13 == 0:  # in the middle of a trial
+        if calls % 5 == 0:  # in the middle of a trial
             raise StopError
-        return real(*args, **kwargs)
+        return score(*args, **kwargs)
 
     monkeypatch.setattr("search.scores.score", fragile)
-    while True:
-        broken = make(parts, model, graph, data, sampler=sampler, budget=budget)
+    for _ in range(trials):
+        broken = make(tmp_path / "parts", parts, **options)
         try:
-            broken.search(trials, progress=False)
+            broken.search(trials, progress=False, jobs=jobs)
             break
         except StopError:
             continue
-    assert calls > trials
+    assert calls > 5
     assert finished(broken) == finished(straight)
 
 
-def test_a_structure_is_scored_once(
-    tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data, monkeypatch: Any
+def test_the_window_of_the_history_does_not_depend_on_interruptions(
+    tmp_path: Path, parts: Parts, monkeypatch: Any
 ) -> None:
+    monkeypatch.setattr("search.mirror.STEP", 8)
+    monkeypatch.setitem(samplers.WINDOWS, "tpe", Window(4, 20))
+    make(tmp_path / "whole", parts, budget=BUDGETS["targets"]).search(60, progress=False)
+    for trials in (13, 16, 31, 55, 60):
+        study = make(tmp_path / "parts", parts, budget=BUDGETS["targets"])
+        study.search(trials, progress=False)
+    assert finished(study) == finished(make(tmp_path / "whole", parts, budget=BUDGETS["targets"]))
+
+
+def test_jobs_score_at_the_same_time(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
+    now, most = 0, 0
+
+    def slow(*args: Any, **kwargs: Any) -> float:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        time.sleep(0.05)
+        now -= 1
+        return score(*args, **kwargs)
+
+    monkeypatch.setattr("search.scores.score", slow)
+    study = make(tmp_path, parts)
+    study.search(12, progress=False, jobs=4)
+    assert 2 <= most <= 4
+    assert len(study.candidates()) == 12
+
+
+def test_a_structure_is_scored_once(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
     seen: list[str] = []
-    real = score
 
     def counting(name: str, model: nn.Module, graph: ChannelGraph, structure: Structure, *rest: Any) -> float:
         seen.append(structure.id)
-        return real(name, model, graph, structure, *rest)
+        return score(name, model, graph, structure, *rest)
 
     monkeypatch.setattr("search.scores.score", counting)
-    make(tmp_path, model, graph, data, space="hybrid").search(20, progress=False)
-    study = make(tmp_path, model, graph, data, space="hybrid")  # another process would start here
+    make(tmp_path, parts, space="hybrid").search(20, progress=False)
+    study = make(tmp_path, parts, space="hybrid")  # another process would start here
     study.search(40, progress=False)
     assert len(seen) == len(set(seen))
     assert len(study.candidates()) == 40
 
 
-def test_every_trial_holds_its_facts(tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data) -> None:
-    study = make(tmp_path, model, graph, data, budget=Budget(macs="20%..40%"))
+def test_every_trial_holds_its_facts(tmp_path: Path, parts: Parts) -> None:
+    study = make(tmp_path, parts, budget=Budget(macs="20%..40%"))
     told: list[FrozenTrial] = []
     study.search(12, callbacks=[lambda _, trial: told.append(trial)], progress=False)
     assert [trial.number for trial in told] == list(range(12))
     for one in study.candidates():
-        assert one.structure is not None
-        assert one.cost is not None
-        assert one.cost == cost(graph, one.structure)
-        assert 0.2 <= one.cost.macs / graph.costs.dense.macs <= 0.4
+        if one.structure is None or one.cost is None:
+            assert one.reason is not None
+            continue
+        assert one.cost == cost(parts[1], one.structure)
+        assert 0.2 <= one.cost.macs / parts[1].costs.dense.macs <= 0.4
         assert study.structure(one.number) == one.structure
         assert one.seconds > 0
 
@@ -130,49 +145,75 @@ def test_every_trial_holds_its_facts(tmp_path: Path, model: nn.Module, graph: Ch
     ],
 )
 def test_another_study_of_that_name_is_refused_by_item(
-    tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data, item: str, options: dict[str, Any]
+    tmp_path: Path, parts: Parts, item: str, options: dict[str, Any]
 ) -> None:
-    make(tmp_path, model, graph, data).search(2, progress=False)
+    make(tmp_path, parts).search(2, progress=False)
     with pytest.raises(SecateurError, match=f"another {item}"):
-        make(tmp_path, model, graph, data, **options)
+        make(tmp_path, parts, **options)
 
 
-def test_other_weights_are_refused(tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data) -> None:
-    make(tmp_path, model, graph, data)
-    torch.manual_seed(1)
-    other = build("resnet20", 10, 1)
+def test_other_weights_are_refused(tmp_path: Path, parts: Parts) -> None:
+    make(tmp_path, parts)
     with pytest.raises(SecateurError, match="another weights"):
-        make(tmp_path, other, graph, data)
+        make(tmp_path, (small_model(1), *parts[1:]))
 
 
-def test_an_impossible_budget_names_the_reachable_minimum(
-    tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data
+def test_other_data_and_an_older_format_are_refused_and_every_difference_is_named(
+    tmp_path: Path, parts: Parts, monkeypatch: Any
 ) -> None:
-    with pytest.raises(SecateurError, match=r"cannot be reached.*nearest value is 38,816 \(1\.54%"):
-        make(tmp_path, model, graph, data, budget=Budget(macs=0.001))
+    make(tmp_path, parts)
+    other = dataclasses.replace(parts[2], mean=(0.1,))
+    with pytest.raises(SecateurError, match=r"another data .*; also another sampler, seed"):
+        make(tmp_path, (*parts[:2], other), sampler="random", seed=1)
+    monkeypatch.setattr("search.study.FORMAT", 1)
+    with pytest.raises(SecateurError, match=r"another format \(2, now 1\)"):
+        make(tmp_path, parts)
 
 
-def test_unknown_names_and_numbers(tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data) -> None:
+def test_other_library_versions_are_told(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
+    make(tmp_path, parts)
+    monkeypatch.setattr("search.identity.version", lambda name: "0.0" if name == "torch" else version(name))
+    with pytest.warns(UserWarning, match=r"was begun with torch .* \(now 0\.0\)"):
+        make(tmp_path, parts)
+
+
+@pytest.mark.parametrize("name", ["../s", "a/b", "", ".hidden", "a\x00b", "x" * 101])
+def test_a_name_cannot_leave_its_folder(tmp_path: Path, parts: Parts, name: str) -> None:
+    with pytest.raises(SecateurError, match="name must be"):
+        make(tmp_path, parts, name=name)
+
+
+def test_a_timeout_ends_the_search_between_two_trials(tmp_path: Path, parts: Parts) -> None:
+    study = make(tmp_path, parts)
+    study.search(10_000, timeout=0.3, progress=False)
+    assert 0 < len(study.candidates()) < 10_000
+    assert len(study.trials_dataframe()) == len(study.candidates())
+
+
+def test_an_impossible_budget_names_the_reachable_minimum(tmp_path: Path, parts: Parts) -> None:
+    with pytest.raises(SecateurError, match=r"cannot be reached.*the nearest value is 17,872 "):
+        make(tmp_path, parts, budget=Budget(macs=0.001))
+
+
+def test_unknown_names_and_numbers(tmp_path: Path, parts: Parts) -> None:
     with pytest.raises(SecateurError, match="unknown sampler 'tpee'; did you mean 'tpe'"):
-        make(tmp_path, model, graph, data, sampler="tpee")
+        make(tmp_path, parts, sampler="tpee")
     with pytest.raises(SecateurError, match="unknown space"):
-        make(tmp_path, model, graph, data, space="hybird")
+        make(tmp_path, parts, space="hybird")
     with pytest.raises(SecateurError, match="trials >= 1"):
-        make(tmp_path, model, graph, data).search(0)
+        make(tmp_path, parts).search(0)
     with pytest.raises(SecateurError, match="no feasible trial"):
-        make(tmp_path, model, graph, data).retrain()
+        make(tmp_path, parts).retrain()
 
 
-def test_a_storage_that_cannot_be_opened_hides_the_password(model: nn.Module, graph: ChannelGraph, data: Data) -> None:
+def test_a_storage_that_cannot_be_opened_hides_the_password(parts: Parts) -> None:
     with pytest.raises(SecateurError, match="cannot be opened") as caught:
-        Study("s", model, graph, data, budget=Budget(macs=0.3), storage="nonsense://user:secret@host/db")
+        Study("s", *parts, batch=16, budget=Budget(macs=0.3), storage="nonsense://user:secret@host/db")
     assert "secret" not in str(caught.value)
 
 
-def test_retraining_goes_from_scores_to_accuracies(
-    tmp_path: Path, model: nn.Module, graph: ChannelGraph, data: Data
-) -> None:
-    study = make(tmp_path, model, graph, data, budget=Budget(macs=[0.3, 0.5]))
+def test_retraining_goes_from_scores_to_accuracies(tmp_path: Path, parts: Parts) -> None:
+    study = make(tmp_path, parts, budget=Budget(macs=[0.3, 0.5]))
     study.search(10, progress=False)
     assert study.front().measure == "score"
     recipe = Recipe(epochs=1, lr=0.05, batch_size=64)
@@ -182,7 +223,7 @@ def test_retraining_goes_from_scores_to_accuracies(
     assert len({one.id for one in trained}) == 2
     best = front.best()
     best.save(tmp_path / "best.safetensors")
-    rebuilt = load(tmp_path / "best.safetensors")
+    rebuilt = load(tmp_path / "best.safetensors", small_model())
     assert best.cost is not None
     assert sum(p.numel() for p in rebuilt.parameters()) == best.cost.params
     before = len(study.optuna_study.get_trials())

@@ -1,0 +1,116 @@
+"""A small network, small data and a study of them; run as a script, one process of a search that a test can kill."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.trial import TrialState
+from torch import Tensor, nn
+
+import search.lease
+import search.retrain
+import search.workers
+from backbones import ChannelGraph, trace
+from scoring import scorers
+from scoring.subject import Subject
+from search.budget import Budget
+from search.data import Data
+from search.recipe import Recipe
+from search.study import Study
+
+BUDGETS = {"cap": Budget(macs=0.3), "targets": Budget(macs=[0.2, 0.4]), "band": Budget(macs="20%..40%")}
+
+
+class Small(nn.Module):
+    """Three convolutions and a linear layer: traced in a moment, pruned in three groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in ((1, 24), (24, 32), (32, 40)):
+            layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(40, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(images).mean((2, 3)))
+        return out
+
+
+def small_data() -> Data:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (160, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(160) % 4
+    images[:, 0, :2, :2] = (labels * 60)[:, None, None].to(torch.uint8)
+    train, test = (images[:120], labels[:120]), (images[120:], labels[120:])
+    return Data.from_tensors("small", train, test, validation=0.2)
+
+
+def small_model(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return Small().eval()
+
+
+def small_graph(model: nn.Module) -> ChannelGraph:
+    return trace(model, torch.zeros(1, 1, 8, 8))
+
+
+def make(url: str, folder: Path, parts: tuple[nn.Module, ChannelGraph, Data], **options: Any) -> Study:
+    settings: dict[str, Any] = {"budget": BUDGETS["cap"], "space": "ratios", "scorer": "random", "batch": 16}
+    model, graph, data = parts
+    name = options.pop("name", "s")
+    return Study(name, model, graph, data, storage=url, folder=folder, **(settings | options))
+
+
+def finished(study: Study) -> list[tuple[Any, ...]]:
+    """What must be equal after an interruption, from the storage."""
+    keep = ("structure", "kept", "macs", "reason")
+    return [
+        (t.number, t.params, t.values, {k: t.user_attrs.get(k) for k in keep})
+        for t in study.optuna_study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("url")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--trials", type=int, default=40)
+    parser.add_argument("--work", action="store_true")
+    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds that a score takes at least")
+    parser.add_argument("--lease", type=float, default=3.0)
+    parser.add_argument("--top", type=int, default=0)
+    parser.add_argument("--log", type=Path, help="gets the id of each structure that is scored")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    search.lease.SECONDS = options.lease
+    search.retrain.POLL = search.workers.POLL = 0.05
+    known = scorers.SCORERS["random"]
+
+    def slow(subject: Subject) -> float:
+        if options.log:
+            with options.log.open("a") as file:
+                file.write(subject.structure.id + "\n")
+        time.sleep(options.pause)
+        return known(subject)
+
+    scorers.SCORERS["random"] = slow
+    model = small_model()
+    study = make(options.url, options.folder, (model, small_graph(model), small_data()), sampler=options.sampler)
+    print("ready", flush=True)
+    if options.work:
+        recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
+        study.work(options.trials, top=options.top, recipe=recipe, progress=False)
+    else:
+        study.search(options.trials, progress=False, jobs=options.jobs)
+    print("done", flush=True)
+
+
+if __name__ == "__main__":
+    main()

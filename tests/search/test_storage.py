@@ -1,0 +1,193 @@
+"""Storages that fail: locked, read-only, full, torn, away. One clear line, and nothing lost."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
+from torch import nn
+
+from backbones import ChannelGraph, SecateurError
+from search import storage
+from search.data import Data
+from search.status import status
+from search.storage import open_storage, patiently, redacted, shown_url
+from tests.search.study_samples import finished, make, small_data, small_graph, small_model
+
+Parts = tuple[nn.Module, ChannelGraph, Data]
+SECRETS = ("hunter2", "t0p")
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    model = small_model()
+    return model, small_graph(model), small_data()
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql+psycopg://me:hunter2@host/db", "postgresql+psycopg://me:***@host/db"),
+        ("postgresql+psycopg://me@host/db?password=hunter2&sslkey=t0p", "postgresql+psycopg://me@host/db"),
+        ("mysql://u:hun%40ter2@h:1/d", "mysql://u:***@h:1/d"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+        ("journal:///a.log", "journal:///a.log"),
+        ("no url", "(not a URL)"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert shown_url(url) == shown
+    if "://" in url:
+        assert redacted(f"secateur work --storage '{url}' x") == f"secateur work --storage '{shown}' x"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense://me:hunter2@host/db",
+        "postgresql+psycopg://me:hunter2@127.0.0.1:1/db",
+        "postgresql+psycopg://me:hunter2@127.0.0.1:1/db?password=t0p",
+        "mysql+nodriver://me:hunter2@host/db",
+        "hunter2",
+    ],
+)
+def test_what_cannot_be_opened_says_so_without_the_password(url: str) -> None:
+    with pytest.raises(SecateurError, match=r"storage .* (cannot be opened|needs a driver)") as caught:
+        open_storage(url)
+    assert not any(secret in str(caught.value) for secret in SECRETS)
+    assert caught.value.__suppress_context__
+
+
+def test_a_storage_that_is_not_there_is_not_made_by_a_look(tmp_path: Path) -> None:
+    for url in (f"sqlite:///{tmp_path}/no.db", f"journal:///{tmp_path}/no.log"):
+        with pytest.raises(SecateurError, match="cannot be opened: it does not exist"):
+            status(url)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_locked_database_is_waited_for_and_then_named(tmp_path: Path, parts: Parts) -> None:
+    url = f"sqlite:///{tmp_path}/s.db?timeout=0.2"
+    study = make(url, tmp_path, parts)
+    study.search(5, progress=False)
+    with sqlite3.connect(tmp_path / "s.db") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SecateurError, match=r"sqlite:///.*s\.db cannot be used: database is locked"):
+            study.search(6, progress=False)
+        other.rollback()
+    other.close()
+    study.search(9, progress=False)
+    assert len(study.candidates()) == 9
+
+
+def test_a_database_that_cannot_be_written_is_named(tmp_path: Path, parts: Parts) -> None:
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts)
+    study.search(3, progress=False)
+    with pytest.raises(SecateurError, match="cannot be opened: unable to open database file"):
+        make(f"sqlite:///{tmp_path}/none/s.db", tmp_path, parts)
+    read_only = f"sqlite:///file:{tmp_path}/s.db?mode=ro&uri=true"
+    with pytest.raises(SecateurError, match="cannot be used: attempt to write a readonly database"):
+        make(read_only, tmp_path, parts).search(4, progress=False)
+    assert len(make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts).candidates()) == 3
+
+
+@pytest.mark.parametrize("kind", ["sqlite:///{}/s.db", "journal:///{}/s.log"])
+def test_a_full_disk_loses_nothing(tmp_path: Path, parts: Parts, kind: str) -> None:
+    """RLIMIT_FSIZE stands for the full disk: a file cannot grow any more."""
+    url = kind.format(tmp_path)
+    make(url, tmp_path, parts).search(5, progress=False)
+    path = next(path for path in tmp_path.iterdir() if path.suffix in (".db", ".log"))
+    limit = path.stat().st_size + 6_000
+
+    def restrict() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = [sys.executable, "-m", "tests.search.study_samples", url, str(tmp_path), "--trials", "500"]
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=restrict, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "SecateurError: storage " in done.stderr
+    assert "finished trials are kept" in done.stderr
+    study = make(url, tmp_path, parts)  # with room again
+    kept = finished(study)
+    assert 5 <= len(kept) < 500
+    study.search(len(kept) + 3, progress=False)
+    assert finished(study)[: len(kept)] == kept
+    whole = make(f"sqlite:///{tmp_path}/whole.db", tmp_path, parts)
+    whole.search(len(kept) + 3, progress=False)
+    assert finished(whole) == finished(study)
+
+
+def test_half_a_line_at_the_end_of_a_journal_is_cut_off(tmp_path: Path, parts: Parts) -> None:
+    url = f"journal:///{tmp_path}/s.log"
+    study = make(url, tmp_path, parts)
+    study.search(6, progress=False)
+    before = finished(study)
+    with (tmp_path / "s.log").open("ab") as file:
+        file.write(b'{"op_code": 4, "worker')
+    study = make(url, tmp_path, parts)
+    assert finished(study) == before
+    study.search(8, progress=False)
+    assert finished(make(url, tmp_path, parts))[:6] == before
+
+
+def test_a_server_that_comes_back_is_waited_for(monkeypatch: Any) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    away = sqlalchemy.exc.OperationalError("select", {}, ConnectionError("server closed the connection"))
+    calls = 0
+
+    def action() -> str:
+        nonlocal calls
+        calls += 1
+        if calls < 8:
+            raise StorageInternalError("commit") from away
+        return "done"
+
+    url = "postgresql+psycopg://me:hunter2@host/db"
+    with pytest.warns(UserWarning, match="is away .*; trying again") as told:
+        assert patiently(url, action) == "done"
+    assert len(told) == 1
+    assert "hunter2" not in str(told[0].message)
+    assert waits == sorted(waits)
+    assert len(waits) == 7
+    assert waits[-1] > 10 * waits[0]
+
+
+def test_what_happened_before_the_connection_broke_does_not_happen_twice(monkeypatch: Any) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    written: list[int] = []
+
+    def action() -> str:
+        written.append(1)
+        raise sqlalchemy.exc.OperationalError("commit", {}, ConnectionError("gone"))
+
+    with pytest.warns(UserWarning, match="is away"):
+        assert patiently("postgresql://host/db", action, lambda: "there" if written else None) == "there"
+    assert len(written) == 1
+
+
+def test_patience_ends(monkeypatch: Any) -> None:
+    monkeypatch.setattr(storage, "PATIENCE", 0.05)
+
+    def action() -> None:
+        raise sqlalchemy.exc.OperationalError("select", {}, ConnectionError("server is down"))
+
+    with (
+        pytest.warns(UserWarning, match="is away"),
+        pytest.raises(SecateurError, match="cannot be used: server is down; finished trials are kept"),
+    ):
+        patiently("postgresql://host/db", action)
+
+
+def test_nothing_of_a_storage_is_unpickled() -> None:
+    code = "import search.study, sys; print('optuna.storages.journal._redis' in sys.modules and 'redis' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,269 @@
+"""Many processes on one study: none scores twice, the living redo what the dead left, searches keep apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from torch import nn
+
+import search.lease
+from backbones import ChannelGraph, SecateurError
+from search.data import Data
+from search.lease import Lease, Watch, born, here
+from search.recipe import Recipe
+from search.samplers import SAMPLERS
+from search.status import status
+from search.study import Study
+from tests.search.postgres import PASSWORD, Server, running
+from tests.search.study_samples import finished, make, small_data, small_graph, small_model
+
+Parts = tuple[nn.Module, ChannelGraph, Data]
+TRIALS = 40
+
+
+@pytest.fixture(scope="module")
+def parts() -> Parts:
+    model = small_model()
+    return model, small_graph(model), small_data()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    folder = Path(tempfile.mkdtemp(prefix="secateur-postgres-"))
+    try:
+        with running(folder) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def url(request: Any, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        found: str = request.getfixturevalue("server").url
+        return found
+    return f"{request.param}:///{tmp_path}/s.db"
+
+
+def start(url: str, folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.search.study_samples", url, str(folder), *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", process.stderr and process.stderr.read()
+    return process
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out.endswith("done\n")
+
+
+def wait_for(folder: Path, lines: int) -> list[str]:
+    """The ids in the log of what was scored, as soon as there are so many."""
+    log = folder / "log"
+    for _ in range(1200):
+        found = log.read_text().split() if log.exists() else []
+        if len(found) >= lines:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"only {found} were scored in a minute")
+
+
+def test_two_workers_and_a_third_that_is_killed(tmp_path: Path, parts: Parts, url: str) -> None:
+    folder = tmp_path / "f"
+    folder.mkdir()
+    name = ["--work", "--trials", str(TRIALS), "--pause", "0.15", "--lease", "2", "--log", str(tmp_path / "log")]
+    victim = start(url, folder, *name, "--sampler", "nsga2")
+    wait_for(tmp_path, 3)  # in the middle of a score
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    others = [start(url, folder, *name, "--sampler", "nsga2") for _ in range(2)]
+    for process in others:
+        end(process)
+    study = make(url, folder, parts, sampler="nsga2")
+    trials = study.optuna_study.get_trials()
+    states = Counter(trial.state for trial in trials)
+    assert states[TrialState.COMPLETE] + states[TrialState.PRUNED] >= TRIALS
+    assert states[TrialState.RUNNING] == 0
+    assert states[TrialState.FAIL] == 1
+    [lost] = [trial for trial in trials if trial.state is TrialState.FAIL]
+    [again] = [trial for trial in trials if trial.user_attrs.get("redone") == lost.number]
+    assert again.params == lost.params
+    assert again.state is TrialState.COMPLETE
+    scored = Counter((tmp_path / "log").read_text().split())
+    twice = {structure for structure, times in scored.items() if times > 1}
+    assert twice <= {lost.user_attrs["structure"]}
+    assert {one.user_attrs["claim"].partition("/")[0] for one in trials[5:]} == {
+        one.user_attrs["claim"].partition("/")[0] for one in trials[5:] if one.state is not TrialState.FAIL
+    }
+    told = status(url)
+    assert told.trials["scored"] == states[TrialState.COMPLETE]
+    assert told.trials["failed"] == 1
+    assert not told.workers
+    study.search(TRIALS + 3, progress=False)  # and on, alone
+    assert PASSWORD not in str(told)
+
+
+def test_a_server_that_is_restarted_in_mid_study_costs_nothing(tmp_path: Path, parts: Parts, server: Server) -> None:
+    name = ["--trials", "30", "--pause", "0.1", "--log", str(tmp_path / "log"), "--sampler", "qmc"]
+    process = start(server.url.replace("/postgres", "/template1"), tmp_path, *name)
+    wait_for(tmp_path, 5)
+    server.stop()
+    time.sleep(1.0)
+    server.start()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "is away" in err
+    assert PASSWORD not in err + out
+    study = make(server.url.replace("/postgres", "/template1"), tmp_path, parts, sampler="qmc")
+    whole = make(f"sqlite:///{tmp_path}/whole.db", tmp_path, parts, sampler="qmc")
+    whole.search(30, progress=False)
+    assert finished(study) == finished(whole)
+
+
+def test_workers_share_the_retraining(tmp_path: Path, parts: Parts) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    make(url, tmp_path, parts).search(12, progress=False)
+    name = ["--work", "--trials", "12", "--top", "4", "--lease", "2"]
+    victim = start(url, tmp_path, *name)
+    for _ in range(400):
+        if status(url).retrained.get("running"):
+            break
+        time.sleep(0.02)
+    victim.send_signal(signal.SIGKILL)
+    victim.communicate()
+    for process in [start(url, tmp_path, *name) for _ in range(2)]:
+        end(process)
+    told = status(url)
+    assert told.retrained["scored"] == len(told.accuracies) == 4
+    assert "running" not in told.retrained
+    front = make(url, tmp_path, parts).retrain(4, recipe=Recipe(epochs=2, lr=0.05, batch_size=16), progress=False)
+    assert {one.id for one in front.candidates if one.accuracy is not None} == set(told.accuracies)
+    assert status(url).retrained == told.retrained  # nothing was left to do
+    assert "4 done" in str(told)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_one_worker_finishes_with_every_sampler(tmp_path: Path, parts: Parts, sampler: str) -> None:
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts, sampler=sampler)
+    study.work(12, progress=False)
+    assert len(study.candidates()) == 12
+    assert len({one.id for one in study.candidates()}) > 3
+
+
+def test_a_search_and_workers_refuse_each_other(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
+    monkeypatch.setattr(search.lease, "SECONDS", 3.0)
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = make(url, tmp_path, parts)
+
+    def trying(study: Study, trial: Any) -> None:
+        second = make(url, tmp_path, parts)
+        with pytest.raises(SecateurError, match=r"study 's' (is being searched by|has workers \()process") as caught:
+            second.search(9, progress=False)
+        refusals.append(str(caught.value))
+
+    refusals: list[str] = []
+    study.search(2, progress=False, callbacks=[trying])
+    study.work(4, progress=False, callbacks=[trying])
+    assert ["being searched" in line for line in refusals] == [True, True, False, False]
+    study.search(6, progress=False)
+    assert len(study.candidates()) == 6
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    own = {"token": "t", "beat": 1, "place": here(), "process": os.getpid(), "born": born(os.getpid())}
+    return own | changes
+
+
+def test_a_process_of_this_machine_is_looked_up() -> None:
+    watch = Watch(30.0)
+    assert watch.judge(record()) is True
+    assert watch.judge(record(token="u", born="1")) is False  # another process has the number now
+    assert watch.judge(record(token="v", process=2**22 + 1)) is False
+
+
+def test_a_process_elsewhere_is_judged_by_its_counter_and_ones_own_clock(monkeypatch: Any) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "time", lambda: random.uniform(0, 2e9))  # wall clocks may jump as they like
+    watch = Watch(30.0)
+    assert watch.judge(record(place="elsewhere", beat=1)) is None
+    now += 20
+    assert watch.judge(record(place="elsewhere", beat=1)) is None
+    assert watch.judge(record(place="elsewhere", beat=2)) is True
+    now += 29
+    assert watch.judge(record(place="elsewhere", beat=2)) is True
+    now += 2
+    assert watch.judge(record(place="elsewhere", beat=2)) is False
+
+
+def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = make(url, tmp_path, parts)
+    study.search(10, progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "time", lambda: 86_400.0)
+        patch.setattr("optuna.study._tell.datetime", _Yesterday)
+        patch.setattr("optuna.storages._in_memory.datetime", _Yesterday)
+        study.search(20, progress=False)
+    whole = make(f"sqlite:///{tmp_path}/whole.db", tmp_path, parts)
+    whole.search(20, progress=False)
+    assert finished(study) == finished(whole)
+
+
+def test_a_slot_that_was_given_away_is_left_alone(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
+    monkeypatch.setattr(search.lease, "SECONDS", 0.6)
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts)
+    with Lease(study.store, "work") as lease:
+        assert lease.slot == "0"
+        study.optuna_study.set_user_attr("worker 0", record(token="thief"))
+        for _ in range(100):
+            if lease.slot == "1":
+                break
+            time.sleep(0.05)
+        assert lease.slot == "1"
+        assert not lease.dead(lease.token)
+    assert study.optuna_study.user_attrs["worker 1"] == {}
+    assert study.optuna_study.user_attrs["worker 0"]["token"] == "thief"
+
+
+def test_status_says_what_a_study_is_at(tmp_path: Path, parts: Parts) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = make(url, tmp_path, parts)
+    assert "trials: none" in str(status(url))
+    lines: list[str] = []
+    study.search(8, progress=False, callbacks=[lambda *_: lines.append(str(status(url)))])
+    assert "yes" in lines[-1]
+    told = status(url, "s")
+    best = max(one.score or 0.0 for one in study.candidates())
+    assert told.best["score"] == best
+    assert f"best: {best:.6g}, trial {told.best['trial']}, structure {told.best['structure']}" in str(told)
+    assert told.made_with["weights"] == json.loads(json.dumps(told.made_with))["weights"]
+    make(url, tmp_path, parts, name="other")
+    with pytest.raises(SecateurError, match=r"has 2 studies \('other', 's'\); say which one"):
+        status(url)
+
+
+class _Yesterday:
+    """A clock that was set back."""
+
+    @staticmethod
+    def now() -> Any:
+        import datetime
+
+        return datetime.datetime(2001, 1, 1)
