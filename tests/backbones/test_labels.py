@@ -59,4 +59,4 @@ def test_a_dimension_bound_twice_unites_both() -> None:
     assert book.bind("weight", 0, "input", first, STEP).tolist() == [0, 1, 2]
     assert book.bind("weight", 0, "filter", second, STEP).tolist() == [0, 1, 2]
     assert np.array_equal(book.components(), [0, 1, 2, 0, 1, 2])
-    assert book.bindings["weight", 0].role == "filter"
+    assert book.bindings["weight", 0].role == "both"

@@ -106,6 +106,12 @@ def test_recurrent_and_bilinear_layers_are_counted_by_hand() -> None:
     assert half.macs == 2 * (6 * 12 + 12 * 4) + 3 * 4 * 4
 
 
+def test_einsum_is_counted_like_its_product() -> None:
+    model, graph, _ = traced("Einsum")
+    structure = Structure.of(graph, {"stem": range(5), "mix": range(3), "other": range(7)})
+    assert_law(model, graph, structure)
+
+
 def members(graph: ChannelGraph, group: str) -> dict[tuple[str, int], list[list[int]]]:
     return {(member.tensor, member.dim): member.index.tolist() for member in graph.by_name[group].members}
 

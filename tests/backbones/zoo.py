@@ -42,6 +42,7 @@ class Between(nn.Module):
 
     width = 8
     without_gradient: tuple[str, ...] = ()
+    uncounted = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,4 +76,4 @@ def patterns(names: Mapping[str, object]) -> Mapping[str, Callable[[], Sample]]:
 
 
 def _sample(entry: type[Between]) -> Sample:
-    return Sample(entry(), (image(),), entry.without_gradient)
+    return Sample(entry(), (image(),), entry.without_gradient, entry.uncounted)
