@@ -95,15 +95,24 @@ def _fit(model: nn.Module, graph: ChannelGraph, images: Tensor, rounds: int) -> 
     totals = np.array([statistics.median(values) for values in whole])
     fixed: dict[str, float] = {}
     per_mac: dict[str, float] = {}
+    inside = np.zeros(len(rows))
     for layer in layers:
         macs = counts[:, owners == layer].sum(1)
         times = np.array([statistics.median(part[layer]) if part[layer] else 0.0 for part in parts])
         (start, slope), _ = nnls(np.stack([np.ones(len(rows)), macs / max(macs[0], 1.0)], axis=1), times)
         fixed[layer], per_mac[layer] = float(start), float(slope / max(macs[0], 1.0))
-        totals -= start + macs * per_mac[layer]
+        inside += fixed[layer] + macs * per_mac[layer]
     units = np.array([row.sum() for row in rows], dtype=np.float64)
-    (start, slope), _ = nnls(np.stack([np.ones(len(rows)), units / units[0]], axis=1), totals)
-    return LatencyTable(float(start), fixed, per_mac, float(slope / units[0]), len(images))
+    # Timing each layer slows all of them, so the whole passes, which nothing disturbed, say how much of it counts.
+    shares = np.stack([inside, np.full(len(rows), totals[0]), units / units[0] * totals[0]], axis=1)
+    (scale, start, slope), _ = nnls(shares / totals[:, None], np.ones(len(rows)))
+    return LatencyTable(
+        float(start * totals[0]),
+        {layer: float(scale) * value for layer, value in fixed.items()},
+        {layer: float(scale) * value for layer, value in per_mac.items()},
+        float(slope * totals[0] / units[0]),
+        len(images),
+    )
 
 
 def _narrow(graph: ChannelGraph, widths: Ints) -> Structure:

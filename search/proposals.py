@@ -59,9 +59,11 @@ class Proposal:
 
 def propose(aim: Aim, trial: optuna.Trial) -> Proposal:
     """Asks the sampler and projects what it suggests onto the budget."""
-    target = _target(aim, trial)
+    band, target = _target(aim, trial)
     ray = aim.space.propose(trial, aim.tables)
     found = project(aim.graph, aim.tables, aim.space.limits, ray, target, aim.space.costs)
+    if isinstance(found, str) and target is not band:  # the point aimed at is too close to the band's lower end
+        found = project(aim.graph, aim.tables, aim.space.limits, ray, band, aim.space.costs)
     if isinstance(found, str):
         return Proposal(None, {"reason": found})
     costs = {axis: value for axis, value in asdict(found.cost).items() if value is not None}
@@ -89,13 +91,13 @@ def aims(aim: Aim, number: int, cost: Cost | None = None) -> Iterator[tuple[str,
         yield first.axis + AIMED, FloatDistribution(low, high), min(max(share, low), high)
 
 
-def _target(aim: Aim, trial: optuna.Trial) -> Target:
-    """What this trial aims at: the cap, one of several targets, or a point inside a band."""
+def _target(aim: Aim, trial: optuna.Trial) -> tuple[Target, Target]:
+    """What this trial aims at: the cap or one of several targets (twice the same), or a band and a point inside it."""
     number = trial.suggest_int(TARGET, 0, len(aim.targets) - 1) if len(aim.targets) > 1 else 0
     target = aim.targets[number]
     if target.capped:
-        return target
+        return target, target
     first = target.bounds[0]
     dense = getattr(aim.space.costs.dense, first.axis)
     goal = trial.suggest_float(first.axis + AIMED, first.low / dense, first.high / dense) * dense
-    return replace(target, bounds=(Bound(first.axis, first.low, max(first.low, goal)), *target.bounds[1:]))
+    return target, replace(target, bounds=(Bound(first.axis, first.low, max(first.low, goal)), *target.bounds[1:]))

@@ -24,7 +24,7 @@ from scoring.slices import FEATURES
 from scoring.tables import FilterTables, filter_tables
 from search.depth import Removal
 from search.global_ray import GlobalRay
-from search.rays import HybridRay, RatioRay, Ray
+from search.rays import RatioRay, Ray, ShareRay
 
 Ints = NDArray[np.int64]
 Direction = Callable[[FilterTables, Limits, Ints], Ray]
@@ -37,9 +37,9 @@ class Space:
     """Which structures a study proposes.
 
     Attributes:
-        kind: `hybrid` (a norm and a distance threshold for all groups), `ratios` (a keep ratio per group),
-            `hybrid+ratios` (thresholds with a pruning-rate cap per group), or `global` (one threshold for the worth of
-            all channels, the network slimming rule with criterion `bn_gamma`).
+        kind: `hybrid` (a norm threshold, a distance threshold and a pruning-rate cap, one of each for all groups),
+            `ratios` (a keep ratio per group), `hybrid+ratios` (the thresholds with a cap per group), or `global` (one
+            threshold for the worth of all channels, the network slimming rule with criterion `bn_gamma`).
         criterion, linkage: of the filter tables.
         limits: pruning-rate constraint.
         features, reduction: of the filter tables.
@@ -94,8 +94,9 @@ class Space:
 
 
 def _hybrid(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
-    t_norm, t_dist = _thresholds(trial)
-    return lambda tables, limits, own: HybridRay(tables, limits, t_norm, t_dist)
+    norm, dist = _shares(trial)
+    rate = trial.suggest_float("rate", limits.max_rate / 2, limits.max_rate)
+    return lambda tables, limits, own: ShareRay(tables, limits, norm, dist, np.full(len(own), rate))
 
 
 def _ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
@@ -105,9 +106,9 @@ def _ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direct
 
 
 def _hybrid_ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
-    t_norm, t_dist = _thresholds(trial)
+    norm, dist = _shares(trial)
     caps = np.array([trial.suggest_float(f"cap {name}", 0.0, limits.max_rate) for name in tables.groups])
-    return lambda tables, limits, own: HybridRay(tables, limits, t_norm, t_dist, caps[own])
+    return lambda tables, limits, own: ShareRay(tables, limits, norm, dist, caps[own])
 
 
 def _global(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
@@ -115,13 +116,14 @@ def _global(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direct
     return lambda tables, limits, own: GlobalRay(tables, limits, exponent)
 
 
-def _thresholds(trial: optuna.Trial) -> tuple[float, float]:
-    """A direction of length 1 in the quadrant (t_norm, t_dist): 0 is the norm alone, 1 the distance alone.
+def _shares(trial: optuna.Trial) -> tuple[float, float]:
+    """The shares that the two thresholds take, the larger 1: at balance 0 the norm alone, at 1 the distance alone.
 
-    The budget decides how far to go along it, so the angle is all there is to propose.
+    How far to go follows from the budget, so the balance is all there is to propose; a trial keeps the thresholds that
+    came of it.
     """
-    angle = trial.suggest_float("balance", 0.0, 1.0) * np.pi / 2
-    return max(0.0, float(np.cos(angle))), float(np.sin(angle))
+    balance = trial.suggest_float("balance", 0.0, 1.0)
+    return min(1.0, 2.0 - 2.0 * balance), min(1.0, 2.0 * balance)
 
 
 KINDS: dict[str, Callable[[optuna.Trial, FilterTables, Limits], Direction]] = {
