@@ -7,6 +7,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,14 +59,7 @@ def latency(model: nn.Module, pruned: nn.Module, example: Sequence[Any], *, roun
     """
     if rounds < 4:
         raise SecateurError(f"rounds >= 4 must hold, but got rounds={rounds}")
-    seconds: tuple[list[float], list[float]] = ([], [])
-    with evaluating(model), evaluating(pruned), torch.no_grad():
-        for number in range(rounds + 2):
-            order = (0, 1) if number % 2 else (1, 0)
-            for which in order:
-                taken = _once((model, pruned)[which], example)
-                if number >= 2:
-                    seconds[which].append(taken)
+    seconds = timings([model, pruned], example, rounds)
     quotients = [one / other for one, other in zip(*seconds, strict=True)]
     low, middle, high = statistics.quantiles(quotients, n=4)
     device = device_of(model)
@@ -80,6 +74,24 @@ def latency(model: nn.Module, pruned: nn.Module, example: Sequence[Any], *, roun
         torch.get_num_threads(),
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores",
     )
+
+
+def timings(models: Sequence[nn.Module], example: Sequence[Any], rounds: int) -> list[list[float]]:
+    """Seconds of each model's eval forward pass in each round, measured in turns after two rounds that are thrown away.
+
+    The order turns around from round to round, so that no model always runs in the other's wake.
+    """
+    seconds: list[list[float]] = [[] for _ in models]
+    with torch.no_grad(), ExitStack() as modes:
+        for model in models:
+            modes.enter_context(evaluating(model))
+        for number in range(rounds + 2):
+            order = range(len(models)) if number % 2 else reversed(range(len(models)))
+            for which in order:
+                taken = _once(models[which], example)
+                if number >= 2:
+                    seconds[which].append(taken)
+    return seconds
 
 
 def _once(model: nn.Module, example: Sequence[Any]) -> float:

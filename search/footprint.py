@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.modes import device_of, evaluating
+from backbones.measure import timings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +22,23 @@ class Footprint:
         latency: seconds a batch in evaluation mode, median over the rounds.
         spread: half the distance between the quartiles of the rounds, in seconds.
         disk: bytes of its tensors as safetensors, header included.
+        batch: images in the batch.
+        threads: of torch, within an operation.
     """
 
     latency: float
     spread: float
     disk: int
+    batch: int
+    threads: int
 
 
 def footprints(models: Mapping[str, nn.Module], images: Tensor, *, rounds: int = 15) -> dict[str, Footprint]:
     """Measures networks side by side: one batch each in every round, so that a busy machine slows all of them alike.
 
     Args:
-        models: name -> network; each is run where its parameters are, in evaluation mode, and left as it was.
-        images: (B, C, H, W), the batch; its size is part of the result.
+        models: name -> network; all on one device; each is run in evaluation mode and left as it was.
+        images: (B, C, H, W), the batch, on that device; its size is part of the result.
         rounds: measurements of each, after two that are thrown away.
 
     Returns:
@@ -46,17 +49,11 @@ def footprints(models: Mapping[str, nn.Module], images: Tensor, *, rounds: int =
     """
     if rounds < 3:
         raise SecateurError(f"rounds >= 3 must hold, but got rounds={rounds}")
-    batches = {name: images.to(device_of(model)) for name, model in models.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in models}
-    for number in range(rounds + 2):
-        for name, model in models.items():
-            taken = _once(model, batches[name])
-            if number >= 2:
-                seconds[name].append(taken)
+    seconds = timings(list(models.values()), (images,), rounds)
     found = {}
-    for name, model in models.items():
-        low, middle, high = statistics.quantiles(seconds[name], n=4)
-        found[name] = Footprint(middle, (high - low) / 2, disk_size(model))
+    for (name, model), taken in zip(models.items(), seconds, strict=True):
+        low, middle, high = statistics.quantiles(taken, n=4)
+        found[name] = Footprint(middle, (high - low) / 2, disk_size(model), len(images), torch.get_num_threads())
     return found
 
 
@@ -70,17 +67,3 @@ def disk_size(model: nn.Module) -> int:
             seen.add(place)
             tensors[name] = tensor.detach().cpu().contiguous()
     return len(save(tensors))
-
-
-def _once(model: nn.Module, batch: Tensor) -> float:
-    with evaluating(model), torch.inference_mode():
-        _wait(batch.device)
-        start = time.perf_counter()
-        model(batch)
-        _wait(batch.device)
-        return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -14,6 +14,7 @@ from backbones.cost import Cost
 from backbones.errors import SecateurError
 from backbones.files import replacing
 from backbones.structure import Structure
+from search.footprint import Footprint
 
 if TYPE_CHECKING:
     import pandas
@@ -38,6 +39,7 @@ class Candidate:
         seconds: time spent on the trial, retraining not included.
         reason: why it is infeasible, one sentence; None when it is feasible.
         artefact: the retrained network (safetensors).
+        footprint: measured latency and size on disk, of networks that were retrained and of the dense one.
         label: a name to show instead of the trial number, `dense`, `uniform`.
     """
 
@@ -51,6 +53,7 @@ class Candidate:
     seconds: float = 0.0
     reason: str | None = None
     artefact: Path | None = None
+    footprint: Footprint | None = None
     label: str = ""
 
     @property

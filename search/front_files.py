@@ -16,6 +16,7 @@ from backbones.cost import Cost
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.structure import Structure
+from search.footprint import Footprint
 from search.front import Candidate, Front
 
 FORMAT = 1
@@ -40,6 +41,8 @@ def rows(front: Front) -> list[dict[str, Any]]:
             "params": cost and cost.params,
             "latency": cost and cost.latency,
             "memory": cost and cost.memory,
+            "batch_seconds": one.footprint and one.footprint.latency,
+            "disk_bytes": one.footprint and one.footprint.disk,
             "score": one.score,
             "accuracy": one.accuracy,
             "test_accuracy": one.test_accuracy,
@@ -139,6 +142,7 @@ def _candidate_record(one: Candidate, folder: Path) -> dict[str, Any]:
         "seconds": one.seconds,
         "reason": one.reason,
         "artefact": _relative(one.artefact, folder),
+        "footprint": asdict(one.footprint) if one.footprint else None,
     }
 
 
@@ -154,6 +158,7 @@ def _candidate(record: Mapping[str, Any], graphs: Mapping[str, Sequence[str]], f
         seconds=float(record["seconds"]),
         reason=record["reason"],
         artefact=folder / record["artefact"] if record["artefact"] else None,
+        footprint=Footprint(**record["footprint"]) if record["footprint"] else None,
         label=record["label"],
     )
 

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from search.folder import LIBRARIES, RunFolder
 from search.front import Front
+from search.gammas import read_gammas
 from search.ledger import quiet
 from search.report import Report, write_report
 
@@ -49,6 +50,7 @@ def run_report(folder: RunFolder, output: Path | None = None) -> Path:
         fronts=(front,),
         histories=histories(folder),
         stages=record.get("seconds", {}),
+        gammas=read_gammas(folder),
         importances=record.get("importances", {}),
         command=environment.pop("command", ""),
         versions=versions,

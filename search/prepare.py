@@ -22,6 +22,7 @@ from search.console import Console
 from search.data import Data, load
 from search.factories import call, importable
 from search.folder import RunFolder
+from search.gammas import recorded
 from search.measure import accuracy, check_fits
 from search.study_file import DataSection, ModelSection, StudyFile
 from search.training import train
@@ -76,7 +77,8 @@ def ensure_dense(start: Start, study: StudyFile, folder: RunFolder, console: Con
     if study.model.checkpoint is None:
         console.head(f"dense network: {study.dense.epochs} epochs")
         work = folder.path / "dense"
-        train(start.model, start.data, study.dense, folder=work, device=start.device, progress=console.progress)
+        with recorded(start.model, folder, slimmed=study.dense.slim > 0):
+            train(start.model, start.data, study.dense, folder=work, device=start.device, progress=console.progress)
     start.model.eval()
     # As an artefact with everything kept, any network can be read back, tied parameters and all.
     save(prune(start.model, start.graph, Structure.full(start.graph), check=False), folder.dense)

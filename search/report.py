@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from search.chart_style import Spec, render, to_svg, with_data
@@ -25,6 +27,7 @@ class Report:
         fronts: the studies, all their trials included; several are drawn over each other.
         title: of the page; the names of the studies when empty.
         histories: structure id (or `dense`) -> one row per epoch with `epoch` (or `number`) and measured values.
+        gammas: stage of a slimming ("before", "after") -> layer -> batch-norm scales (C,).
         stages: stage -> wall-clock seconds, in the order in which they ran.
         importances: parameter -> share of the score's variation that it explains, in [0, 1].
         command: the exact command line that made the run.
@@ -42,6 +45,7 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
+    gammas: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
 
 def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:

@@ -29,12 +29,15 @@ from search.front import Candidate, Front
 from search.front_chart import AXES, axes_measured, front_chart, state_field, trial_rows
 from search.parameter_chart import parameters_chart
 from search.report import Report, all_caps, common_scorer, measures
+from search.training_charts import gamma_chart
 
 HEADINGS = (
     "candidate",
     "MACs",
     "of dense",
     "parameters",
+    "ms a batch",
+    "size",
     "score",
     "validation",
     "test",
@@ -94,6 +97,7 @@ def page(report: Report, folder: Path) -> str:
             10
         ),
         "links": {label: quote(path) for label, path in report.links.items()},
+        "measured": _measured(report.fronts),
         "report": report,
         "total": duration(sum(report.stages.values())) if report.stages else "",
         "data": data,
@@ -133,6 +137,15 @@ def figures(report: Report, rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
         found.append(Figure("importances", "Which parameters decide the score", "Estimated by Optuna.", {"": spec}))
     if curves := _curve_views(report):
         found.append(Figure("curves", "Retraining", "", curves))
+    if report.gammas:
+        histogram, share = gamma_chart(report.gammas)["hconcat"]
+        sizes = ("width", "height")
+        views = {
+            name: {key: value for key, value in spec.items() if key not in sizes}
+            for name, spec in (("histogram", histogram), ("cumulative", share))
+        }
+        caption = "The scales of all batch-norm layers; slimming drives those of dispensable channels to zero."
+        found.append(Figure("gammas", "What slimming did to the batch-norm scales", caption, views))
     if report.stages:
         found.append(Figure("stages", "Where the time went", "", {"": stages_chart(report.stages)}))
     return found
@@ -153,6 +166,12 @@ def point_rows(fronts: Sequence[Front], folder: Path) -> list[PointRow]:
     return rows
 
 
+def _measured(fronts: Sequence[Front]) -> str:
+    """What the milliseconds of the table are of."""
+    of = {(one.batch, one.threads) for front in fronts for one in [front.dense.footprint] if one is not None}
+    return "".join(f", {batch} images a batch, {threads} threads" for batch, threads in sorted(of))
+
+
 def _cells(front: Front, one: Candidate) -> tuple[str, ...]:
     macs, dense_macs = one.on("macs"), front.dense.on("macs")
     share = f"{macs / dense_macs:.1%}" if macs is not None and dense_macs else "–"
@@ -161,6 +180,8 @@ def _cells(front: Front, one: Candidate) -> tuple[str, ...]:
         _or_dash(amount(macs)),
         share,
         _or_dash(amount(one.on("params"))),
+        f"{1e3 * one.footprint.latency:.1f}" if one.footprint else "–",
+        f"{amount(one.footprint.disk)}B" if one.footprint else "–",
         "–" if score is None else f"{score:.5g}",
         _percent(one.accuracy),
         _percent(one.test_accuracy),

@@ -16,6 +16,7 @@ from search.front import Front
 from search.pages import importances, run_report
 from search.prepare import Start, dense_accuracy, ensure_dense, prepare
 from search.reach import check_early
+from search.run_footprints import with_footprints
 from search.study import Study
 from search.study_file import StudyFile
 from search.summary import final_table, result, retrained, score_table
@@ -127,6 +128,7 @@ def _finish(opened: Study, start: Start, folder: RunFolder, console: Console) ->
     known = dense_accuracy(start, folder)
     front = opened.front()
     front = replace(front, dense=replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"]))
+    front = with_footprints(front, start, folder)
     front.save(folder.path)
     folder.note(importances=importances(opened.optuna_study))
     paths = {"folder": str(folder.path), "report": str(folder.report)}

@@ -8,7 +8,7 @@ from typing import Any
 from search.console import amount, percent, table
 from search.front import Candidate, Front
 
-HEADER = ("structure", "MACs", "of dense", "params", "of dense", "test acc.", "change")
+HEADER = ("structure", "MACs", "of dense", "params", "of dense", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "of dense", "params", "of dense", "score")
 
 
@@ -24,10 +24,11 @@ def retrained(front: Front) -> list[Candidate]:
 def final_table(front: Front) -> str:
     """Dense against retrained, by test accuracy; selection and order are by validation accuracy."""
     dense = front.dense
-    rows = [("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", percent(dense.test_accuracy), "")]
+    whole = ("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", *_footprint(dense))
+    rows = [(*whole, percent(dense.test_accuracy), "")]
     for one in retrained(front):
         change = _difference(one.test_accuracy, dense.test_accuracy)
-        rows.append((one.id, *_costs(one, dense), percent(one.test_accuracy), change))
+        rows.append((one.id, *_costs(one, dense), *_footprint(one), percent(one.test_accuracy), change))
     return table(HEADER, rows)
 
 
@@ -59,6 +60,13 @@ def _costs(one: Candidate, dense: Candidate) -> tuple[str, str, str, str]:
         own, whole = one.on(axis), dense.on(axis)
         cells += [amount(own), percent(own / whole) if own is not None and whole else "-"]
     return cells[0], cells[1], cells[2], cells[3]
+
+
+def _footprint(one: Candidate) -> tuple[str, str]:
+    """Milliseconds a batch and bytes on disk."""
+    if one.footprint is None:
+        return "-", "-"
+    return f"{1e3 * one.footprint.latency:.1f}", f"{amount(one.footprint.disk)}B"
 
 
 def _difference(own: float | None, dense: float | None) -> str:
