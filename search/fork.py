@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
@@ -18,7 +19,7 @@ from search.identity import IDENTITY, same_scores
 from search.ledger import FINISHED, quiet
 from search.proposals import AIMED, TARGET, Aim, aims
 from search.scores import Scored, Scores
-from search.storage import open_storage, patiently, shown_url
+from search.storage import looking, patiently, shown_url
 from search.store import Store, make_study
 
 REMEMBERED = " (scores)"
@@ -53,8 +54,10 @@ def take_over(store: Store, aim: Aim, name: str, url: str, scores: Scores) -> Fo
     """
     if store.total:
         raise SecateurError(f"study {store.name!r} has {store.total} trials; only a new study can take over another's")
-    old = load_study(name, url)
-    theirs, ours = old.user_attrs.get(IDENTITY, {}), store.study.user_attrs[IDENTITY]
+    with quiet(), looking(url) as storage:
+        old = find_study(name, url, storage)
+        theirs, ours = old.user_attrs.get(IDENTITY, {}), store.identity
+        trials = [one for one in old.get_trials(deepcopy=False, states=FINISHED) if "structure" in one.user_attrs]
     different = same_scores(theirs, ours)
     if different:
         item = different[0]
@@ -62,7 +65,6 @@ def take_over(store: Store, aim: Aim, name: str, url: str, scores: Scores) -> Fo
             f"the scores of study {name!r} do not hold for {store.name!r}: another {item} ({theirs.get(item)}, now "
             f"{ours.get(item)})"
         )
-    trials = [one for one in old.get_trials(deepcopy=False, states=FINISHED) if "structure" in one.user_attrs]
     scores.learn(trials)
     _remember(store, scores.known)
     valid = [made for one in trials if (made := _valid(one, aim))] if theirs["space"] == ours["space"] else []
@@ -80,18 +82,22 @@ def recall(store: Store, scores: Scores) -> None:
             scores.known |= {key: Scored(*value) for key, value in part.items()}
 
 
-def load_study(name: str, url: str) -> optuna.Study:
+def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:
     """An existing study.
+
+    Args:
+        name: of the study.
+        url: of the storage, for messages.
+        storage: opened.
 
     Raises:
         SecateurError: when the storage has none of this name; those it has are named.
     """
+    names = patiently(url, lambda: optuna.get_all_study_names(storage))
+    if name not in names:
+        has = ", ".join(map(repr, names[:5])) or "none"
+        raise SecateurError(f"storage {shown_url(url)} has no study {name!r}; it has {has}")
     with quiet():
-        storage = open_storage(url, new=False)
-        names = patiently(url, lambda: optuna.get_all_study_names(storage))
-        if name not in names:
-            has = ", ".join(map(repr, names[:5])) or "none"
-            raise SecateurError(f"storage {shown_url(url)} has no study {name!r}; it has {has}")
         return patiently(url, lambda: optuna.load_study(study_name=name, storage=storage))
 
 

@@ -36,7 +36,12 @@ Record = Mapping[str, Any]
 
 def records(study: optuna.Study) -> dict[str, Record]:
     """Slot -> what its holder last wrote; free slots are left out."""
-    found = study.user_attrs.items()
+    return slots(study.user_attrs)
+
+
+def slots(attributes: Mapping[str, Any]) -> dict[str, Record]:
+    """The same from a study's attributes."""
+    found = attributes.items()
     return {key.removeprefix(PREFIX): value for key, value in found if key.startswith(PREFIX) and value}
 
 

@@ -12,12 +12,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
 from search.console import amount, percent, table
-from search.fork import REMEMBERED, load_study
+from search.fork import REMEMBERED, find_study
 from search.identity import IDENTITY, VERSIONS
-from search.lease import SECONDS, Watch, records
+from search.lease import SECONDS, Watch, slots
 from search.ledger import quiet
 from search.retrain import RETRAINED
-from search.storage import open_storage, patiently, shown_url
+from search.storage import looking, patiently, shown_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +69,16 @@ def status(storage: str, name: str | None = None) -> Status:
     Raises:
         SecateurError: for a storage that cannot be read, a study that is not there, or no name where there are several.
     """
-    study = load_study(name or _only(storage), storage)
-    trials = patiently(storage, lambda: study.get_trials(deepcopy=False))
-    facts = patiently(storage, lambda: study.user_attrs)
-    retrainings = _siblings(storage, study.study_name)
+    with quiet(), looking(storage) as opened:
+        names = patiently(storage, lambda: optuna.get_all_study_names(opened))
+        study = find_study(name or _only(names, storage), storage, opened)
+        trials = patiently(storage, lambda: study.get_trials(deepcopy=False))
+        facts = patiently(storage, lambda: study.user_attrs)
+        sibling = study.study_name + RETRAINED
+        retrainings = []
+        if sibling in names:
+            other = find_study(sibling, storage, opened)
+            retrainings = patiently(storage, lambda: other.get_trials(deepcopy=False))
     done = [one for one in retrainings if one.state is TrialState.COMPLETE]
     return Status(
         name=study.study_name,
@@ -80,31 +86,19 @@ def status(storage: str, name: str | None = None) -> Status:
         trials=_counted(trials),
         structures=len({one.user_attrs["structure"] for one in trials if "structure" in one.user_attrs}),
         best=_best(trials),
-        workers=tuple(_worker(slot, record) for slot, record in sorted(records(study).items())),
+        workers=tuple(_worker(slot, record) for slot, record in sorted(slots(facts).items())),
         retrained=_counted(retrainings),
         accuracies={one.user_attrs["structure"]: one.values[0] for one in done},
         made_with={**facts.get(IDENTITY, {}), **facts.get(VERSIONS, {})},
     )
 
 
-def _only(storage: str) -> str:
-    with quiet():
-        opened = open_storage(storage, new=False)
-        names = patiently(storage, lambda: optuna.get_all_study_names(opened))
+def _only(names: list[str], storage: str) -> str:
     own = [name for name in names if not name.endswith((RETRAINED, REMEMBERED))]
     if len(own) != 1:
         has = ", ".join(map(repr, own[:5])) or "none"
         raise SecateurError(f"storage {shown_url(storage)} has {len(own)} studies ({has}); say which one")
     return own[0]
-
-
-def _siblings(storage: str, name: str) -> list[FrozenTrial]:
-    with quiet():
-        opened = open_storage(storage, new=False)
-        if name + RETRAINED not in patiently(storage, lambda: optuna.get_all_study_names(opened)):
-            return []
-        sibling = patiently(storage, lambda: optuna.load_study(study_name=name + RETRAINED, storage=opened))
-        return patiently(storage, lambda: sibling.get_trials(deepcopy=False))
 
 
 def _counted(trials: list[FrozenTrial]) -> dict[str, int]:

@@ -12,8 +12,8 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,6 +69,28 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
         raise SecateurError(f"storage {shown_url(url)} needs a driver ({error}): {how}") from None
     except (*Failure, ValueError, RuntimeError) as error:
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: {explain(error, url)}") from None
+
+
+def close_storage(storage: BaseStorage) -> None:
+    """Gives its connections back. It may be used again, with new ones."""
+    backend = getattr(storage, "_backend", storage)
+    if isinstance(backend, RDBStorage):
+        backend.remove_session()
+        backend.engine.dispose()
+
+
+@contextmanager
+def looking(url: str) -> Iterator[BaseStorage]:
+    """An existing storage for the length of a block.
+
+    Raises:
+        SecateurError: when it is not there or cannot be opened.
+    """
+    storage = open_storage(url, new=False)
+    try:
+        yield storage
+    finally:
+        close_storage(storage)
 
 
 def shown_url(url: str) -> str:

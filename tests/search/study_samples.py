@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +81,7 @@ def finished(study: Study) -> list[tuple[Any, ...]]:
     ]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGraph, Data] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("folder", type=Path)
@@ -87,8 +93,7 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=3.0)
     parser.add_argument("--top", type=int, default=0)
     parser.add_argument("--log", type=Path, help="gets the id of each structure that is scored")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser.parse_args(arguments)
     search.lease.SECONDS = options.lease
     search.retrain.POLL = search.workers.POLL = 0.05
     known = scorers.SCORERS["random"]
@@ -101,16 +106,96 @@ def main() -> None:
         return known(subject)
 
     scorers.SCORERS["random"] = slow
-    model = small_model()
-    study = make(options.url, options.folder, (model, small_graph(model), small_data()), sampler=options.sampler)
-    print("ready", flush=True)
+    study = make(options.url, options.folder, parts or small_parts(), sampler=options.sampler)
     if options.work:
         recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
         study.work(options.trials, top=options.top, recipe=recipe, progress=False)
     else:
         study.search(options.trials, progress=False, jobs=options.jobs)
-    print("done", flush=True)
+
+
+def small_parts() -> tuple[nn.Module, ChannelGraph, Data]:
+    model = small_model()
+    return model, small_graph(model), small_data()
+
+
+class Process:
+    """A process of its own that runs `main`, with its output in a file."""
+
+    def __init__(self, launcher: Launcher, process: int, out: Path) -> None:
+        self.launcher, self.process, self.out = launcher, process, out
+
+    def kill(self) -> int:
+        """SIGKILL; returns 0 when the process had ended well before."""
+        os.kill(self.process, signal.SIGKILL)
+        return self.wait()
+
+    def wait(self) -> int:
+        return self.launcher.ask({"wait": self.process})
+
+    def end(self) -> str:
+        """The output, after a good end."""
+        code = self.wait()
+        said = self.out.read_text()
+        assert code == 0, said
+        return said
+
+
+class Launcher:
+    """Starts processes without the seconds that the imports take: by forking one that has them."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.search.study_samples"]
+        self._helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._count = 0
+
+    def start(self, url: str, folder: Path, *options: str) -> Process:
+        self._count += 1
+        out = folder / f"out{self._count}"
+        return Process(self, self.ask({"run": [url, str(folder), *options], "out": str(out)}), out)
+
+    def ask(self, command: dict[str, Any]) -> int:
+        assert self._helper.stdin is not None
+        assert self._helper.stdout is not None
+        self._helper.stdin.write(json.dumps(command) + "\n")
+        self._helper.stdin.flush()
+        return int(self._helper.stdout.readline())
+
+    def close(self) -> None:
+        assert self._helper.stdin is not None
+        assert self._helper.stdout is not None
+        self._helper.stdin.close()
+        self._helper.wait()
+        self._helper.stdout.close()
+
+
+def serve() -> None:
+    """The helper of a `Launcher`: forks on command, waits on command."""
+    torch.set_num_threads(1)
+    parts = small_parts()
+    for line in sys.stdin:
+        command = json.loads(line)
+        if "wait" in command:
+            _, status = os.waitpid(command["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
+        process = os.fork()
+        if process:
+            print(process, flush=True)
+            continue
+        with open(command["out"], "w") as out:  # noqa: PTH123 - its descriptor is what is needed
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        code = 1
+        try:
+            main(command["run"], parts)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
 
 
 if __name__ == "__main__":
-    main()
+    main() if len(sys.argv) > 1 else serve()
