@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from backbones.cost import Cost
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
@@ -28,8 +29,8 @@ COARSE = {torch.bfloat16: 0.1, torch.float16: 0.03}
 """The same for networks whose code does not run in float64, by their weights' type; 1e-3 for float32."""
 
 
-LARGE = 3_000_000_000
-"""Networks with more MACs are compared on one half of their channels instead of both."""
+LARGE = Cost(macs=3_000_000_000, params=50_000_000)
+"""Networks with more of either are compared on one half of their channels instead of both."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +96,9 @@ class Trial:
         try:
             for kept in extremes:
                 self._run_somewhere(Structure.of(self.graph, kept))
-            for kept in halves if numeric and self.graph.costs.dense.macs < LARGE else halves[:1]:
+            dense = self.graph.costs.dense
+            small = dense.macs < LARGE.macs and dense.params < LARGE.params
+            for kept in halves if numeric and small else halves[:1]:
                 structure = Structure.of(self.graph, kept)
                 if not numeric:
                     run(cut(self.model, plan(self.graph, structure)), self.example)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -81,14 +80,3 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     torch.save(Evil(), tmp_path / "evil.th")
     with pytest.raises(SecateurError, match="cannot be read as plain tensors"):
         load_checkpoint(model(0), tmp_path / "evil.th")
-
-
-@pytest.mark.skipif("SECATEUR_DATA" not in os.environ, reason="SECATEUR_DATA names no folder")
-def test_the_reference_checkpoint_loads() -> None:
-    folder = Path(os.environ["SECATEUR_DATA"])
-    found = sorted(folder.rglob("*resnet56*"))
-    if not found:
-        pytest.skip(f"no ResNet-56 checkpoint under {folder}")
-    target = build("resnet56", 10)
-    load_checkpoint(target, found[0])
-    assert bool(torch.isfinite(target(torch.randn(2, 3, 32, 32))).all())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Callable, Mapping
 from functools import cache
 
@@ -15,7 +13,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from backbones import ChannelGraph, Structure, cost, trace
-from backbones.modes import evaluating
 from tests.backbones.parity import assert_law, stirred
 from tests.backbones.zoo import Sample
 from tests.backbones.zoo_code import CODE
@@ -76,21 +73,6 @@ def test_values_hold_where_no_statistics_are_shared(name: str) -> None:
 
 def test_only_shared_statistics_change_values() -> None:
     assert [name for name in ZOO if traced(name)[1].mixed] == list(MIXED)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ZOO)
-def test_trace_takes_at_most_twice_the_export_and_a_second(name: str) -> None:
-    model, _, sample = traced(name)
-    start = time.perf_counter()
-    trace(model, sample.example)
-    middle = time.perf_counter()
-    with evaluating(model), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exported = torch.export.export(model, sample.example, strict=False)
-    end = time.perf_counter()
-    assert exported.graph is not None
-    assert middle - start < 2 * (end - middle) + 1
 
 
 def test_recurrent_and_bilinear_layers_are_counted_by_hand() -> None:
