@@ -1,5 +1,19 @@
 """What holds for every test: small networks, so one thread each; set before torch is imported, for subprocesses too."""
 
 import os
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder that holds `data/` (CIFAR-10) and `weights/` (reference checkpoints); needed where CI=true."""
+    folder = os.environ.get("SECATEUR_DATA")
+    if folder is None and os.environ.get("CI"):
+        pytest.fail("CI must set SECATEUR_DATA to the folder with data/ and weights/")
+    if folder is None:
+        pytest.skip("SECATEUR_DATA names no folder with data/ and weights/")
+    return Path(folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -72,9 +71,8 @@ def test_other_class_counts_only_warn(tmp_path: Path) -> None:
         cifar10(tmp_path, rows=ROWS)
 
 
-@pytest.mark.skipif("SECATEUR_DATA" not in os.environ, reason="needs CIFAR-10 below $SECATEUR_DATA")
-def test_real_files_have_the_published_statistics() -> None:
-    data = load("cifar10")
+def test_real_files_have_the_published_statistics(shared_data: Path) -> None:
+    data = load("cifar10", folder=shared_data / "data" / "cifar-10-batches-bin")
     assert isinstance(data.train, Split)
     assert len(data.train) == 45_000
     # Means .4914 .4822 .4465 and deviations .2470 .2435 .2616 of the 50,000 training images are the usual figures.

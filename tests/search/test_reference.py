@@ -1,0 +1,29 @@
+"""The reference checkpoints on the real CIFAR-10 test images: loading, normalisation and accuracy together.
+
+Golden numbers: Yerlan Idelbayev's ResNet-20 and ResNet-56 (github.com/akamaster/pytorch_resnet_cifar10), 91.73 % and
+93.39 % on these 10,000 images with ImageNet normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backbones import build, load_checkpoint
+from search.cifar import cifar10
+from search.measure import accuracy
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "expected"),
+    [("resnet20", "resnet20-12fca82f.th", 0.9173), ("resnet56", "resnet56-4bfd9763.th", 0.9339)],
+)
+def test_reference_checkpoints_reach_their_accuracy(shared_data: Path, name: str, file: str, expected: float) -> None:
+    model = build(name, 10)
+    load_checkpoint(model, shared_data / "weights" / file)
+    data = replace(cifar10(shared_data / "data" / "cifar-10-batches-bin"), **IMAGENET)
+    assert accuracy(model, data, "test") == pytest.approx(expected, abs=5e-5)
