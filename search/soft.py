@@ -65,7 +65,7 @@ def silence(model: nn.Module, graph: ChannelGraph, structure: Structure, *, scal
                 if by_scale:
                     wanted = member.tensor in norms or member.tensor.endswith(".bias")
                 else:
-                    wanted = member.role == "filter" or (member.role == "vector" and shift)
+                    wanted = member.role in ("filter", "both") or (member.role == "vector" and shift)
                 if wanted:
                     tensor = tensors[member.tensor]
                     places = torch.from_numpy(member.index[dropped].reshape(-1)).to(tensor.device)
