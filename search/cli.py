@@ -15,12 +15,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from backbones.errors import SecateurError
 from backbones.version import VERSION
-from search.commands import init, report, resume, retrain, run, search
+from search.commands import init, report, resume, retrain, run, search, status, work
 from search.console import RED, Console, paint
 from search.interrupts import Terminated, sigterm_as_interrupt
 
 OK, BUG, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-COMMANDS = (init, run, search, resume, retrain, report)
+COMMANDS = (init, run, search, resume, retrain, report, work, status)
 GUIDE = """\
 examples:
   secateur init study.toml        write a commented study file to start from
@@ -30,6 +30,8 @@ examples:
   secateur search study.toml      only the search: seconds to minutes
   secateur retrain runs/digits --top 5
   secateur report runs/digits runs/other -o both
+  secateur work study.toml --storage postgresql+psycopg://user@host/studies
+  secateur status runs/digits
 
 Every command knows --help. --json gives scripts one JSON object on standard
 output; progress, warnings and errors go to standard error.

@@ -19,6 +19,7 @@ from typing import Any
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
+from search.storage import redacted
 from search.study_file import StudyFile, check_name, differences, read_study, render
 
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn", "safetensors")
@@ -165,7 +166,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
 def environment() -> dict[str, Any]:
     """What the run ran on: command, versions, machine, time of day (UTC)."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]]),
+        "command": redacted(shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]])),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "secateur": VERSION,

@@ -17,6 +17,7 @@ from search.pages import importances, run_report
 from search.prepare import Start, dense_accuracy, ensure_dense, prepare
 from search.reach import check_early
 from search.run_footprints import with_footprints
+from search.run_forks import take_dense, take_over
 from search.study import Study
 from search.study_file import StudyFile
 from search.summary import final_table, result, retrained, score_table
@@ -27,7 +28,14 @@ ALL: tuple[Stage, ...] = ("search", "retrain")
 
 
 def run(
-    study: StudyFile, folder: RunFolder, console: Console, *, stages: tuple[Stage, ...] = ALL, device: str = "auto"
+    study: StudyFile,
+    folder: RunFolder,
+    console: Console,
+    *,
+    stages: tuple[Stage, ...] = ALL,
+    device: str = "auto",
+    jobs: int = 1,
+    fork: RunFolder | None = None,
 ) -> dict[str, Any]:
     """Does what is left to do in a run folder, and writes its report.
 
@@ -37,6 +45,8 @@ def run(
         console: where the user reads on.
         stages: what to do at most; a stage that has been done before costs next to nothing.
         device: for training, `auto` for a GPU when there is one.
+        jobs: structures scored at the same time.
+        fork: another run of the same network, whose scores (and trials that fit) a new one begins with.
 
     Returns:
         the result as plain values, for `--json`.
@@ -46,34 +56,50 @@ def run(
     """
     with locked(folder):
         try:
-            return _run(study, folder, console, stages, device)
+            if fork is not None:
+                take_dense(folder, fork)
+            return _run(study, folder, console, stages, device, jobs, fork)
         except KeyboardInterrupt as stop:
             stop.add_note(f"to go on: secateur resume {folder.shown}")
             raise
 
 
 def _run(
-    study: StudyFile, folder: RunFolder, console: Console, stages: tuple[Stage, ...], device: str
+    study: StudyFile,
+    folder: RunFolder,
+    console: Console,
+    stages: tuple[Stage, ...],
+    device: str,
+    jobs: int,
+    fork: RunFolder | None,
 ) -> dict[str, Any]:
     start = prepare(study, folder, device)
     _check(study, start)
     folder.note(environment=environment())
     with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
-        return _work(study, start, folder, console, stages)
+        return _work(study, start, folder, console, stages, jobs, fork)
 
 
 def _work(
-    study: StudyFile, start: Start, folder: RunFolder, console: Console, stages: tuple[Stage, ...]
+    study: StudyFile,
+    start: Start,
+    folder: RunFolder,
+    console: Console,
+    stages: tuple[Stage, ...],
+    jobs: int,
+    fork: RunFolder | None,
 ) -> dict[str, Any]:
     with _timed(folder, "dense network"):
         ensure_dense(start, study, folder, console)
     opened = open_study(study, start, folder)
+    if fork is not None:
+        console.say(take_over(opened, fork))
     if "search" in stages:
         console.head("What the budget allows")
         console.say(opened.feasibility())
         console.head(f"Search: {study.search.trials} trials, {study.search.sampler}, scored by {study.search.scorer}")
         with _timed(folder, "search"):
-            opened.search(study.search.trials, progress=console.progress)
+            opened.search(study.search.trials, progress=console.progress, jobs=jobs)
         console.say(_trials(opened.front()))
         _check_found(opened.front())
     if "retrain" in stages:
@@ -81,11 +107,11 @@ def _work(
         with _timed(folder, "retraining"):
             recipe = study.retrain.recipe
             opened.retrain(study.retrain.top, recipe=recipe, device=start.device, progress=console.progress)
-    return _finish(opened, start, folder, console)
+    return finish(opened, start, folder, console)
 
 
-def open_study(study: StudyFile, start: Start, folder: RunFolder) -> Study:
-    """The search that a study file describes, in the run folder's own database.
+def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str | None = None) -> Study:
+    """The search that a study file describes, in the run folder's own database or another storage.
 
     Raises:
         SecateurError: for a budget that cannot be reached, or a database of another study.
@@ -96,7 +122,7 @@ def open_study(study: StudyFile, start: Start, folder: RunFolder) -> Study:
         start.graph,
         start.data,
         budget=study.budget.budget(),
-        storage=folder.storage,
+        storage=storage or folder.storage,
         space=study.space.space(),
         scorer=study.search.scorer,
         sampler=study.search.sampler,
@@ -123,7 +149,7 @@ def _check_found(front: Front) -> None:
         )
 
 
-def _finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> dict[str, Any]:
+def finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> dict[str, Any]:
     """Saves front, best network and report, says what came out and where it is."""
     known = dense_accuracy(start, folder)
     front = opened.front()

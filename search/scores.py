@@ -72,7 +72,7 @@ class Scores:
                 self.known[structure] = Scored(None, trial.user_attrs.get("reason"))
 
     def of(self, structures: Sequence[Structure], jobs: int = 1) -> Iterator[Scored]:
-        """Scores in the order of the structures, each yielded as soon as it and those before it are there.
+        """Scores in the order of the structures; one at a time as they are asked for, unless there are several jobs.
 
         Args:
             structures: equal ones are scored once.
@@ -86,8 +86,8 @@ class Scores:
             results: Iterator[Scored] = map(self._score, list(fresh.values()))
         else:
             threads = max(1, (os.cpu_count() or 1) // jobs)
-            pool = Parallel(n_jobs=jobs, backend="threading", return_as="generator", pre_dispatch="all")
-            results = pool(delayed(self._on_threads)(one, threads) for one in list(fresh.values()))
+            pool = Parallel(n_jobs=jobs, backend="threading")
+            results = iter(pool(delayed(self._on_threads)(one, threads) for one in fresh.values()))
         for one in structures:
             seconds = 0.0
             if fresh.pop(one.id, None) is not None:

@@ -32,6 +32,23 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU when there is one")
 
 
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """How many structures are scored at once."""
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="structures scored at the same time (1)")
+
+
+def add_fork(parser: argparse.ArgumentParser) -> None:
+    """What a new run begins with."""
+    parser.add_argument(
+        "--fork", type=Path, metavar="RUN", help="begin with the scores of another run of the same network"
+    )
+
+
+def forked(arguments: argparse.Namespace) -> RunFolder | None:
+    """The run that `--fork` names."""
+    return None if arguments.fork is None else find_run(arguments.fork)[0]
+
+
 def add_run(parser: argparse.ArgumentParser) -> None:
     """A folder that `run` or `search` made."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, runs/<name>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_run, add_top, add_trials, reopened
+from search.commands.options import add_device, add_jobs, add_run, add_top, add_trials, reopened
 from search.console import Console
 from search.run import ALL, run
 
@@ -24,9 +24,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_trials(parser)
     add_top(parser)
     add_device(parser)
+    add_jobs(parser)
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs every stage that is not finished."""
     folder, study = reopened(arguments)
-    return run(study, folder, console, stages=ALL, device=arguments.device)
+    return run(study, folder, console, stages=ALL, device=arguments.device, jobs=arguments.jobs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_study, add_top, add_trials, opened
+from search.commands.options import add_device, add_fork, add_jobs, add_study, add_top, add_trials, forked, opened
 from search.console import Console
 from search.run import ALL, run
 
@@ -26,9 +26,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_trials(parser)
     add_top(parser)
     add_device(parser)
+    add_jobs(parser)
+    add_fork(parser)
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs every stage."""
     folder, study = opened(arguments)
-    return run(study, folder, console, stages=ALL, device=arguments.device)
+    how: dict[str, Any] = {"jobs": arguments.jobs, "fork": forked(arguments)}
+    return run(study, folder, console, stages=ALL, device=arguments.device, **how)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_study, add_trials, opened
+from search.commands.options import add_device, add_fork, add_jobs, add_study, add_trials, forked, opened
 from search.console import Console
 from search.run import run
 
@@ -23,9 +23,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
     add_trials(parser)
     add_device(parser)
+    add_jobs(parser)
+    add_fork(parser)
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs the search and the report of it."""
     folder, study = opened(arguments)
-    return run(study, folder, console, stages=("search",), device=arguments.device)
+    how: dict[str, Any] = {"jobs": arguments.jobs, "fork": forked(arguments)}
+    return run(study, folder, console, stages=("search",), device=arguments.device, **how)
