@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from backbones.cost import Cost
@@ -48,6 +48,11 @@ class Target:
     bounds: tuple[Bound, ...]
     capped: bool
 
+    @property
+    def aimed(self) -> int:
+        """The place of the axis along which trials spread over a band: the first that is bounded from below."""
+        return next((number for number, bound in enumerate(self.bounds) if bound.low > 0), 0)
+
     def over(self, cost: Cost) -> bool:
         """Whether some axis is above its high."""
         return any(getattr(cost, bound.axis) > bound.high for bound in self.bounds)
@@ -73,7 +78,7 @@ class Budget:
 
     An amount is a fraction of the dense network (`0.2`, `"20%"`) or absolute (`25_000_000`, `"25M"`): up to 1 a number
     without a unit is a fraction. A single amount is a cap, filled to within 2 % on one axis at least; `"10%..30%"` is a
-    band; a list is a set of targets.
+    band, and a single amount beside one is a cap that need not be filled; a list is a set of targets.
 
     Attributes:
         macs: multiply-adds of one sample.
@@ -120,8 +125,13 @@ class Budget:
             if getattr(dense, axis) is None:
                 raise SecateurError(f"budget {axis}: the dense network's {axis} was not measured")
         choices = [[_bound(axis, amount, dense) for amount in _listed(getattr(self, axis))] for axis in axes]
-        bands = any(_is_band(amount) for axis in axes for amount in _listed(getattr(self, axis)))
-        return tuple(Target(bounds, not bands) for bounds in product(*choices))
+        if not any(_is_band(amount) for axis in axes for amount in _listed(getattr(self, axis))):
+            return tuple(Target(bounds, True) for bounds in product(*choices))
+        only = [axis for axis in axes if not any(map(_is_band, _listed(getattr(self, axis))))]
+        return tuple(
+            Target(tuple(replace(bound, low=0.0) if bound.axis in only else bound for bound in bounds), False)
+            for bounds in product(*choices)
+        )
 
     def to_dict(self) -> dict[str, list[str]]:
         """Plain values, for fingerprints and reports."""

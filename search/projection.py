@@ -135,7 +135,8 @@ def _fill(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, wi
 def _exchange(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, target: Target) -> Ints:
     """One step more in a group and one less in another, where that lands inside; else the widths as they are.
 
-    Of the pairs that do, the one with the largest cost on the target's first axis.
+    Of the pairs that do, the one with the largest cost on the target's first axis. Where none does, one step less in a
+    group and as many more in others as fit.
     """
     one = np.eye(len(widths), dtype=np.int64)
     more = limits.admit(widths + one, tables)
@@ -147,9 +148,13 @@ def _exchange(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints
     enough = amounts >= [bound.low for bound in target.bounds]
     inside = (amounts <= [bound.high for bound in target.bounds]).all(1)
     inside &= enough.any(1) if target.capped else enough.all(1)
-    if not inside.any():
-        return widths
-    return np.asarray(rows[np.where(inside, amounts[:, 0], -np.inf).argmax()])
+    if inside.any():
+        return np.asarray(rows[np.where(inside, amounts[:, 0], -np.inf).argmax()])
+    for row in less:
+        refilled = _fill(costs, tables, limits, row, np.where(row < widths, 0, tables.sizes), target)
+        if not target.under(costs.evaluate(refilled)):
+            return refilled
+    return widths
 
 
 def _nearest_above(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, target: Target) -> Ints | None:

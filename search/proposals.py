@@ -84,7 +84,7 @@ def aims(aim: Aim, number: int, cost: Cost | None = None) -> Iterator[tuple[str,
     if len(aim.targets) > 1:
         yield TARGET, IntDistribution(0, len(aim.targets) - 1), number
     if not aim.targets[number].capped:
-        first = aim.targets[number].bounds[0]
+        first = aim.targets[number].bounds[aim.targets[number].aimed]
         dense = getattr(aim.space.costs.dense, first.axis)
         low, high = first.low / dense, first.high / dense
         share = low if cost is None else getattr(cost, first.axis) / dense
@@ -97,7 +97,8 @@ def _target(aim: Aim, trial: optuna.Trial) -> tuple[Target, Target]:
     target = aim.targets[number]
     if target.capped:
         return target, target
-    first = target.bounds[0]
+    first = target.bounds[target.aimed]
     dense = getattr(aim.space.costs.dense, first.axis)
     goal = trial.suggest_float(first.axis + AIMED, first.low / dense, first.high / dense) * dense
-    return target, replace(target, bounds=(Bound(first.axis, first.low, max(first.low, goal)), *target.bounds[1:]))
+    point = Bound(first.axis, first.low, max(first.low, goal))
+    return target, replace(target, bounds=tuple(point if bound is first else bound for bound in target.bounds))

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from backbones.errors import SecateurError
 from search.augment import Augment
+from search.budget import Budget
+from search.depth import Removal
 from search.study_file import check_name, differences, read_study, render, settings
 from search.template import template
 
@@ -82,9 +84,9 @@ def test_trainings_take_the_seed_of_the_study_unless_they_have_their_own(tmp_pat
         ("[model]", "dense = 3\n[model]", "[dense] must be a section of keys, but got 3"),
         ('"resnet20"', "20", "[model] backbone must be a text, but got 20"),
         ('"30%"', "true", "[budget] macs must be a text, a number, a whole number, a list, but got True"),
-        ('"30%"', '"0%"', "[budget] macs: an amount is a fraction (0.3, '30%'), an absolute number"),
+        ('"30%"', '"0%"', "[budget] macs: an amount is a fraction (0.3, '30%'), absolute ('25M')"),
         ('"30%"', '"thirty"', "above 0 and at most the whole network, but got 'thirty'"),
-        ('macs = "30%"', "", '[budget] needs macs or params, such as macs = "30%"'),
+        ('macs = "30%"', "", '[budget] needs macs or params (or latency, memory), such as macs = "30%"'),
         ('backbone = "resnet20"', "", "[model] needs exactly one of backbone and factory, but got neither"),
         ('[data]\nname = "digits"', "", "section [data] is missing"),
         ('name = "small"', "", "name is missing; every study has one"),
@@ -101,7 +103,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
     ("section", "line", "message"),
     [
         ("retrain", "epoch = 3", "[retrain] has no key 'epoch'; did you mean 'epochs'?"),
-        ("space", "zzz = 1", "[space] has no key 'zzz'; known keys are kind, criterion, linkage, max_rate, "),
+        ("space", "zzz = 1", "[space] has no key 'zzz'; known keys are kind, criterion, linkage, features, "),
         ("retrain", "augment = {flop = true}", "[retrain] augment has no key 'flop'; did you mean 'flip'?"),
         ("search", 'trials = "many"', "[search] trials must be a whole number, but got 'many'"),
         ("search", "trials = 2.5", "[search] trials must be a whole number, but got 2.5"),
@@ -197,3 +199,26 @@ def test_names_that_could_leave_their_folder(name: str) -> None:
 @pytest.mark.parametrize("name", ["digits", "resnet56-c10", "a.b_c", "0", "x" * 100])
 def test_names_that_are_fine(name: str) -> None:
     check_name(name)
+
+
+def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> None:
+    text = SMALL.replace('macs = "30%"', 'latency = "20ms"\nmemory = "1MB..2MB"')
+    text += '[space]\nfeatures = "both"\nreduction = "max"\nremoval = "accuracy"\nremoval_most = 3\n'
+    study = read_study(write(tmp_path, text))
+    assert study.budget.budget() == Budget(latency="20ms", memory="1MB..2MB")
+    space = study.space.space()
+    assert (space.features, space.reduction, space.removal) == ("both", "max", Removal("accuracy", 3))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('removal = "guess"', "[space] unknown removal 'guess'; known are cosine, accuracy, score"),
+        ('removal = "cosine"\nremoval_most = 0', "[space] removal_most must be a share in (0, 1) or a whole number"),
+        ('removal = "cosine"\nremoval_most = 2.5', "but got most=2.5"),
+        ('features = "fan"', "[space] unknown features 'fan'; did you mean 'fan_in'?"),
+        ('reduction = "min"', "[space] unknown reduction 'min'"),
+    ],
+)
+def test_bad_spaces_are_named(tmp_path: Path, line: str, message: str) -> None:
+    assert message in refused(tmp_path, f"{SMALL}[space]\n{line}\n")

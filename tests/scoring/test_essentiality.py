@@ -1,0 +1,101 @@
+"""How essential a layer is, against computations by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from backbones import SecateurError, build, trace
+from scoring.essentiality import accuracy_of, blocks, essentiality
+from scoring.subject import Task
+
+
+class Turns(nn.Module):
+    """Three linear layers of equal width: one does nothing, one turns a little, one flips every sign."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4, bias=False)
+        self.still = nn.Linear(4, 4, bias=False)
+        self.slight = nn.Linear(4, 4, bias=False)
+        self.flip = nn.Linear(4, 4, bias=False)
+        self.head = nn.Linear(4, 4, bias=False)
+        with torch.no_grad():
+            for layer, weight in (
+                (self.first, torch.eye(4)),
+                (self.still, 2 * torch.eye(4)),
+                (self.slight, torch.eye(4) + 0.3 * torch.ones(4, 4)),
+                (self.flip, -torch.eye(4)),
+                (self.head, -torch.eye(4)),
+            ):
+                layer.weight.copy_(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.flip(self.slight(self.still(self.first(x))))
+        out: Tensor = self.head(torch.nn.functional.hardtanh(x, -50, 50))
+        return out
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    torch.manual_seed(0)
+    model = Turns().eval()
+    images = torch.rand(32, 4)
+    return Task(model, trace(model, images[:1]), images, images.argmax(1))
+
+
+LAYERS = ("still", "slight", "flip")
+
+
+def test_cosine_is_one_minus_the_cosine_of_input_and_output(task: Task) -> None:
+    found = essentiality("cosine", task, LAYERS)
+    assert found["still"] == pytest.approx(0.0, abs=1e-6)
+    assert found["flip"] == pytest.approx(2.0)
+    before = 2 * task.batch
+    after = before + 0.3 * before.sum(1, keepdim=True)
+    wanted = 1 - F.cosine_similarity(before.double(), after.double(), dim=1).mean().item()
+    assert found["slight"] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_accuracy_is_the_fall_when_the_layer_is_bypassed(task: Task) -> None:
+    assert accuracy_of(task.model, task) == 1.0
+    found = essentiality("accuracy", task, LAYERS)
+    assert found["still"] == found["slight"] == 0.0
+    assert found["flip"] == pytest.approx(1.0)  # the largest input has the smallest logit
+
+
+def test_score_is_the_fall_in_a_score(task: Task) -> None:
+    found = essentiality("score", task, LAYERS, "params")
+    assert set(found.values()) == {16.0}
+
+
+def test_a_measurement_leaves_the_network_as_it_was() -> None:
+    torch.manual_seed(0)
+    model = build("resnet20", 10).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images = torch.randn(4, 3, 16, 16)
+    graph = trace(model, images[:1])
+    found = essentiality("cosine", Task(model, graph, images), blocks(graph))
+    assert set(found) == {"layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"}
+    assert all(0 <= value <= 2 for value in found.values())
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_single_layers_where_there_are_no_blocks() -> None:
+    model = build("vgg16_bn_cifar", 10)
+    found = blocks(trace(model, torch.randn(1, 3, 32, 32)))
+    assert "features.3" in found
+    assert all(isinstance(model.get_submodule(path), nn.Conv2d | nn.Linear) for path in found)
+
+
+def test_bad_questions_are_refused(task: Task) -> None:
+    with pytest.raises(SecateurError, match=r"unknown essentiality 'cos'"):
+        essentiality("cos", task, LAYERS)
+    with pytest.raises(SecateurError, match=r"unknown removable layer 'head2'"):
+        essentiality("cosine", task, ["head2"])
+    with pytest.raises(SecateurError, match="'accuracy' needs labels"):
+        essentiality("accuracy", Task(task.model, task.graph, task.batch), LAYERS)

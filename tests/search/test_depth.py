@@ -1,0 +1,87 @@
+"""Layers that may go: which, in what order, and what is left of the groups that a removal unites."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from backbones import SecateurError, Structure, cost, prune
+from backbones.recount import recount
+from search.budget import Budget
+from search.depth import Depth, Removal, ThinRay, level
+from search.projection import Projected, project
+from search.space import Space
+from tests.search.grounds import drawn, ground, task
+
+
+def depth(removal: Removal, name: str = "resnet20", side: int = 16) -> Depth:
+    here = task(name, side)
+    return Depth.of(removal, here, lambda graph: Space().tables(here.model, graph), "naswot_last")
+
+
+def test_half_of_the_blocks_may_go_by_default_the_least_essential_first() -> None:
+    found = depth(Removal())
+    assert len(found.order) == 4  # of 7 blocks with equal ends
+    assert list(found.essentiality) == sorted(found.essentiality)
+    assert depth(Removal(most=2)).order == found.order[:2]
+    assert len(depth(Removal(most=100)).order) == 7
+
+
+def test_layers_can_be_named_and_inner_ones_do_not_go_with_outer_ones_twice() -> None:
+    graph = task().graph
+    named = Removal(layers=("layer3.1*",)).candidates(graph)
+    assert named == ("layer3.1",)
+    assert Removal(layers=("layer3.1.conv1",)).candidates(graph) == ("layer3.1.conv1",)
+
+
+def test_united_groups_keep_equal_indices_and_the_network_runs() -> None:
+    here = ground(Space("hybrid+ratios", removal=Removal(most=6)), name="vgg16_bn_cifar", side=32)
+    graph, model = here.task.graph, here.task.model
+    (target,) = Budget(macs=0.3).targets(here.costs.dense)
+    sizes = set()
+    for seed in range(8):
+        ray = drawn(here, seed)
+        found = project(graph, here.tables, here.limits, ray, target, here.costs)
+        assert isinstance(found, Projected), found
+        assert not target.over(found.cost)
+        assert not target.under(found.cost)
+        assert cost(graph, found.structure) == found.cost
+        sizes.add(len(found.structure.removed))
+        if isinstance(ray, ThinRay):
+            united = [sources for sources in ray.level.reduction.sources.values() if len(sources) > 1]
+            assert united
+    assert len(sizes) > 2
+    counted = recount(prune(model, graph, found.structure), graph.example)
+    assert (counted.macs, counted.params) == (found.cost.macs, found.cost.params)
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet20", 16), ("vgg16_bn_cifar", 32)])
+def test_lifting_is_undone_by_translating(name: str, side: int) -> None:
+    found = depth(Removal(most=3), name, side)
+    thin = found.level(3)
+    smaller = Structure.random(thin.reduction.graph, keep=0.5, seed=1)
+    lifted = thin.lift(smaller)
+    assert lifted.removed == tuple(sorted(found.order))
+    assert thin.reduction.translate(lifted) == smaller
+
+
+def test_a_group_of_the_reduced_graph_knows_its_own_in_the_dense_one() -> None:
+    here = task()
+    thin = level(here.graph, ["layer1.1"], lambda graph: Space().tables(here.model, graph))
+    names = [here.graph.groups[number].name for number in thin.own]
+    assert names == [group.name for group in thin.reduction.graph.groups]
+    assert "layer1.1.conv1" not in names
+    assert (np.diff(thin.own) > 0).all()
+
+
+@pytest.mark.parametrize("most", [0, -1, 1.5, True])
+def test_bad_numbers_of_layers_are_refused(most: float) -> None:
+    with pytest.raises(SecateurError, match=f"most must be a share in .* but got most={most}"):
+        Removal(most=most)
+
+
+def test_a_measure_or_layers_that_do_not_exist_are_named() -> None:
+    with pytest.raises(SecateurError, match=r"unknown essentiality 'cosin'; did you mean 'cosine'\?"):
+        Removal("cosin")
+    with pytest.raises(SecateurError, match=r"no layer of layer9\.\*, conv1 can be removed"):
+        depth(Removal(layers=("layer9.*", "conv1")))

@@ -1,0 +1,182 @@
+"""Every space: proposals become structures inside the budget and the limits, the same on any machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from backbones import SecateurError, cost, prune
+from backbones.recount import recount
+from scoring.limits import Limits
+from search.budget import Budget
+from search.depth import Removal, ThinRay
+from search.ground import Ground
+from search.projection import Projected, project
+from search.proposals import Aim, propose
+from search.rays import Ray, ShareRay
+from search.samplers import sampler_for
+from search.space import KINDS, Space
+from tests.search.grounds import drawn, ground
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@lru_cache(maxsize=16)
+def place(kind: str, removal: bool, limits: Limits = Limits()) -> Ground:  # noqa: B008 - a frozen value
+    return ground(Space(kind, limits=limits, removal=Removal(most=4) if removal else None))
+
+
+def rays_of(ray: Ray | ThinRay) -> Ray:
+    return ray.ray if isinstance(ray, ThinRay) else ray
+
+
+@pytest.mark.parametrize("removal", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_widths_never_rise_with_strength_and_change_only_at_steps(kind: str, removal: bool) -> None:
+    for seed in range(4):
+        ray = rays_of(drawn(place(kind, removal), seed))
+        steps = np.unique(ray.steps())
+        steps = steps[(steps > 0) & np.isfinite(steps)]
+        assert (ray.widths(0.0) == ray.widths(0.5 * steps[0])).all()
+        between = np.concatenate([(steps[:-1] + steps[1:]) / 2, [2 * steps[-1], 4 * steps[-1]]])
+        widths = np.array([ray.widths(strength) for strength in between])
+        assert (np.diff(widths, axis=0) <= 0).all()
+        assert (widths[-1] == widths[-2]).all()
+        rng = np.random.default_rng(seed)
+        for number in rng.integers(0, len(steps) - 1, 20):
+            low, high = steps[number], steps[number + 1]
+            if high - low > 1e-9 * high:
+                inside = low + (high - low) * rng.uniform(0.01, 0.99)
+                assert (ray.widths(inside) == widths[number]).all()
+
+
+@pytest.mark.parametrize("removal", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_almost_all_of_tpes_proposals_become_structures_within_one_percent(kind: str, removal: bool) -> None:
+    here = ground(Space(kind, removal=Removal() if removal else None), name="resnet56")
+    targets = Budget(macs="19.8%..20.2%").targets(here.costs.dense)
+    aim = Aim(here.task.graph, here.tables, here, targets, 2)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    found = []
+    for number in range(60):
+        study.sampler = sampler_for("tpe", 0, number)
+        trial = study.ask()
+        structure = propose(aim, trial).found
+        if structure is None:
+            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            continue
+        share = structure.cost.macs / here.costs.dense.macs
+        assert 0.198 <= share <= 0.202
+        assert cost(here.task.graph, structure.structure) == structure.cost
+        found.append(structure.structure.id)
+        study.tell(trial, [sum(structure.structure.widths.values()), structure.cost.macs])
+    assert len(found) >= 59
+    assert len(set(found)) >= 10
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from(list(KINDS)), removal=st.booleans())
+def test_divisor_and_rate_hold_in_every_group(seed: int, kind: str, removal: bool) -> None:
+    limits = Limits(max_rate=0.8, divisor=8)
+    here = place(kind, removal, limits)
+    (target,) = Budget(macs="25%..40%").targets(here.costs.dense)
+    ray = drawn(here, seed)
+    found = project(here.task.graph, here.tables, limits, ray, target, here.costs)
+    assert isinstance(found, Projected), found
+    for group in here.task.graph.groups:
+        width = found.structure.widths[group.name]
+        assert width % 8 == 0
+        assert width >= 0.2 * group.size
+
+
+def test_removed_layers_are_gone_from_the_network_and_the_count() -> None:
+    here = place("hybrid+ratios", True)
+    graph, model = here.task.graph, here.task.model
+    (target,) = Budget(macs=0.4).targets(here.costs.dense)
+    removed = set()
+    for seed in range(6):
+        found = project(graph, here.tables, here.limits, drawn(here, seed), target, here.costs)
+        assert isinstance(found, Projected)
+        pruned = prune(model, graph, found.structure)
+        counted = recount(pruned, graph.example)
+        assert (counted.macs, counted.params) == (found.cost.macs, found.cost.params)
+        removed.add(len(found.structure.removed))
+        assert list(found.structure.removed) == sorted(here.depth.order[: len(found.structure.removed)])  # type: ignore[union-attr]
+    assert len(removed) > 2
+
+
+def test_the_thresholds_that_were_used_are_kept() -> None:
+    here = place("hybrid", False)
+    (target,) = Budget(macs=0.3).targets(here.costs.dense)
+    aim = Aim(here.task.graph, here.tables, here, (target,), 1)
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    facts = propose(aim, study.ask()).facts
+    assert set(facts["effective"]) == {"t_norm", "t_dist"}
+    assert 0 < facts["effective"]["t_norm"] < 3
+
+
+def test_shares_take_what_they_say() -> None:
+    tables = place("hybrid", False).tables
+    free = Limits(max_rate=1.0)
+    for share in (0.25, 0.5, 0.75):
+        t_norm = ShareRay(tables, free, 1.0, 0.0).effective(share)["t_norm"]
+        assert np.isclose((tables.norms < t_norm).mean(), share, atol=1 / len(tables.norms))
+        t_dist = ShareRay(tables, free, 0.0, 1.0).effective(share)["t_dist"]
+        finite = tables.heights[np.isfinite(tables.heights)]
+        assert np.isclose((finite < t_dist).mean(), share, atol=1 / len(finite))
+
+
+def test_caps_bind_half_the_way_and_are_gone_at_its_end() -> None:
+    tables = place("hybrid", False).tables
+    ray = ShareRay(tables, Limits(), 1.0, 1.0, np.full(len(tables.sizes), 0.25))
+    assert (ray.widths(0.5) >= 0.75 * tables.sizes).all()
+    assert (ray.widths(1.0) == Limits().floors(tables)).all()
+
+
+PRINT = """
+import sys, torch, optuna
+torch.set_num_threads(int(sys.argv[1]))
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+from search.budget import Budget
+from search.depth import Removal
+from search.projection import project
+from search.space import Space
+from tests.search.grounds import drawn, ground
+for kind in ("hybrid", "ratios", "hybrid+ratios", "global"):
+    here = ground(Space(kind, removal=Removal(most=3)))
+    (target,) = Budget(macs=0.25).targets(here.costs.dense)
+    print([project(here.task.graph, here.tables, here.limits, drawn(here, s), target).structure.id for s in range(3)])
+"""
+
+
+def test_the_same_structures_in_every_process_with_any_number_of_threads() -> None:
+    root = Path(__file__).parents[2]
+    outputs = [
+        subprocess.run([sys.executable, "-c", PRINT, threads], cwd=root, capture_output=True, text=True, check=True)
+        for threads in ("1", "2")
+    ]
+    assert outputs[0].stdout == outputs[1].stdout
+    assert outputs[0].stdout.count("[") == 4
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"kind": "hybird"}, "unknown space 'hybird'; did you mean 'hybrid'?"),
+        ({"criterion": "l3"}, "unknown criterion 'l3'"),
+        ({"linkage": "ward2"}, "unknown linkage 'ward2'; did you mean 'ward'?"),
+        ({"features": "fan"}, "unknown features 'fan'"),
+        ({"reduction": "min"}, "unknown reduction 'min'"),
+    ],
+)
+def test_unknown_names_are_refused(wrong: dict[str, str], message: str) -> None:
+    with pytest.raises(SecateurError, match=message.replace("?", r"\?")):
+        Space(**wrong)  # type: ignore[arg-type]
