@@ -44,9 +44,11 @@ from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
 from search.augment import Augment
+from search.baselines import baseline
 from search.budget import Budget
 from search.data import Data
 from search.data import load as load_data
+from search.depth import Removal
 from search.front import Candidate, Front
 from search.history import History
 from search.measure import accuracy
@@ -75,6 +77,7 @@ __all__ = [
     "Limits",
     "Origin",
     "Recipe",
+    "Removal",
     "SecateurError",
     "Space",
     "Split",
@@ -83,6 +86,7 @@ __all__ = [
     "StudyFile",
     "__version__",
     "accuracy",
+    "baseline",
     "build",
     "cost",
     "filter_tables",

@@ -15,7 +15,7 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class LatencyTable:
     """Seconds a batch as a sum over operations, calibrated once by measurement (`search.calibrate`).
 

@@ -51,6 +51,7 @@ def test_united_groups_keep_equal_indices_and_the_network_runs() -> None:
             united = [sources for sources in ray.level.reduction.sources.values() if len(sources) > 1]
             assert united
     assert len(sizes) > 2
+    assert isinstance(found, Projected)
     counted = recount(prune(model, graph, found.structure), graph.example)
     assert (counted.macs, counted.params) == (found.cost.macs, found.cost.params)
 

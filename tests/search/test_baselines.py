@@ -1,0 +1,84 @@
+"""Baselines: each on the study's own budget and limits, ready to stand beside its front."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from backbones import SecateurError, cost, trace
+from backbones.registry import build
+from scoring.limits import Limits
+from search.baselines import BASELINES, SensitivityRay, Settings, baseline, structure_of
+from search.budget import Budget
+from search.data import load
+from search.space import Space
+from search.study import Study
+from tests.search.grounds import ground
+
+LIMITS = Limits(max_rate=0.8, divisor=4)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_structures_lie_inside_the_budget_and_the_limits(name: str) -> None:
+    here = ground(Space("ratios", limits=LIMITS))
+    (target,) = Budget(macs=0.35).targets(here.costs.dense)
+    structure = structure_of(name, here, target)
+    found = cost(here.task.graph, structure)
+    assert not target.over(found)
+    assert not target.under(found)
+    for group in here.task.graph.groups:
+        assert structure.widths[group.name] % 4 == 0
+        assert structure.widths[group.name] >= 0.2 * group.size
+    assert structure_of(name, here, target) == structure
+
+
+def test_uniform_keeps_about_the_same_share_everywhere() -> None:
+    here = ground(Space("ratios"))
+    (target,) = Budget(macs=0.25).targets(here.costs.dense)
+    structure = structure_of("uniform", here, target)
+    shares = [structure.widths[group.name] / group.size for group in here.task.graph.groups]
+    assert max(shares) - min(shares) < 0.15
+    assert 0.4 < float(np.mean(shares)) < 0.6
+
+
+def test_random_differs_by_seed_and_criteria_choose_other_filters() -> None:
+    here = ground(Space("ratios"))
+    (target,) = Budget(macs=0.4).targets(here.costs.dense)
+    assert structure_of("random", here, target, Settings(seed=1)) != structure_of("random", here, target)
+    assert structure_of("uniform", here, target, Settings("std")) != structure_of("uniform", here, target)
+
+
+def test_sensitivity_allows_every_group_the_same_loss() -> None:
+    tables = ground(Space("ratios")).tables
+    falls = tuple(np.linspace(0, number + 1.0, size) for number, size in enumerate(tables.sizes))
+    ray = SensitivityRay(tables, Limits(max_rate=1.0), falls)
+    widths = ray.widths(0.5)
+    for fall, width, size in zip(falls, widths, tables.sizes, strict=True):
+        assert fall[size - width] <= 0.5
+        assert width == 1 or fall[size - width + 1] > 0.5
+    assert (ray.widths(0.0) == tables.sizes).all()
+
+
+def test_a_study_has_its_baselines_beside_the_front(tmp_path: Path) -> None:
+    data = load("digits", seed=0)
+    model = build("resnet20", 10, 1).eval()
+    graph = trace(model, data.example)
+    budget = Budget(macs=[0.3, 0.5])
+    url = f"sqlite:///{tmp_path}/a.db"
+    study = Study("a", model, graph, data, budget=budget, storage=url, scorer="naswot_last", batch=32, folder=tmp_path)
+    found = [one for name in BASELINES for one in baseline(name, study)]
+    assert [one.label for one in found] == [name for name in BASELINES for _ in range(2)]
+    for one, high in zip(found, [0.3, 0.5] * len(BASELINES), strict=True):
+        assert one.reason is None
+        assert one.cost is not None
+        assert 0.97 * high <= one.cost.macs / graph.costs.dense.macs <= high
+        assert one.value("score") is not None
+    front = replace(study.front(), baselines=tuple(found))
+    assert [one.name for one in front.baselines][:2] == ["uniform", "uniform"]
+    with pytest.raises(SecateurError, match=r"unknown baseline 'unifrom'; did you mean 'uniform'\?"):
+        baseline("unifrom", study)
+    with pytest.raises(SecateurError, match="unknown measure 'loss'"):
+        baseline("sensitivity", study, measure="loss")
