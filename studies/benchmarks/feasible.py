@@ -106,7 +106,7 @@ def main() -> None:
                 rows.append({**row, **tried(ground, budget, options.trials, options.seed)})
                 print(json.dumps(rows[-1]), flush=True)
     record = {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *(Path(one).name if Path(one).is_absolute() else one for one in sys.argv)]),
         "trials": options.trials,
         "weights": Path(options.weights).name if options.weights else "random",
         "machine": {"cpu": platform.processor() or platform.machine(), "threads": 1},
