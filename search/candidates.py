@@ -57,11 +57,14 @@ def candidate(graph: ChannelGraph, trial: FrozenTrial, results: Mapping[str, Map
     """
     facts = trial.user_attrs
     result = results.get(facts.get("structure", ""), {})
+    if result.get("trial") != trial.number:  # another trial with this structure shows the result
+        result = {}
+    ended = result if "kept" in result else facts  # a flow that chose again has other filters than the trial
     return Candidate(
         number=trial.number,
-        structure=unpack(graph, facts) if "kept" in facts else None,
+        structure=unpack(graph, ended) if "kept" in ended else None,
         parameters={**trial.params, **facts.get("effective", {})},
-        cost=cost_of(facts) if "macs" in facts else None,
+        cost=cost_of(ended) if "macs" in ended else None,
         score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
         accuracy=result.get("accuracy"),
         test_accuracy=result.get("test_accuracy"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
+import numpy as np
+from optuna.trial import FixedTrial, Trial
 from torch import nn
 
 from backbones.cost import Cost
@@ -16,6 +19,7 @@ from scoring.tables import FilterTables, filter_tables
 from search.budget import Bound, Target
 from search.projection import project
 from search.rays import HybridRay, Ray
+from search.space import KINDS, Space
 
 Choose = Callable[[nn.Module, ChannelGraph, Target], Structure]
 CAP_SLACK = (1.0, 0.97, 0.9, 0.7, 0.0)
@@ -29,6 +33,36 @@ def by_norm(tables: FilterTables, limits: Limits) -> Ray:
 
 
 @dataclass(frozen=True, slots=True)
+class Proposed:
+    """What a trial proposed, as a direction on the filter tables of another moment.
+
+    Attributes:
+        kind: of the space, a key of `search.space.KINDS`.
+        parameters: what the sampler suggested, (name, value).
+    """
+
+    kind: str
+    parameters: tuple[tuple[str, float], ...]
+
+    def __call__(self, tables: FilterTables, limits: Limits) -> Ray:
+        """The same direction on these tables; groups that a smaller network no longer has are left out."""
+        trial = cast("Trial", FixedTrial(dict(self.parameters)))  # it suggests what it was given
+        direction = KINDS[self.kind](trial, tables, limits)
+        return direction(tables, limits, np.arange(len(tables.groups)))
+
+
+def chooser_of(space: Space, parameters: Mapping[str, float]) -> Chooser:
+    """The rule by which a trial of a study chose its structure, to be followed again as the weights change.
+
+    Args:
+        space: of the study.
+        parameters: of the trial.
+    """
+    ray = Proposed(space.kind, tuple(sorted(parameters.items())))
+    return Chooser(ray, space.criterion, space.linkage, space.limits, space.features, space.reduction)
+
+
+@dataclass(frozen=True, slots=True)
 class Chooser:
     """A rule for a flow: any space's rays, and any criterion that needs the weights alone.
 
@@ -37,12 +71,15 @@ class Chooser:
         criterion: of the filter tables.
         linkage: of the filter tables.
         limits: pruning-rate constraint.
+        features, reduction: of the filter tables.
     """
 
     ray: MakeRay = by_norm
     criterion: str = "l2"
     linkage: str = "average"
     limits: Limits = field(default_factory=Limits)
+    features: str = "fan_in"
+    reduction: str = "sum"
 
     def __call__(self, model: nn.Module, graph: ChannelGraph, target: Target) -> Structure:
         """The structure within `target`; a cap that whole filters can't fill to 2 % is filled as far as they go.
@@ -50,7 +87,14 @@ class Chooser:
         Raises:
             SecateurError: when the target is out of reach.
         """
-        tables = filter_tables(model, graph, criterion=self.criterion, linkage=self.linkage)
+        tables = filter_tables(
+            model,
+            graph,
+            criterion=self.criterion,
+            linkage=self.linkage,
+            features=self.features,
+            reduction=self.reduction,
+        )
         ray = self.ray(tables, self.limits)
         for share in CAP_SLACK if target.capped else CAP_SLACK[:1]:
             loose = Target(tuple(replace(bound, low=share * bound.low) for bound in target.bounds), target.capped)
@@ -62,8 +106,8 @@ class Chooser:
     @property
     def key(self) -> str:
         """Names the rule, so that a training can tell whether it is continued with the same."""
-        name = getattr(self.ray, "__name__", type(self.ray).__name__)
-        return f"{name} {self.criterion} {self.linkage} {self.limits}"
+        name = getattr(self.ray, "__name__", repr(self.ray))
+        return f"{name} {self.criterion} {self.linkage} {self.features} {self.reduction} {self.limits}"
 
 
 def partway(dense: Cost, target: Target, share: float) -> Target:

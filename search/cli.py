@@ -15,15 +15,16 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from backbones.errors import SecateurError
 from backbones.version import VERSION
-from search.commands import init, report, resume, retrain, run, search, status, work
+from search.commands import init, inspect, report, resume, retrain, run, search, status, work
 from search.console import RED, Console, paint
 from search.interrupts import Terminated, sigterm_as_interrupt
 
 OK, BUG, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-COMMANDS = (init, run, search, resume, retrain, report, work, status)
+COMMANDS = (init, inspect, run, search, resume, retrain, report, work, status)
 GUIDE = """\
 examples:
   secateur init study.toml        write a commented study file to start from
+  secateur inspect study.toml     what can be pruned, what cannot and why
   secateur run study.toml         train (or load), search, retrain, report
   secateur run study.toml         again: goes on where it was stopped
   secateur resume runs/digits     the same, from the run folder alone

@@ -40,6 +40,16 @@ class Flow:
     name: str = "one-shot"
     steps: int = 3
 
+    @property
+    def count(self) -> int:
+        """Trainings that it takes."""
+        return self.steps if self.name == "iterative" else 1
+
+    @property
+    def chooses_again(self) -> bool:
+        """Whether the structure is chosen anew as the weights change."""
+        return self.name != "one-shot"
+
     def __post_init__(self) -> None:
         check_name("flow", self.name, FLOWS)
         if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
@@ -74,6 +84,7 @@ class Work:
         target: what the small network may cost.
         folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
         device: of training.
+        progress: show bars when standard error is a terminal.
     """
 
     model: nn.Module
@@ -84,6 +95,7 @@ class Work:
     target: Target
     folder: Path | None = None
     device: str | torch.device = "cpu"
+    progress: bool = True
 
     def part(self, name: str) -> Path | None:
         """The folder of one training."""
@@ -101,6 +113,7 @@ def follow(
     *,
     folder: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    progress: bool = True,
 ) -> Shrunk:
     """Runs a flow.
 
@@ -114,6 +127,7 @@ def follow(
         target: the budget, from `Budget.targets`.
         folder: see `Work`.
         device: of training.
+        progress: show bars when standard error is a terminal.
 
     Returns:
         the small network within `target`, its structure and the curves.
@@ -122,7 +136,7 @@ def follow(
         SecateurError: when the target is out of reach, or a step by step flow is asked to remove layers.
     """
     place = None if folder is None else Path(folder)
-    return FLOWS[flow.name](Work(model, graph, data, recipe, choose, target, place, device), flow.steps)
+    return FLOWS[flow.name](Work(model, graph, data, recipe, choose, target, place, device, progress), flow.steps)
 
 
 def compose(graph: ChannelGraph, outer: Structure, inner: Structure) -> Structure:
@@ -190,6 +204,7 @@ def _softly(work: Work, growth: Growth) -> Shrunk:
         teacher=work.model,
         folder=work.part("training"),
         device=work.device,
+        progress=work.progress,
         after_epoch=after_epoch,
     )
     structure = silent(work.graph, live, scales=after_epoch.scales)
@@ -197,7 +212,15 @@ def _softly(work: Work, growth: Growth) -> Shrunk:
 
 
 def _train(work: Work, small: nn.Module, name: str) -> History:
-    return train(small, work.data, work.recipe, teacher=work.model, folder=work.part(name), device=work.device)
+    return train(
+        small,
+        work.data,
+        work.recipe,
+        teacher=work.model,
+        folder=work.part(name),
+        device=work.device,
+        progress=work.progress,
+    )
 
 
 FLOWS: dict[str, Callable[[Work, int], Shrunk]] = {

@@ -70,13 +70,14 @@ def joint_report(folders: Sequence[RunFolder], output: Path) -> Path:
 
 
 def histories(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
-    """Structure id, or `dense`, -> one row per epoch of its training, as numbers."""
+    """Structure id, or `dense`, -> one row per epoch of its training (of an iterative flow's last step), as numbers."""
     found = {}
-    for path in [folder.path / "dense" / "history.csv", *sorted((folder.path / "retrain").glob("*/history.csv"))]:
+    for path in [folder.path / "dense" / "history.csv", *sorted((folder.path / "retrain").glob("*/*/history.csv"))]:
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
                 rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-            found[path.parent.name] = rows
+            name = path.parent.name if path.parent.name == "dense" else path.parent.parent.name.partition("-")[0]
+            found[name] = rows
     return found
 
 

@@ -51,15 +51,30 @@ def prepare(study: StudyFile, folder: RunFolder, device: str) -> Start:
     Raises:
         SecateurError: for data, a model or a checkpoint that cannot be used.
     """
-    place = choose_device(device)
     source = Path(folder.record().get("source", folder.study_file)).parent
+    return start_from(study, source, device, folder.dense)
+
+
+def start_from(study: StudyFile, source: Path, device: str, dense: Path | None = None) -> Start:
+    """As `prepare`, without a run folder.
+
+    Args:
+        study: what to load.
+        source: folder of the study file, where the user's own modules are looked for first.
+        device: where to train and score.
+        dense: artefact of the trained dense network; where there is none, the checkpoint that the study names.
+
+    Raises:
+        SecateurError: as `prepare`.
+    """
+    place = choose_device(device)
     with importable(source, Path.cwd()):
         data = load_data(study.data, study.seed)
         torch.manual_seed(study.seed)
         model = build_model(study.model, data)
     check_fits(model, data)
-    if folder.dense.is_file():
-        model.load_state_dict(load_artefact(folder.dense, model).state_dict())
+    if dense is not None and dense.is_file():
+        model.load_state_dict(load_artefact(dense, model).state_dict())
     elif study.model.checkpoint is not None:
         load_checkpoint(model, study.model.checkpoint)
     graph = trace(model.eval(), data.example, ignore=study.space.ignore, only=study.space.only)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,46 @@ from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
 from backbones.artefact import save
+from backbones.cost import Cost, cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.surgery import prune
+from search.budget import FILL, Bound, Target
+from search.candidates import pack
+from search.choosing import chooser_of
 from search.data import Data
+from search.flows import Flow, follow
 from search.front import Candidate, Front
 from search.identity import to_record
 from search.lease import Lease
 from search.ledger import Ledger, holder
 from search.recipe import Recipe
+from search.space import Space
 from search.store import Store, make_study
-from search.training import train
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a structure is retrained.
+
+    Attributes:
+        recipe: of each training.
+        flow: how pruning and training alternate. Any flow but "one-shot" follows the trial's proposal anew as the
+            weights change, within the same MACs, and may end with other filters.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    flow: Flow = field(default_factory=Flow)
+
+    @property
+    def text(self) -> str:
+        """Canonical, so that equal jobs are known as such."""
+        return to_record({**asdict(self.recipe), "flow": self.flow.name, "steps": self.flow.count})
+
+    @property
+    def key(self) -> str:
+        """Six hex digits of the text, for names of folders."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:6]
+
 
 RETRAINED = " (retrained)"
 """The study that holds the retrainings of another one has this after its name."""
@@ -70,11 +100,14 @@ class Retrainer:
         model: the dense network, and the teacher.
         graph: of it.
         data: the task.
-        folder: holds one folder per structure: checkpoint, curve, network.
+        folder: holds one folder per structure and job: network, checkpoint and curve of each training.
+        space: of the search, for flows that choose again.
     """
 
-    def __init__(self, store: Store, model: nn.Module, graph: ChannelGraph, data: Data, folder: Path) -> None:
-        self.model, self.graph, self.data, self.folder = model, graph, data, folder
+    def __init__(
+        self, store: Store, model: nn.Module, graph: ChannelGraph, data: Data, folder: Path, space: Space
+    ) -> None:
+        self.model, self.graph, self.data, self.folder, self.space = model, graph, data, folder, space
         name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
         self.ledger = Ledger(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
@@ -83,25 +116,13 @@ class Retrainer:
         done = (trial for trial in self.ledger.trials() if trial.state is TrialState.COMPLETE)
         return {trial.user_attrs["structure"]: trial.user_attrs for trial in done}
 
-    def run(
-        self,
-        front: Front,
-        top: int,
-        epochs: int | None = None,
-        recipe: Recipe | None = None,
-        *,
-        device: str = "cpu",
-        progress: bool = True,
-    ) -> None:
+    def run(self, front: Front, top: int, job: Job, *, device: str = "cpu", progress: bool = True) -> None:
         """Retrains `choose(front, top)`, together with whoever else does; returns when all of them are done.
 
-        What was retrained with this recipe before is left as it is.
+        What was retrained by the same job before is left as it is.
         """
-        recipe = recipe or Recipe()
-        if epochs is not None:
-            recipe = replace(recipe, epochs=epochs)
         left = {one.id: one for one in choose(front, top)}
-        text = to_record(asdict(recipe))
+        text = job.text
         with Lease(self.ledger, "work") as lease:
             while left:
                 trials = [one for one in self.ledger.trials() if one.user_attrs.get("recipe") == text]
@@ -111,7 +132,7 @@ class Retrainer:
                 busy = {one.user_attrs["structure"] for one in trials if self._busy(one, lease)}
                 free = [one for name, one in left.items() if name not in busy]
                 if free:
-                    self._claim(free[0], recipe, lease, device, progress)
+                    self._claim(free[0], job, lease, device, progress)
                 elif left:
                     time.sleep(POLL)
 
@@ -122,9 +143,9 @@ class Retrainer:
             return False
         return trial.state is TrialState.RUNNING
 
-    def _claim(self, one: Candidate, recipe: Recipe, lease: Lease, device: str, progress: bool) -> None:
+    def _claim(self, one: Candidate, job: Job, lease: Lease, device: str, progress: bool) -> None:
         """Claims a structure and retrains it; of several claims the lowest number stands."""
-        facts = {"structure": one.id, "trial": one.number, "recipe": to_record(asdict(recipe))}
+        facts = {"structure": one.id, "trial": one.number, "recipe": job.text}
         running = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=facts)
         claim = self.ledger.claim(running, f"{lease.token}/{time.monotonic_ns()}")
         for other in self.ledger.trials():
@@ -137,29 +158,50 @@ class Retrainer:
                 self.ledger.fail(claim)
                 return
         try:
-            result = self._retrain(one, recipe, device, progress)
+            result = self._retrain(one, job, device, progress)
         except BaseException:
             self.ledger.fail(claim)
             raise
         self.ledger.finish(claim, [result["accuracy"]], {**result, **facts})
 
-    def _retrain(self, one: Candidate, recipe: Recipe, device: str, progress: bool) -> dict[str, Any]:
+    def _retrain(self, one: Candidate, job: Job, device: str, progress: bool) -> dict[str, Any]:
         assert one.structure is not None
-        folder = self.folder / one.id
+        assert one.cost is not None
+        folder = self.folder / f"{one.id}-{job.key}"
         folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
-        pruned = prune(self.model, self.graph, one.structure)
-        history = train(pruned, self.data, recipe, teacher=self.model, folder=folder, device=device, progress=progress)
-        artefact = folder / "network.safetensors"
+        chosen = one.structure
+        again = chooser_of(self.space, one.parameters)
+        small = follow(
+            job.flow,
+            self.model,
+            self.graph,
+            self.data,
+            job.recipe,
+            again if job.flow.chooses_again else lambda model, graph, target: chosen,
+            Target((Bound("macs", (1 - FILL) * one.cost.macs, one.cost.macs),), capped=True),
+            folder=folder,
+            device=device,
+            progress=progress,
+        )
+        spent = cost(self.graph, small.structure)
+        last = small.histories[-1]
         facts = {
             "structure": one.id,
             "trial": one.number,
-            "accuracy": history.validation_accuracy,
-            "test_accuracy": history.test_accuracy,
-            "recalibrated_accuracy": history.start_accuracy,
-            "recipe": to_record(asdict(recipe)),
-            "seconds": history.seconds,
+            "accuracy": last.validation_accuracy,
+            "test_accuracy": last.test_accuracy,
+            "recalibrated_accuracy": last.start_accuracy,
+            "recipe": job.text,
+            "seconds": sum(history.seconds for history in small.histories),
             "wall_seconds": time.perf_counter() - start,
         }
-        save(pruned, artefact, cost=one.cost, provenance=facts)
+        if small.structure != chosen:
+            facts |= {"ended": small.structure.id, "kept": pack(self.graph, small.structure), **_plain(spent)}
+        artefact = folder / "network.safetensors"
+        save(small.model, artefact, cost=spent, provenance=facts)
         return {**facts, "artefact": os.fspath(artefact)}
+
+
+def _plain(spent: Cost) -> dict[str, int]:
+    return {"macs": spent.macs, "params": spent.params}

@@ -105,8 +105,10 @@ def _work(
     if "retrain" in stages:
         console.head(f"Retraining: the best {study.retrain.top}, {study.retrain.recipe.epochs} epochs each")
         with _timed(folder, "retraining"):
-            recipe = study.retrain.recipe
-            opened.retrain(study.retrain.top, recipe=recipe, device=start.device, progress=console.progress)
+            wanted = study.retrain
+            opened.retrain(
+                wanted.top, recipe=wanted.recipe, flow=wanted.way, device=start.device, progress=console.progress
+            )
     return finish(opened, start, folder, console)
 
 

@@ -44,8 +44,14 @@ def work(
         with fitting_threads(start.graph.costs.dense.macs, study.search.batch):
             opened = open_study(study, start, folder, url)
             console.head(f"Working on {study.name} in {shown_url(url)}")
-            recipe, top = study.retrain.recipe, study.retrain.top
-            opened.work(study.search.trials, top=top, recipe=recipe, device=start.device, progress=console.progress)
+            opened.work(
+                study.search.trials,
+                top=study.retrain.top,
+                recipe=study.retrain.recipe,
+                flow=study.retrain.way,
+                device=start.device,
+                progress=console.progress,
+            )
         return finish(opened, start, folder, console)
     except KeyboardInterrupt as stop:
         stop.add_note("to go on: the same command; other workers do not wait for this one")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +25,14 @@ from search import fork
 from search.budget import Budget
 from search.candidates import candidate, unpack
 from search.data import Data
+from search.flows import Flow
 from search.front import Candidate, Front
 from search.ground import lay
 from search.identity import FORMAT, fingerprint, to_record
 from search.proposals import Aim
 from search.reach import check_reachable, feasibility
-from search.retrain import Retrainer
+from search.recipe import Recipe
+from search.retrain import Job, Retrainer
 from search.samplers import SAMPLERS, WINDOWS
 from search.scores import Scores
 from search.solo import search_alone
@@ -41,8 +43,6 @@ from search.workers import search_shared
 
 if TYPE_CHECKING:
     import pandas
-
-    from search.recipe import Recipe
 
 RECALIBRATION_IMAGES = 1280
 RECALIBRATION_BATCH = 64
@@ -191,6 +191,7 @@ class Study:
         *,
         top: int = 0,
         recipe: Recipe | None = None,
+        flow: Flow | None = None,
         timeout: float | None = None,
         callbacks: Sequence[Callback] = (),
         device: str = "cpu",
@@ -202,6 +203,7 @@ class Study:
             trials: of all workers together.
             top: structures to retrain, of all workers together; 0 for none.
             recipe: how.
+            flow: as in `retrain`.
             timeout: as in `search`.
             callbacks: as in `search`.
             device: where this worker retrains.
@@ -212,7 +214,7 @@ class Study:
         """
         self.search(trials, timeout=timeout, callbacks=callbacks, progress=progress, shared=True)
         if top > 0 and len(self.store.finished) >= trials:
-            return self.retrain(top, recipe=recipe, device=device, progress=progress)
+            return self.retrain(top, recipe=recipe, flow=flow, device=device, progress=progress)
         return self.front()
 
     def fork(self, name: str, storage: str | None = None) -> fork.Forked:
@@ -256,6 +258,7 @@ class Study:
         epochs: int | None = None,
         *,
         recipe: Recipe | None = None,
+        flow: Flow | None = None,
         device: str = "cpu",
         progress: bool = True,
     ) -> Front:
@@ -267,17 +270,20 @@ class Study:
             top: how many.
             epochs: instead of the recipe's.
             recipe: how; the default recipe distils from the dense network.
+            flow: how pruning and training alternate; by default the structures are cut at once and trained.
             device: where.
             progress: show bars when standard error is a terminal.
 
         Raises:
             SecateurError: when nothing feasible was found yet.
         """
-        self._retrainer().run(self.front(), top, epochs, recipe, device=device, progress=progress)
+        recipe = recipe or Recipe()
+        job = Job(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow())
+        self._retrainer().run(self.front(), top, job, device=device, progress=progress)
         return self.front()
 
     def _retrainer(self) -> Retrainer:
-        return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain")
+        return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain", self.space)
 
     def structure(self, number: int) -> Structure:
         """The structure of a finished trial.

@@ -22,6 +22,7 @@ from scoring.scorers import SCORERS
 from scoring.slices import FEATURES
 from search.budget import Amount, Budget
 from search.depth import Removal
+from search.flows import Flow
 from search.recipe import Recipe
 from search.samplers import SAMPLERS
 from search.schema import read_table, to_toml, unknown_key
@@ -199,14 +200,25 @@ class RetrainSection:
 
     Attributes:
         top: number of structures.
+        flow: how pruning and training alternate: "one-shot" (cut, then train), "iterative" (in steps, trained between),
+            "soft" (silenced channels may win their place back in every epoch) or "asymptotic" (softly, more and more).
+        steps: of "iterative"; each is a training with the whole recipe.
         recipe: the rest of the section.
     """
 
     top: int = 3
+    flow: str = "one-shot"
+    steps: int = 3
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
         _at_least("top", self.top, 1)
+        Flow(self.flow, self.steps)
+
+    @property
+    def way(self) -> Flow:
+        """The flow with its steps."""
+        return Flow(self.flow, self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,12 +382,13 @@ def _read_retrain(cls: type[RetrainSection], table: object, section: str, folder
     """`top` and the keys of a recipe stand side by side in one section."""
     if not isinstance(table, Mapping):
         return read_table(cls, table, section, folder)
-    known = ["top", *_fields(Recipe)]
+    own_keys = [key for key in _fields(RetrainSection) if key != "recipe"]
+    known = [*own_keys, *_fields(Recipe)]
     for name in table:
         if name not in known:
             raise SecateurError(unknown_key(section, name, known))
-    own = read_table(cls, {key: value for key, value in table.items() if key == "top"}, section, folder)
-    recipe = read_table(Recipe, {key: value for key, value in table.items() if key != "top"}, section, folder)
+    own = read_table(cls, {key: value for key, value in table.items() if key in own_keys}, section, folder)
+    recipe = read_table(Recipe, {key: value for key, value in table.items() if key not in own_keys}, section, folder)
     return dataclasses.replace(own, recipe=recipe)
 
 

@@ -335,6 +335,17 @@ def test_two_processes_do_not_share_a_folder(folder: Path, capsys: pytest.Captur
         process.communicate()
 
 
+def test_inspect_shows_groups_and_what_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "study.toml"]) == 0
+    out = capsys.readouterr().out
+    assert "prunable groups" in out
+    assert "network output" in out
+    assert main(["inspect", "study.toml", "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["dense"]["macs"] > record["minimum"]["macs"] > 0
+    assert all(group["layers"] for group in record["groups"])
+
+
 def test_init_writes_a_study_and_replaces_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = called(capsys, "init", "new.toml")
     assert (code, out) == (0, "wrote new.toml; to run it: secateur run new.toml\n")
@@ -358,7 +369,7 @@ def test_help_fits_a_terminal_and_shows_examples(
     assert code == 0
     assert "secateur run study.toml" in out
     assert "130 stopped by Ctrl-C" in out
-    for command in ("init", "run", "search", "resume", "retrain", "report"):
+    for command in ("init", "inspect", "run", "search", "resume", "retrain", "report"):
         code, page, _ = called(capsys, command, "--help")
         assert code == 0
         assert max(len(line) for line in (out + page).splitlines()) <= 80

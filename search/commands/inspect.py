@@ -1,0 +1,51 @@
+"""`secateur inspect`: what a trace finds in the network of a study, before anything is trained or searched."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backbones.inspect_table import describe, minimum, shares
+from search.console import Console
+from search.prepare import start_from
+from search.study_file import read_study
+
+SUMMARY = "show what can be pruned in a study's network, and what cannot and why"
+DESCRIPTION = """\
+Traces the network that a study file names and prints its groups of coupled
+channels (size, member layers, share of the MACs), the channels that stay with
+the reason and the line of code, the dense cost and the smallest that can be
+reached. Nothing is trained or written.
+
+  secateur inspect study.toml"""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="`secateur init` writes one")
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Prints the table."""
+    study = read_study(arguments.study)
+    graph = start_from(study, arguments.study.resolve().parent, "cpu").graph
+    console.result(describe(graph))
+    share = shares(graph)
+    return {
+        "name": study.name,
+        "dense": asdict(graph.costs.dense),
+        "minimum": asdict(minimum(graph)),
+        "groups": [
+            {
+                "name": group.name,
+                "size": group.size,
+                "macs_share": share[group.name],
+                "layers": list(dict.fromkeys(member.layer for member in group.members)),
+            }
+            for group in graph.groups
+        ],
+        "frozen": [asdict(record) for record in graph.frozen],
+        "unreached": list(graph.unreached),
+    }
