@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -33,6 +35,21 @@ LARGE = Cost(macs=3_000_000_000, params=50_000_000)
 """Networks with more of either are compared on one half of their channels instead of both."""
 
 
+Orders = Mapping[str, NDArray[np.int64]]
+"""Group -> its channels, shuffled."""
+Attempt = Callable[[Orders, Mapping[str, int]], bool]
+"""Prunes some groups, each in its order and cut where told; False when values are wrong, raises when shapes are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an attempt failed: the source line, one sentence, and the module in whose forward it broke ("": unknown)."""
+
+    line: str
+    reason: str
+    module: str
+
+
 @dataclass(frozen=True, eq=False)
 class Trial:
     """A network to try structures on.
@@ -54,67 +71,78 @@ class Trial:
 
         A group fails when the pruned network does not run on the example, or does not equal the masked dense network.
         Groups whose channels share layer or group statistics change values by nature: only their shapes are checked.
+        Shapes come first, without data: values are compared only where no shape failed (trace again without those).
         """
-        mixed = self.graph.mixed
-        exact = [group for group in self.graph.groups if group.name not in mixed]
-        broken = self._culprits(exact, numeric=True)
-        gone = {group.name for group, _, _ in broken}
-        rest = [group for group in self.graph.groups if group.name not in gone]
-        if mixed:
-            broken += self._culprits(rest, numeric=False)
+        groups, mixed = self.graph.groups, self.graph.mixed
+        broken = self._culprits(groups, self._fits)
+        if not broken:
+            broken = self._culprits([group for group in groups if group.name not in mixed], self._equals)
+        if not broken and mixed:
+            broken = self._culprits(groups, self._runs)
         return tuple(
-            Frozen(group.name.partition("#")[0], tuple(range(group.size)), "trial pruning", group.name, line, reason)
-            for group, line, reason in broken
+            Frozen(
+                group.name.partition("#")[0],
+                tuple(range(group.size)),
+                "trial pruning",
+                group.name,
+                why.line,
+                why.reason,
+            )
+            for group, why in broken
         )
 
-    def _culprits(self, groups: Sequence[Group], *, numeric: bool) -> list[tuple[Group, str, str]]:
-        problem = self._attempt(groups, numeric=numeric) if groups else None
+    def _culprits(self, groups: Sequence[Group], attempt: Attempt) -> list[tuple[Group, Problem]]:
+        problem = self._problem(groups, attempt) if groups else None
         if problem is None:
             return []
         if len(groups) == 1:
-            return [(groups[0], *problem)]
-        half = len(groups) // 2
-        broken = self._culprits(groups[:half], numeric=numeric)
-        broken += self._culprits(groups[half:], numeric=numeric)
-        gone = {group.name for group, _, _ in broken}
-        rest = [group for group in groups if group.name not in gone]
-        if not broken:  # neither half fails alone: they only fail together
-            return [(group, *problem) for group in groups]
-        return broken + self._culprits(rest, numeric=numeric) if len(groups) > 2 else broken
+            return [(groups[0], problem)]
+        one, other = _parted(groups, problem.module)
+        broken = [*self._culprits(one, attempt), *self._culprits(other, attempt)]
+        if not broken:  # neither part fails alone: they only fail together
+            return [(group, problem) for group in groups]
+        gone = {group.name for group, _ in broken}
+        if any(gone >= {group.name for group in part} for part in (one, other)):
+            return broken  # what is left of the other part is known to be well
+        return broken + self._culprits([group for group in groups if group.name not in gone], attempt)
 
-    def _attempt(self, groups: Sequence[Group], *, numeric: bool) -> tuple[str, str] | None:
-        """(source line, reason) when pruning these groups goes wrong."""
+    def _problem(self, groups: Sequence[Group], attempt: Attempt) -> Problem | None:
+        """What goes wrong when these groups are pruned."""
         rng = np.random.default_rng(0)
         orders = {group.name: rng.permutation(group.size) for group in groups}
         cuts = {name: max(1, round(len(order) * rng.uniform(0.4, 0.7))) for name, order in orders.items()}
-        # a literal size can fit by chance: one channel less has no divisor in common, one channel survives no squeeze
-        extremes = [{name: order[:1] for name, order in orders.items()}]
-        extremes.append({name: order[1:] for name, order in orders.items()})
-        # two halves, so that every channel is looked at
-        halves = [{name: order[: cuts[name]] for name, order in orders.items()}]
-        halves.append({name: order[cuts[name] :] for name, order in orders.items()})
         try:
-            for kept in extremes:
-                self._run_somewhere(Structure.of(self.graph, kept))
-            dense = self.graph.costs.dense
-            small = dense.macs < LARGE.macs and dense.params < LARGE.params
-            for kept in halves if numeric and small else halves[:1]:
-                structure = Structure.of(self.graph, kept)
-                if not numeric:
-                    run(cut(self.model, plan(self.graph, structure)), self.example)
-                elif not self._is_equal(self.model, structure):
-                    return "", "the code uses a channel count as a number: values change when it is pruned"
+            if attempt(orders, cuts):
+                return None
         except Exception as error:
-            return place(error), f"a literal size in the code: {first_line(error)}"
-        return None
+            return Problem(place(error), f"a literal size in the code: {first_line(error)}", _module(error))
+        return Problem("", "the code uses a channel count as a number: values change when it is pruned", "")
 
-    def _run_somewhere(self, structure: Structure) -> None:
-        """Runs the pruned network for its shapes: without data where the code can do without, else with."""
-        origin = plan(self.graph, structure)
-        try:
-            self._check_shapes(run(cut(self._shadow, origin), tree_map(_to_meta, self.example)))
-        except Exception:
-            self._check_shapes(run(cut(self.model, origin), self.example))
+    def _fits(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
+        """A literal size can fit by chance: one channel less has no divisor in common, one survives no squeeze."""
+        for kept in (
+            {name: order[:1] for name, order in orders.items()},
+            {name: order[1:] for name, order in orders.items()},
+            {name: order[: cuts[name]] for name, order in orders.items()},
+        ):
+            origin = plan(self.graph, Structure.of(self.graph, kept))
+            if self._shadow is not None:
+                self._check_shapes(run(cut(self._shadow, origin), self._outline))
+            else:
+                self._check_shapes(run(cut(self.model, origin), self.example))
+        return True
+
+    def _equals(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
+        """Two halves are compared, so that every channel is looked at."""
+        halves = [{name: order[: cuts[name]] for name, order in orders.items()}]
+        if self.graph.costs.dense.macs < LARGE.macs and self.graph.costs.dense.params < LARGE.params:
+            halves.append({name: order[cuts[name] :] for name, order in orders.items()})
+        return all(self._is_equal(self.model, Structure.of(self.graph, kept)) for kept in halves)
+
+    def _runs(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
+        kept = {name: order[: cuts[name]] for name, order in orders.items()}
+        run(cut(self.model, plan(self.graph, Structure.of(self.graph, kept))), self.example)
+        return True
 
     def _check_shapes(self, output: Any) -> None:
         found = [tuple(item.shape) for item in tree_leaves(output) if isinstance(item, Tensor)]
@@ -124,9 +152,19 @@ class Trial:
             raise ValueError(f"the network's output has shapes {found} instead of {wanted}")
 
     @cached_property
-    def _shadow(self) -> nn.Module:
+    def _outline(self) -> Any:
+        return tree_map(_to_meta, self.example)
+
+    @cached_property
+    def _shadow(self) -> nn.Module | None:
+        """The network without data, None when its code cannot do without."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        return copy_with(self.model, {id(value): _to_meta(value) for value in tensors})
+        shadow = copy_with(self.model, {id(value): _to_meta(value) for value in tensors})
+        try:
+            run(shadow, self._outline)
+        except Exception:
+            return None
+        return shadow
 
     def _is_equal(self, model: nn.Module, structure: Structure) -> bool:
         """Whether the pruned network's output is that of the masked dense one."""
@@ -156,6 +194,28 @@ def run(model: nn.Module, example: Sequence[Any]) -> Any:
     torch.manual_seed(0)
     with evaluating(model), torch.no_grad():
         return model(*example)
+
+
+def _frozen(group: Group, problem: Problem) -> Frozen:
+    layer = group.name.partition("#")[0]
+    return Frozen(layer, tuple(range(group.size)), "trial pruning", group.name, problem.line, problem.reason)
+
+
+def _parted(groups: Sequence[Group], module: str) -> tuple[Sequence[Group], Sequence[Group]]:
+    """Two parts to look for culprits in: those with weights in the module that broke and the others, else halves."""
+    inside = f"{module}."
+    suspects = [group for group in groups if any(member.tensor.startswith(inside) for member in group.members)]
+    if module and 0 < len(suspects) < len(groups):
+        names = {group.name for group in suspects}
+        return suspects, [group for group in groups if group.name not in names]
+    return groups[: len(groups) // 2], groups[len(groups) // 2 :]
+
+
+def _module(error: BaseException) -> str:
+    """The path of the innermost module in whose code an error was raised, "" when that is the network itself."""
+    frames = [frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [found for found in frames if isinstance(found, nn.Module)]
+    return next((path for path, found in modules[0].named_modules() if found is modules[-1]), "") if modules else ""
 
 
 def lively(example: Sequence[Any]) -> tuple[Any, ...]:

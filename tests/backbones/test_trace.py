@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, build, prune, trace
+from backbones import SecateurError, Structure, build, prune, trace, trial
 from tests.backbones.parity import assert_law, noise, stirred
 
 
@@ -46,6 +47,18 @@ class Sorted(Net):
 class Broken(Net):
     def between(self, x: Tensor) -> Tensor:
         return x.reshape(7, -1)
+
+
+class Literal(nn.Module):
+    """A block that states the number of its input channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x.view(-1, 8, 6, 6))
+        return y
 
 
 def test_the_model_is_left_as_it_was() -> None:
@@ -110,6 +123,27 @@ def test_an_operation_without_a_rule_freezes_with_its_place() -> None:
     assert record.reason == "operation not understood"
     assert [group.name for group in graph.groups] == ["b"]
     assert_law(model, graph, Structure.random(graph, keep=0.5))
+
+
+def test_a_literal_size_deep_in_a_network_costs_few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module whose code broke says where to look: bisecting all the groups took over a minute in a MaxViT."""
+    runs = []
+    plain = trial.run
+
+    def counted(model: nn.Module, example: Sequence[Any]) -> Any:
+        runs.append(example)
+        return plain(model, example)
+
+    monkeypatch.setattr(trial, "run", counted)
+    blocks = [nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()) for _ in range(24)]
+    graph = trace(
+        nn.Sequential(nn.Conv2d(3, 8, 1), *blocks, Literal(), nn.ReLU(), nn.Conv2d(8, 4, 1)), torch.zeros(1, 3, 6, 6)
+    )
+    [record] = [record for record in graph.frozen if record.op == "trial pruning"]
+    assert record.layer == "24.0"
+    assert record.line.endswith("y: Tensor = self.conv(x.view(-1, 8, 6, 6))")
+    assert len(graph.groups) == 25
+    assert len(runs) <= 24
 
 
 def test_a_network_without_a_prunable_group_is_refused() -> None:
