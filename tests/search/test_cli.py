@@ -272,12 +272,11 @@ def test_bad_input_costs_one_line(
     assert not (folder / "runs/tiny/dense.safetensors").exists(), "found out only after a training"
 
 
-def test_a_search_without_a_feasible_trial_says_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_budget_between_two_structures_names_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, '"30%..50%"', '"30%"')
-    code, _, err = called(capsys, "run", "study.toml")
-    assert code == 2
-    assert err.startswith("secateur: error: none of 8 trials meets the budget; 8 times: falls short of the budget by ")
-    assert len(err.splitlines()) == 1
+    line = refused(capsys, "run", "study.toml")
+    assert "no structure of this network lies within 17,622 <= macs <= 17,982" in line
+    assert "the nearest reachable are macs 17,307 and 18,441" in line
 
 
 def test_a_missing_data_folder_names_the_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
