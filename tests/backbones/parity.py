@@ -71,7 +71,7 @@ def assert_law(
     without_gradient: Sequence[str] = (),
     tolerance: float = 1e-9,
 ) -> nn.Module:
-    """Parity up to `tolerance` (unless `values` is off), exact cost (MACs unless `counted` is off), finite gradients."""
+    """Parity to `tolerance` (unless `values` is off), exact cost (MACs unless `counted` is off), finite gradients."""
     pruned = prune(model, graph, structure)
     if values:
         assert gap(model, graph, structure, pruned) < tolerance
