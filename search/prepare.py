@@ -24,7 +24,8 @@ from search.factories import call, importable
 from search.folder import RunFolder
 from search.gammas import recorded
 from search.measure import accuracy, check_fits
-from search.study_file import DataSection, ModelSection, StudyFile
+from search.sections import DataSection, ModelSection
+from search.study_file import StudyFile
 from search.training import train
 
 

@@ -13,116 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
-from scoring.names import check_name as known_name
-from scoring.scorers import SCORERS
-from search.flows import Flow
-from search.proposal_sections import BudgetSection, SpaceSection
 from search.recipe import Recipe
-from search.samplers import SAMPLERS
 from search.schema import read_table, to_toml, unknown_key
+from search.sections import BudgetSection, DataSection, ModelSection, RetrainSection, SearchSection, SpaceSection
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSection:
-    """Which network.
-
-    Attributes:
-        backbone: a built-in architecture, such as "resnet20" or "vgg16_bn_cifar".
-        factory: instead: your own, "package.module:function", called with num_classes and in_channels if it takes them.
-        num_classes: outputs; by default what the data has.
-        in_channels: colour channels of the input; by default what the data has.
-        checkpoint: weights to start from (.safetensors, or .pt/.th holding tensors only); without one the dense
-            network is trained first, as [dense] says.
-    """
-
-    backbone: str | None = None
-    factory: str | None = None
-    num_classes: int | None = None
-    in_channels: int | None = None
-    checkpoint: Path | None = None
-
-    def __post_init__(self) -> None:
-        _exactly_one("backbone", self.backbone, "factory", self.factory)
-        _at_least("num_classes", self.num_classes, 2)
-        _at_least("in_channels", self.in_channels, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class DataSection:
-    """Which images.
-
-    Attributes:
-        name: a built-in data set, "digits" or "cifar10".
-        factory: instead: your own, "package.module:function", returning a secateur.Data.
-        folder: where the files are; by default under $SECATEUR_DATA.
-        validation: fraction of the training images that is set aside to rank structures; by default the data set's own.
-        mean: per channel, of pixels scaled to [0, 1]; by default the data set's own.
-        std: per channel, likewise.
-    """
-
-    name: str | None = None
-    factory: str | None = None
-    folder: Path | None = None
-    validation: float | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-
-    def __post_init__(self) -> None:
-        _exactly_one("name", self.name, "factory", self.factory)
-        if self.validation is not None and not 0 < self.validation < 1:
-            raise SecateurError(f"0 < validation < 1 must hold, but got validation={self.validation}")
-
-
-@dataclass(frozen=True, slots=True)
-class SearchSection:
-    """How they are looked at.
-
-    Attributes:
-        trials: structures to score; raise it later and run again to continue.
-        sampler: who proposes: "tpe", "nsga2", "random".
-        scorer: what a structure is worth before any training: "naswot", "naswot_last", ...
-        batch: images the scorer looks at.
-    """
-
-    trials: int = 200
-    sampler: str = "tpe"
-    scorer: str = "naswot"
-    batch: int = 128
-
-    def __post_init__(self) -> None:
-        known_name("sampler", self.sampler, SAMPLERS)
-        known_name("scorer", self.scorer, SCORERS)
-        _at_least("trials", self.trials, 1)
-        _at_least("batch", self.batch, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class RetrainSection:
-    """How many of the best are retrained, and how.
-
-    Attributes:
-        top: number of structures.
-        flow: how pruning and training alternate: "one-shot" (cut, then train), "iterative" (in steps, trained between),
-            "soft" (silenced channels may win their place back in every epoch) or "asymptotic" (softly, more and more).
-        steps: of "iterative"; each is a training with the whole recipe.
-        recipe: the rest of the section.
-    """
-
-    top: int = 3
-    flow: str = "one-shot"
-    steps: int = 3
-    recipe: Recipe = field(default_factory=Recipe)
-
-    def __post_init__(self) -> None:
-        _at_least("top", self.top, 1)
-        Flow(self.flow, self.steps)
-
-    @property
-    def way(self) -> Flow:
-        """The flow with its steps."""
-        return Flow(self.flow, self.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,14 +197,3 @@ def _fields(value: Any) -> list[str]:
 
 def _shown(value: object) -> str:
     return "not given" if value is None else to_toml(value)
-
-
-def _exactly_one(first: str, one: object, second: str, other: object) -> None:
-    if (one is None) == (other is None):
-        state = "neither" if one is None else "both"
-        raise SecateurError(f"needs exactly one of {first} and {second}, but got {state}")
-
-
-def _at_least(name: str, value: int | None, low: int) -> None:
-    if value is not None and value < low:
-        raise SecateurError(f"{low} <= {name} must hold, but got {name}={value}")

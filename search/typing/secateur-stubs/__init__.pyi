@@ -3,8 +3,13 @@ from backbones.artefact import load, save
 from backbones.checkpoint import load_checkpoint
 from backbones.cost import Cost, cost
 from backbones.errors import SecateurError
+from backbones.exports import export_onnx, export_program
 from backbones.graph import ChannelGraph, Group
+from backbones.inspect_table import describe
+from backbones.measure import latency, peak_memory
+from backbones.optimizers import transfer_optimizer
 from backbones.registry import BACKBONES, build
+from backbones.removal import removable
 from backbones.structure import Structure
 from backbones.surgery import Origin, prune
 from backbones.trace import trace
@@ -19,9 +24,13 @@ from search.budget import Budget
 from search.data import Data
 from search.data import load as load_data
 from search.depth import Removal
+from search.double_pruning import sparsify
+from search.flows import Flow
+from search.footprint import footprints
 from search.front import Candidate, Front
 from search.history import History
 from search.measure import accuracy
+from search.netscore import netscore
 from search.recipe import Recipe
 from search.sources import Split
 from search.space import Space
@@ -41,6 +50,7 @@ __all__ = [
     "Cost",
     "Data",
     "FilterTables",
+    "Flow",
     "Front",
     "Group",
     "History",
@@ -59,16 +69,26 @@ __all__ = [
     "baseline",
     "build",
     "cost",
+    "describe",
+    "export_onnx",
+    "export_program",
     "filter_tables",
+    "footprints",
     "hybrid",
+    "latency",
     "load",
     "load_checkpoint",
     "load_data",
+    "netscore",
+    "peak_memory",
     "prune",
     "read_study",
     "recalibrate",
+    "removable",
     "save",
     "score",
+    "sparsify",
     "trace",
     "train",
+    "transfer_optimizer",
 ]
