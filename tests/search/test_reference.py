@@ -15,7 +15,7 @@ from backbones import build, load_checkpoint
 from search.cifar import cifar10
 from search.measure import accuracy
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,5 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 def test_reference_checkpoints_reach_their_accuracy(shared_data: Path, name: str, file: str, expected: float) -> None:
     model = build(name, 10)
     load_checkpoint(model, shared_data / "weights" / file)
-    data = replace(cifar10(shared_data / "data" / "cifar-10-batches-bin"), **IMAGENET)
+    data = replace(cifar10(shared_data / "data" / "cifar-10-batches-bin"), mean=MEAN, std=STD)
     assert accuracy(model, data, "test") == pytest.approx(expected, abs=5e-5)
