@@ -12,6 +12,7 @@ import sqlite3
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -62,7 +63,9 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
             _check_exists(Path(parsed.database or ""), new)
         elif parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query:
             options["connect_args"] = {"connect_timeout": 10}
-        return RDBStorage(url, engine_kwargs=options)
+        storage = RDBStorage(url, engine_kwargs=options)
+        weakref.finalize(storage, storage.engine.dispose)
+        return storage
     except ImportError as error:
         backend = re.split(r"[+:]", url)[0]
         how = DRIVERS.get(backend, "install its driver")

@@ -9,7 +9,6 @@ exactly what this one would have proposed. Workers that share a study also write
 from __future__ import annotations
 
 import copy
-import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.identity import check_identity
 from search.ledger import FINISHED, Ledger, quiet
 from search.mirror import Mirror, Window
-from search.storage import close_storage, open_storage, shown_url
+from search.storage import open_storage, shown_url
 
 
 class Store(Ledger):
@@ -47,7 +46,6 @@ class Store(Ledger):
         self.directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][:objectives]
         with quiet():
             storage = open_storage(url)
-        weakref.finalize(self, close_storage, storage)
         super().__init__(url, storage, lambda: make_study(name, storage, self.directions))
         self.safely(lambda: check_identity(self.study, self.identity, shown_url(url)))
         self.mirror = Mirror(self.directions, window)
