@@ -77,7 +77,7 @@ def front_chart(
     x = _scale(rows, axis, state, measure, caps)
     x |= {"title": AXES[axis][0], "axis": {"format": AXES[axis][1], "tickCount": 6}}
     y = _scale(rows, measure, state, measure)
-    y |= {"title": _title(measure, scorer), "axis": {"format": _format(measure), "tickCount": 6}}
+    y |= {"title": _title(measure, scorer), "axis": {**_ticks(measure), "tickCount": 6}}
     looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
     tooltip = _tooltip(measure, axis, state, scorer, several)
     points: Spec = {
@@ -253,8 +253,9 @@ def _title(measure: Measure, scorer: str) -> str:
     return "validation accuracy after retraining" if measure == "accuracy" else f"{scorer} (higher is better)"
 
 
-def _format(measure: Measure) -> str:
-    return ".1%" if measure == "accuracy" else ".4~g"
+def _ticks(measure: Measure) -> Spec:
+    """Tick labels, never two alike: accuracies a hair apart get no finer steps than the label shows."""
+    return {"format": ".1%", "tickMinStep": 0.001} if measure == "accuracy" else {"format": ".4~g"}
 
 
 def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: bool) -> list[Spec]:
