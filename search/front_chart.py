@@ -229,7 +229,7 @@ def _dense_level(y: Spec, measure: Measure, state: str, several: bool) -> Spec:
     return {
         "transform": [
             {"filter": f"datum.{state} == 'dense' && isValid(datum.{measure})"},
-            {"calculate": f"'dense ' + format(datum.{measure}, '{_format(measure)}')", "as": "level"},
+            {"calculate": f"'dense ' + format(datum.{measure}, '{_ticks(measure)["format"]}')", "as": "level"},
         ],
         "encoding": {"y": y},
         "layer": [{"mark": {"type": "rule", "strokeDash": [2, 4]}}] + ([] if several else [label]),
