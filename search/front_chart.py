@@ -226,10 +226,11 @@ def _dense_level(y: Spec, measure: Measure, state: str, several: bool) -> Spec:
         "mark": {"type": "text", "align": "right", "baseline": "bottom", "dx": -4, "dy": -7},
         "encoding": {"x": {"value": "width"}, "text": {"field": "level"}},
     }
+    form = _ticks(measure)["format"]
     return {
         "transform": [
             {"filter": f"datum.{state} == 'dense' && isValid(datum.{measure})"},
-            {"calculate": f"'dense ' + format(datum.{measure}, '{_ticks(measure)["format"]}')", "as": "level"},
+            {"calculate": f"'dense ' + format(datum.{measure}, '{form}')", "as": "level"},
         ],
         "encoding": {"y": y},
         "layer": [{"mark": {"type": "rule", "strokeDash": [2, 4]}}] + ([] if several else [label]),
