@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import asdict
@@ -63,7 +64,7 @@ def calibrated(
             if record.pop("key") == key:
                 return LatencyTable(**record)
         except (ValueError, TypeError, KeyError, AttributeError):
-            pass  # not a table: measured anew and replaced
+            warnings.warn(f"{known} is no latency table; it is measured again and replaced", stacklevel=2)
     table = _fit(model, graph, images.to(device), rounds)
     if known is not None:
         known.parent.mkdir(parents=True, exist_ok=True)

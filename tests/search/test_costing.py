@@ -93,7 +93,8 @@ def test_a_calibration_is_kept_and_predicts_the_same_again(tmp_path: Path) -> No
     narrower = calibrated(here.model, here.graph, here.batch[:2], known, rounds=3)
     assert narrower.batch == 2
     known.write_text("[]")
-    assert calibrated(here.model, here.graph, here.batch, known, rounds=3).batch == 16
+    with pytest.warns(UserWarning, match="is no latency table; it is measured again"):
+        assert calibrated(here.model, here.graph, here.batch, known, rounds=3).batch == 16
     assert json.loads(known.read_text())["batch"] == 16
 
 

@@ -158,7 +158,7 @@ def test_every_example_of_the_template_has_the_right_type(tmp_path: Path) -> Non
         plain = line.startswith("# ") and equals and key.isidentifier() and value
         uncommented.append(f"{key} = {value}" if plain else line)
     text = "\n".join(line for line in uncommented if not line.startswith("factory"))
-    read_study(write(tmp_path, text))
+    assert read_study(write(tmp_path, text)).name == "digits"
 
 
 def test_rendered_and_read_again_it_is_the_same(tmp_path: Path) -> None:
