@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
+from backbones.modes import evaluating
+from backbones.program import first_line
 
 
 @contextmanager
@@ -20,22 +22,15 @@ def measuring(model: nn.Module, images: Tensor) -> Iterator[None]:
     Raises:
         SecateurError: when the model fails on the images.
     """
-    modes = [(module, module.training) for module in model.modules()]
     threads = torch.get_num_threads()
-    model.eval()
     torch.set_num_threads(1)
     try:
-        yield
+        with evaluating(model):
+            yield
     except SecateurError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
         shape = tuple(images.shape)
-        raise SecateurError(f"the model cannot be measured on data of shape {shape}: {_first_line(error)}") from error
+        raise SecateurError(f"the model cannot be measured on data of shape {shape}: {first_line(error)}") from error
     finally:
         torch.set_num_threads(threads)
-        for module, training in modes:
-            module.training = training
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
