@@ -16,8 +16,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from backbones.errors import SecateurError
 from backbones.version import VERSION
 from search.commands import init, inspect, report, resume, retrain, run, search, status, work
-from search.console import RED, Console, paint
-from search.interrupts import Terminated, sigterm_as_interrupt
+from search.run.console import RED, Console, paint
+from search.run.interrupts import Terminated, sigterm_as_interrupt
 
 OK, BUG, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
 COMMANDS = (init, inspect, run, search, resume, retrain, report, work, status)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import secateur as sc
-from search.study_file import read_study
+from search.run.study_file import read_study
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)

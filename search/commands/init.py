@@ -8,8 +8,8 @@ from typing import Any
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
-from search.console import Console
-from search.template import template
+from search.run.console import Console
+from search.run.template import template
 
 SUMMARY = "write a commented study file to start from"
 DESCRIPTION = "Writes a study file that runs as it is (on digits), with every key explained."

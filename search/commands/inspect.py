@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from backbones.inspect_table import describe, minimum, shares
-from search.console import Console
-from search.prepare import start_from
-from search.study_file import read_study
+from search.run.console import Console
+from search.run.prepare import start_from
+from search.run.study_file import read_study
 
 SUMMARY = "show what can be pruned in a study's network, and what cannot and why"
 DESCRIPTION = """\

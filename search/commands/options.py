@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 
 from backbones.files import write_text
-from search.folder import RunFolder, find_run, open_run
-from search.study_file import StudyFile, read_study, render
+from search.run.folder import RunFolder, find_run, open_run
+from search.run.study_file import StudyFile, read_study, render
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:

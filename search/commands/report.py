@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
-from search.console import Console
-from search.folder import find_run
-from search.pages import joint_report, run_report
+from search.review.pages import joint_report, run_report
+from search.run.console import Console
+from search.run.folder import find_run
 
 SUMMARY = "write the report of one run, or of several overlaid"
 DESCRIPTION = """\

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from search.commands.options import add_device, add_jobs, add_run, add_top, add_trials, reopened
-from search.console import Console
-from search.run import ALL, run
+from search.run.console import Console
+from search.run.stages import ALL, run
 
 SUMMARY = "go on with a run that was stopped"
 DESCRIPTION = """\

@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from search.commands.options import add_device, add_run, add_top, reopened
-from search.console import Console
-from search.run import run
+from search.run.console import Console
+from search.run.stages import run
 
 SUMMARY = "retrain the best structures of a run"
 DESCRIPTION = """\

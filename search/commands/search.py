@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from search.commands.options import add_device, add_fork, add_jobs, add_study, add_trials, forked, opened
-from search.console import Console
-from search.run import run
+from search.run.console import Console
+from search.run.stages import run
 
 SUMMARY = "only the search; retrain later"
 DESCRIPTION = """\

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from search.console import Console
-from search.folder import find_run
-from search.status import status
+from search.run.console import Console
+from search.run.folder import find_run
+from search.study.status import status
 
 SUMMARY = "what a study is at, also while others work on it"
 DESCRIPTION = """\

@@ -30,14 +30,14 @@ from backbones import build, load_checkpoint, trace  # noqa: E402
 from backbones.files import write_text  # noqa: E402
 from backbones.structure import Structure  # noqa: E402
 from scoring.subject import Task  # noqa: E402
-from search.budget import Budget  # noqa: E402
-from search.depth import Removal  # noqa: E402
-from search.ground import Ground, lay  # noqa: E402
-from search.mirror import Mirror  # noqa: E402
-from search.projection import project  # noqa: E402
-from search.proposals import Aim, propose  # noqa: E402
-from search.samplers import WINDOWS, sampler_for  # noqa: E402
-from search.space import KINDS, Space  # noqa: E402
+from search.space.budget import Budget  # noqa: E402
+from search.space.depth import Removal  # noqa: E402
+from search.space.ground import Ground, lay  # noqa: E402
+from search.space.projection import project  # noqa: E402
+from search.space.proposals import Aim, propose  # noqa: E402
+from search.space.space import KINDS, Space  # noqa: E402
+from search.study.mirror import Mirror  # noqa: E402
+from search.study.samplers import WINDOWS, sampler_for  # noqa: E402
 
 
 def tried(ground: Ground, budget: Budget, trials: int, seed: int) -> dict[str, Any]:

@@ -28,13 +28,13 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from backbones import Structure, build, prune, trace  # noqa: E402
-from search.budget import Budget  # noqa: E402
-from search.chart_style import render  # noqa: E402
-from search.data import Data  # noqa: E402
-from search.identity import versions  # noqa: E402
-from search.mirror import Mirror, Window  # noqa: E402
-from search.samplers import WINDOWS, sampler_for  # noqa: E402
-from search.study import Study  # noqa: E402
+from search.data.data import Data  # noqa: E402
+from search.review.chart_style import render  # noqa: E402
+from search.space.budget import Budget  # noqa: E402
+from search.study.identity import versions  # noqa: E402
+from search.study.mirror import Mirror, Window  # noqa: E402
+from search.study.samplers import WINDOWS, sampler_for  # noqa: E402
+from search.study.study import Study  # noqa: E402
 
 HERE = Path(__file__).parent
 

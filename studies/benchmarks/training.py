@@ -30,13 +30,14 @@ sys.path.insert(0, str(ROOT))
 
 from backbones import build  # noqa: E402
 from backbones.files import write_text  # noqa: E402
-from search import feed, learner  # noqa: E402
-from search.augment import Augment  # noqa: E402
-from search.cifar import MEAN, STD  # noqa: E402
-from search.data import Data, load  # noqa: E402
-from search.recipe import Recipe  # noqa: E402
-from search.sources import Split  # noqa: E402
-from search.team import Team  # noqa: E402
+from search.data import feed  # noqa: E402
+from search.data.augment import Augment  # noqa: E402
+from search.data.cifar import MEAN, STD  # noqa: E402
+from search.data.data import Data, load  # noqa: E402
+from search.data.sources import Split  # noqa: E402
+from search.training import learner  # noqa: E402
+from search.training.recipe import Recipe  # noqa: E402
+from search.training.team import Team  # noqa: E402
 
 BATCH = 128
 Loop = Callable[[int], int]
@@ -92,7 +93,7 @@ def plain_loop(data: Data, backbone: str, workers: int) -> Loop:
 
 
 def our_loop(data: Data, backbone: str, recipe: Recipe) -> Loop:
-    """The step of `search.training`."""
+    """The step of `search.training.engine`."""
     model = build(backbone, 10)
     training = learner.prepare(model, data, recipe, None, Team(0, 1, torch.device("cpu")), None)
     training.network.train()

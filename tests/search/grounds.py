@@ -10,10 +10,10 @@ import torch
 
 from backbones import build, trace
 from scoring.subject import Task
-from search.depth import ThinRay
-from search.ground import Ground, lay
-from search.rays import Ray
-from search.space import Space
+from search.space.depth import ThinRay
+from search.space.ground import Ground, lay
+from search.space.rays import Ray
+from search.space.space import Space
 
 
 @lru_cache(maxsize=4)

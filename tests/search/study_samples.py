@@ -17,16 +17,16 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-import search.lease
-import search.retrain
-import search.workers
+import search.study.lease
+import search.study.retrain
+import search.study.workers
 from backbones import ChannelGraph, trace
 from scoring import scorers
 from scoring.subject import Subject
-from search.budget import Budget
-from search.data import Data
-from search.recipe import Recipe
-from search.study import Study
+from search.data.data import Data
+from search.space.budget import Budget
+from search.study.study import Study
+from search.training.recipe import Recipe
 
 BUDGETS = {"cap": Budget(macs=0.3), "targets": Budget(macs=[0.2, 0.4]), "band": Budget(macs="20%..40%")}
 
@@ -94,8 +94,8 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     parser.add_argument("--top", type=int, default=0)
     parser.add_argument("--log", type=Path, help="gets the id of each structure that is scored")
     options = parser.parse_args(arguments)
-    search.lease.SECONDS = options.lease
-    search.retrain.POLL = search.workers.POLL = 0.05
+    search.study.lease.SECONDS = options.lease
+    search.study.retrain.POLL = search.study.workers.POLL = 0.05
     known = scorers.SCORERS["random"]
 
     def slow(subject: Subject) -> float:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.errors import SecateurError
-from search.augment import Augment
+from search.data.augment import Augment
 
 
 def images(count: int = 64, size: int = 6, dtype: torch.dtype = torch.uint8) -> torch.Tensor:

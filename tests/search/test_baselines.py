@@ -11,11 +11,11 @@ import pytest
 from backbones import SecateurError, cost, trace
 from backbones.registry import build
 from scoring.limits import Limits
-from search.baselines import BASELINES, SensitivityRay, Settings, baseline, structure_of
-from search.budget import Budget
-from search.data import load
-from search.space import Space
-from search.study import Study
+from search.data.data import load
+from search.space.baselines import BASELINES, SensitivityRay, Settings, baseline, structure_of
+from search.space.budget import Budget
+from search.space.space import Space
+from search.study.study import Study
 from tests.search.grounds import ground
 
 LIMITS = Limits(max_rate=0.8, divisor=4)

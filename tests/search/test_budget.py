@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from backbones import Cost, SecateurError
-from search.budget import Budget, Target
+from search.space.budget import Budget, Target
 
 DENSE = Cost(macs=1_000_000, params=50_000)
 

@@ -12,12 +12,12 @@ import vl_convert
 
 from backbones.cost import Cost
 from backbones.errors import SecateurError
-from search.chart_style import Spec, config, render, to_svg, with_data
-from search.charts import curves_chart, duration, history_chart, importances_chart, stages_chart, widths_chart
-from search.front import Candidate, Front
-from search.front_chart import axes_measured, front_chart, trial_rows
-from search.parameter_chart import MOST_LINES, MOST_PARAMETERS, parameters_chart
-from search.report import notebook_html
+from search.review.chart_style import Spec, config, render, to_svg, with_data
+from search.review.charts import curves_chart, duration, history_chart, importances_chart, stages_chart, widths_chart
+from search.review.front import Candidate, Front
+from search.review.front_chart import axes_measured, front_chart, trial_rows
+from search.review.parameter_chart import MOST_LINES, MOST_PARAMETERS, parameters_chart
+from search.review.report import notebook_html
 from tests.search.report_samples import GROUPS, HOSTILE, sample_front
 
 SVG = "{http://www.w3.org/2000/svg}"

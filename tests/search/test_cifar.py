@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from backbones.errors import SecateurError
-from search.cifar import ROW, TEST_FILE, TRAIN_FILES, cifar10
-from search.data import load
-from search.sources import Split
+from search.data.cifar import ROW, TEST_FILE, TRAIN_FILES, cifar10
+from search.data.data import load
+from search.data.sources import Split
 
 ROWS = 20
 

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from backbones import SecateurError, Structure, prune
 from backbones.measure import peak_memory
 from scoring.limits import Limits
-from search.budget import Budget
-from search.calibrate import calibrated, memory_table, verify
-from search.costing import Costing, LatencyTable
-from search.depth import Removal
-from search.projection import Projected, project
-from search.space import Space
+from search.space.budget import Budget
+from search.space.calibrate import calibrated, memory_table, verify
+from search.space.costing import Costing, LatencyTable
+from search.space.depth import Removal
+from search.space.projection import Projected, project
+from search.space.space import Space
 from tests.search.grounds import drawn, ground, task
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from backbones.errors import SecateurError
-from search.data import DATASETS, Data, load
-from search.sources import Split, counts, split_off
+from search.data.data import DATASETS, Data, load
+from search.data.sources import Split, counts, split_off
 
 
 def made(count: int = 60, classes: int = 3, **options: Any) -> Data:

@@ -7,10 +7,10 @@ import pytest
 
 from backbones import SecateurError, Structure, cost, prune
 from backbones.recount import recount
-from search.budget import Budget
-from search.depth import Depth, Removal, ThinRay, level
-from search.projection import Projected, project
-from search.space import Space
+from search.space.budget import Budget
+from search.space.depth import Depth, Removal, ThinRay, level
+from search.space.projection import Projected, project
+from search.space.space import Space
 from tests.search.grounds import drawn, ground, task
 
 

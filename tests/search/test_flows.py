@@ -18,13 +18,13 @@ from backbones.surgery import prune
 from backbones.trace import trace
 from scoring.limits import Limits
 from scoring.tables import filter_tables
-from search.budget import Budget, Target
-from search.choosing import Chooser, partway
-from search.data import Data, load
-from search.flows import FLOWS, Flow, Shrunk, compose, follow
-from search.global_ray import GlobalRay
-from search.soft import asymptotic, scales_suffice, silence, silent
-from search.training import Recipe, accuracy, train
+from search.data.data import Data, load
+from search.space.budget import Budget, Target
+from search.space.global_ray import GlobalRay
+from search.training.choosing import Chooser, partway
+from search.training.engine import Recipe, accuracy, train
+from search.training.flows import FLOWS, Flow, Shrunk, compose, follow
+from search.training.soft import asymptotic, scales_suffice, silence, silent
 
 RECIPE = Recipe(epochs=4, lr=0.05, batch_size=64)
 

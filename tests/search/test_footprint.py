@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from backbones.errors import SecateurError
-from search.footprint import disk_size, footprints
+from search.review.footprint import disk_size, footprints
 
 
 def test_larger_network_takes_longer_and_more_room() -> None:

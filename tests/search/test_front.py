@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from backbones.cost import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from search.front import Candidate, Front, nondominated
-from search.front_files import load_fronts, save_fronts
+from search.review.front import Candidate, Front, nondominated
+from search.review.front_files import load_fronts, save_fronts
 
 DENSE = Candidate(-1, cost=Cost(1000, 500), accuracy=0.95, label="dense")
 

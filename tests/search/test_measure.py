@@ -10,9 +10,9 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from scoring.recalibration import recalibrate
-from search.data import Data
-from search.distill import distillation_loss
-from search.measure import accuracy
+from search.data.data import Data
+from search.training.distill import distillation_loss
+from search.training.measure import accuracy
 
 
 def data() -> Data:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from backbones.errors import SecateurError
-from search.netscore import netscore
+from search.training.netscore import netscore
 
 
 def test_formula_with_its_units() -> None:

@@ -14,11 +14,11 @@ from torch import nn
 from backbones import ChannelGraph, SecateurError, build, cost, trace
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
-from search.budget import Budget
-from search.global_ray import GlobalRay
-from search.projection import Projected, project
-from search.rays import HybridRay, RatioRay, Ray
-from search.reach import check_reachable, feasibility, reachable
+from search.space.budget import Budget
+from search.space.global_ray import GlobalRay
+from search.space.projection import Projected, project
+from search.space.rays import HybridRay, RatioRay, Ray
+from search.space.reach import check_reachable, feasibility, reachable
 
 
 @lru_cache(maxsize=1)

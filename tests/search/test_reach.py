@@ -9,10 +9,10 @@ from torch import nn
 from backbones import ChannelGraph, SecateurError, trace
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
-from search.budget import Budget
-from search.depth import Removal
-from search.reach import check_early, check_reachable, feasibility, reachable
-from search.space import Space
+from search.space.budget import Budget
+from search.space.depth import Removal
+from search.space.reach import check_early, check_reachable, feasibility, reachable
+from search.space.space import Space
 from tests.search.grounds import ground, task
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 from backbones.errors import SecateurError
-from search.recipe import OPTIMISERS, SCHEDULES, Recipe
+from search.training.recipe import OPTIMISERS, SCHEDULES, Recipe
 
 
 @given(st.sampled_from(list(SCHEDULES)), st.floats(0, 0.4), st.floats(0, 1))

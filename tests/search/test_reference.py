@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from backbones import build, load_checkpoint
-from search.cifar import cifar10
-from search.measure import accuracy
+from search.data.cifar import cifar10
+from search.training.measure import accuracy
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from backbones.errors import SecateurError
-from search.front import Candidate, Front
-from search.front_files import load_fronts
-from search.report import Report, write_report
+from search.review.front import Candidate, Front
+from search.review.front_files import load_fronts
+from search.review.report import Report, write_report
 from tests.search.browser import visit
 from tests.search.report_samples import HOSTILE, sample_front
 

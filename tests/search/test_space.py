@@ -16,14 +16,14 @@ from hypothesis import strategies as st
 from backbones import SecateurError, cost, prune
 from backbones.recount import recount
 from scoring.limits import Limits
-from search.budget import Budget
-from search.depth import Removal, ThinRay
-from search.ground import Ground
-from search.projection import Projected, project
-from search.proposals import Aim, propose
-from search.rays import Ray, ShareRay
-from search.samplers import sampler_for
-from search.space import KINDS, Space
+from search.space.budget import Budget
+from search.space.depth import Removal, ThinRay
+from search.space.ground import Ground
+from search.space.projection import Projected, project
+from search.space.proposals import Aim, propose
+from search.space.rays import Ray, ShareRay
+from search.space.space import KINDS, Space
+from search.study.samplers import sampler_for
 from tests.search.grounds import drawn, ground
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -145,10 +145,10 @@ PRINT = """
 import sys, torch, optuna
 torch.set_num_threads(int(sys.argv[1]))
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-from search.budget import Budget
-from search.depth import Removal
-from search.projection import project
-from search.space import Space
+from search.space.budget import Budget
+from search.space.depth import Removal
+from search.space.projection import project
+from search.space.space import Space
 from tests.search.grounds import drawn, ground
 for kind in ("hybrid", "ratios", "hybrid+ratios", "global"):
     here = ground(Space(kind, removal=Removal(most=3)))

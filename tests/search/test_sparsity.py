@@ -13,12 +13,12 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
-from search.data import Data, load
-from search.double_pruning import sparsify
-from search.masks import effective_parameters, hold, magnitude_masks
-from search.netscore import netscore
-from search.slimming import gammas, l1_subgradient
-from search.training import Recipe, train
+from search.data.data import Data, load
+from search.training.double_pruning import sparsify
+from search.training.engine import Recipe, train
+from search.training.masks import effective_parameters, hold, magnitude_masks
+from search.training.netscore import netscore
+from search.training.slimming import gammas, l1_subgradient
 
 
 @pytest.fixture(scope="module")

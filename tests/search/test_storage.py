@@ -17,10 +17,10 @@ from optuna.exceptions import StorageInternalError
 from torch import nn
 
 from backbones import ChannelGraph, SecateurError
-from search import storage
-from search.data import Data
-from search.status import status
-from search.storage import open_storage, patiently, redacted, shown_url
+from search.data.data import Data
+from search.study import storage
+from search.study.status import status
+from search.study.storage import open_storage, patiently, redacted, shown_url
 from tests.search.study_samples import finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
@@ -188,6 +188,6 @@ def test_patience_ends(monkeypatch: Any) -> None:
 
 
 def test_nothing_of_a_storage_is_unpickled() -> None:
-    code = "import search.study, sys; print('optuna.storages.journal._redis' in sys.modules and 'redis' in sys.modules)"
+    code = "import search.study.study, sys; print({'optuna.storages.journal._redis', 'redis'} <= set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
     assert done.stdout.strip() == "False"

@@ -14,13 +14,13 @@ from torch import nn
 
 from backbones import ChannelGraph, SecateurError, Structure, cost, load
 from scoring.scorers import score
-from search import samplers
-from search.budget import Budget
-from search.data import Data
-from search.mirror import Window
-from search.recipe import Recipe
-from search.samplers import SAMPLERS
-from search.study import Study
+from search.data.data import Data
+from search.space.budget import Budget
+from search.study import samplers
+from search.study.mirror import Window
+from search.study.samplers import SAMPLERS
+from search.study.study import Study
+from search.training.recipe import Recipe
 from tests.search.study_samples import BUDGETS, finished, small_data, small_graph, small_model
 from tests.search.study_samples import make as sample
 
@@ -62,7 +62,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
             raise StopError
         return score(*args, **kwargs)
 
-    monkeypatch.setattr("search.scores.score", fragile)
+    monkeypatch.setattr("search.study.scores.score", fragile)
     for _ in range(trials):
         broken = make(tmp_path / "parts", parts, **options)
         try:
@@ -77,7 +77,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
 def test_the_window_of_the_history_does_not_depend_on_interruptions(
     tmp_path: Path, parts: Parts, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("search.mirror.STEP", 8)
+    monkeypatch.setattr("search.study.mirror.STEP", 8)
     monkeypatch.setitem(samplers.WINDOWS, "tpe", Window(4, 20))
     make(tmp_path / "whole", parts, budget=BUDGETS["targets"]).search(60, progress=False)
     for trials in (13, 16, 31, 55, 60):
@@ -97,7 +97,7 @@ def test_jobs_score_at_the_same_time(tmp_path: Path, parts: Parts, monkeypatch: 
         now -= 1
         return score(*args, **kwargs)
 
-    monkeypatch.setattr("search.scores.score", slow)
+    monkeypatch.setattr("search.study.scores.score", slow)
     study = make(tmp_path, parts)
     study.search(12, progress=False, jobs=4)
     assert 2 <= most <= 4
@@ -111,7 +111,7 @@ def test_a_structure_is_scored_once(tmp_path: Path, parts: Parts, monkeypatch: A
         seen.append(structure.id)
         return score(name, model, graph, structure, *rest)
 
-    monkeypatch.setattr("search.scores.score", counting)
+    monkeypatch.setattr("search.study.scores.score", counting)
     make(tmp_path, parts, space="hybrid").search(20, progress=False)
     study = make(tmp_path, parts, space="hybrid")  # another process would start here
     study.search(40, progress=False)
@@ -165,14 +165,14 @@ def test_other_data_and_an_older_format_are_refused_and_every_difference_is_name
     other = dataclasses.replace(parts[2], mean=(0.1,))
     with pytest.raises(SecateurError, match=r"another data .*; also another sampler, seed"):
         make(tmp_path, (*parts[:2], other), sampler="random", seed=1)
-    monkeypatch.setattr("search.study.FORMAT", 1)
+    monkeypatch.setattr("search.study.study.FORMAT", 1)
     with pytest.raises(SecateurError, match=r"another format \(2, now 1\)"):
         make(tmp_path, parts)
 
 
 def test_other_library_versions_are_told(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
     make(tmp_path, parts)
-    monkeypatch.setattr("search.identity.version", lambda name: "0.0" if name == "torch" else version(name))
+    monkeypatch.setattr("search.study.identity.version", lambda name: "0.0" if name == "torch" else version(name))
     with pytest.warns(UserWarning, match=r"was begun with torch .* \(now 0\.0\)"):
         make(tmp_path, parts)
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.errors import SecateurError
-from search.augment import Augment
-from search.budget import Budget
-from search.depth import Removal
-from search.study_file import check_name, differences, read_study, render, settings
-from search.template import template
+from search.data.augment import Augment
+from search.run.study_file import check_name, differences, read_study, render, settings
+from search.run.template import template
+from search.space.budget import Budget
+from search.space.depth import Removal
 
 SMALL = """
 name = "small"
@@ -175,7 +175,7 @@ def test_rendered_and_read_again_it_is_the_same(tmp_path: Path) -> None:
 def test_any_text_survives_rendering(text: str) -> None:
     import tomllib
 
-    from search.schema import to_toml
+    from search.run.schema import to_toml
 
     assert tomllib.loads(f"key = {to_toml(text)}") == {"key": text}
 

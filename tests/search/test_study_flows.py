@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from backbones import SecateurError, cost, load
-from search.budget import Budget
-from search.flows import Flow
-from search.recipe import Recipe
-from search.study_file import read_study
+from search.run.study_file import read_study
+from search.space.budget import Budget
+from search.training.flows import Flow
+from search.training.recipe import Recipe
 from tests.search.study_samples import make as sample
 from tests.search.study_samples import small_data, small_graph, small_model
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from backbones import ChannelGraph, SecateurError, Structure
 from scoring.scorers import score
-from search.budget import Budget
-from search.data import Data
-from search.status import status
+from search.data.data import Data
+from search.space.budget import Budget
+from search.study.status import status
 from tests.search.study_samples import make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
@@ -33,7 +33,7 @@ def scored(monkeypatch: Any) -> list[str]:
         seen.append(structure.id)
         return score(name, model, graph, structure, *rest)
 
-    monkeypatch.setattr("search.scores.score", counting)
+    monkeypatch.setattr("search.study.scores.score", counting)
     return seen
 
 

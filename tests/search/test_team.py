@@ -12,17 +12,17 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import SecateurError
-from search import learner
-from search.data import Data, load
-from search.team import Team
-from search.training import Recipe, accuracy, train
+from search.data.data import Data, load
+from search.training import learner
+from search.training.engine import Recipe, accuracy, train
+from search.training.team import Team
 from tests.search.test_training import network
 
 SCRIPT = """
 import os, sys, torch
-from search.data import load
-from search.team import Team
-from search.training import Recipe, train
+from search.data.data import load
+from search.training.team import Team
+from search.training.engine import Recipe, train
 from tests.search.test_training import network
 rank = int(os.environ["RANK"])
 model = network(seed=rank)

@@ -15,11 +15,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import SecateurError
-from search import learner
-from search.augment import Augment
-from search.data import Data, load
-from search.sources import Split
-from search.training import History, Recipe, accuracy, train
+from search.data.augment import Augment
+from search.data.data import Data, load
+from search.data.sources import Split
+from search.training import learner
+from search.training.engine import History, Recipe, accuracy, train
 
 FAST = Recipe(epochs=3, lr=0.05, batch_size=64)
 
@@ -135,8 +135,8 @@ def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch:
 SCRIPT = """
 import sys
 from tests.search.test_training import FAST, network
-from search.data import load
-from search.training import train
+from search.data.data import load
+from search.training.engine import train
 def after(model, done):
     print(done, flush=True)
     if done == 3:

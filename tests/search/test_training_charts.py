@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from backbones.errors import SecateurError
-from search.chart_style import to_svg
-from search.history import Epoch, History
-from search.training_charts import curve_chart, gamma_chart
+from search.review.chart_style import to_svg
+from search.review.training_charts import curve_chart, gamma_chart
+from search.training.history import Epoch, History
 
 HISTORY = History(
     (Epoch(1, 0.1, 2.0, 0.5, 0.6, 1.0), Epoch(2, 0.05, 1.0, 0.7, 0.8, 1.0)), start_accuracy=0.1, test_accuracy=0.75

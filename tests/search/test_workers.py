@@ -17,14 +17,14 @@ import pytest
 from optuna.trial import TrialState
 from torch import nn
 
-import search.lease
+import search.study.lease
 from backbones import ChannelGraph, SecateurError
-from search.data import Data
-from search.lease import Lease, Watch, born, here
-from search.recipe import Recipe
-from search.samplers import SAMPLERS
-from search.status import status
-from search.study import Study
+from search.data.data import Data
+from search.study.lease import Lease, Watch, born, here
+from search.study.samplers import SAMPLERS
+from search.study.status import status
+from search.study.study import Study
+from search.training.recipe import Recipe
 from tests.search.postgres import PASSWORD, Server, running
 from tests.search.study_samples import Launcher, finished, make, small_data, small_graph, small_model
 
@@ -158,7 +158,7 @@ def test_one_worker_finishes_with_every_sampler(tmp_path: Path, parts: Parts, sa
 
 
 def test_a_search_and_workers_refuse_each_other(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
-    monkeypatch.setattr(search.lease, "SECONDS", 3.0)
+    monkeypatch.setattr(search.study.lease, "SECONDS", 3.0)
     url = f"sqlite:///{tmp_path}/s.db"
     study = make(url, tmp_path, parts)
 
@@ -218,7 +218,7 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, parts: Parts, m
 
 
 def test_a_slot_that_was_given_away_is_left_alone(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
-    monkeypatch.setattr(search.lease, "SECONDS", 0.6)
+    monkeypatch.setattr(search.study.lease, "SECONDS", 0.6)
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts)
     with Lease(study.store, "work") as lease:
         assert lease.slot == "0"

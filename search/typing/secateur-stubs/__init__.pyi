@@ -18,25 +18,25 @@ from scoring.limits import Limits
 from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
-from search.augment import Augment
-from search.baselines import baseline
-from search.budget import Budget
-from search.data import Data
-from search.data import load as load_data
-from search.depth import Removal
-from search.double_pruning import sparsify
-from search.flows import Flow
-from search.footprint import footprints
-from search.front import Candidate, Front
-from search.history import History
-from search.measure import accuracy
-from search.netscore import netscore
-from search.recipe import Recipe
-from search.sources import Split
-from search.space import Space
-from search.study import Study
-from search.study_file import StudyFile, read_study
-from search.training import train
+from search.data.augment import Augment
+from search.data.data import Data
+from search.data.data import load as load_data
+from search.data.sources import Split
+from search.review.footprint import footprints
+from search.review.front import Candidate, Front
+from search.run.study_file import StudyFile, read_study
+from search.space.baselines import baseline
+from search.space.budget import Budget
+from search.space.depth import Removal
+from search.space.space import Space
+from search.study.study import Study
+from search.training.double_pruning import sparsify
+from search.training.engine import train
+from search.training.flows import Flow
+from search.training.history import History
+from search.training.measure import accuracy
+from search.training.netscore import netscore
+from search.training.recipe import Recipe
 
 __version__: str
 

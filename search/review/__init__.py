@@ -1,0 +1,1 @@
+"""What came out: the front, its charts, tables and the report."""

@@ -1,0 +1,287 @@
+"""The front as a picture: accuracy or score against cost, with every trial in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec
+from search.review.front import Axis, Candidate, Front, Measure
+from search.run.console import amount
+
+AXES: dict[Axis, tuple[str, str]] = {
+    "macs": ("MACs for one sample", "~s"),
+    "params": ("parameters", "~s"),
+    "latency": ("latency, seconds", "~s"),
+    "memory": ("peak memory, bytes", "~s"),
+}
+# state -> (colour, shape, area, opacity)
+LOOKS = {
+    "on the front": (BLUE, "circle", 75, 1.0),
+    "dominated": (GREY, "circle", 26, 0.45),
+    "infeasible": (VERMILLION, "cross", 44, 0.7),
+    "dense": (PURPLE, "diamond", 150, 1.0),
+    "baseline": (GREEN, "triangle-up", 110, 1.0),
+}
+# Only a few are ever retrained, and infeasible ones never are.
+RETRAINED_LOOKS = {word: LOOKS[word] for word in LOOKS if word != "infeasible"} | {
+    "dominated": (GREY, "circle", 60, 0.9)
+}
+# Legends wrap on a phone; pictures side by side (width 0) are wide enough.
+COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
+WORDS = {"front": "on the front", "dominated": "dominated", "infeasible": "infeasible", "unmeasured": "not measured"}
+
+
+def state_field(measure: Measure, axis: Axis) -> str:
+    """The column of `trial_rows` that says where a candidate stands by this measure and cost."""
+    return f"{measure}_by_{axis}"
+
+
+def axes_measured(fronts: Sequence[Front]) -> tuple[Axis, ...]:
+    """The costs that at least one candidate knows: always MACs, then parameters, latency, memory."""
+    others = [axis for axis in AXES if any(one.on(axis) is not None for front in fronts for one in front.candidates)]
+    return tuple(dict.fromkeys(["macs", *others]))
+
+
+def trial_rows(fronts: Sequence[Front]) -> list[dict[str, Any]]:
+    """One flat row for each candidate, dense network and baseline of all fronts: the table behind the charts."""
+    table = []
+    fields = [(measure, axis) for measure in _MEASURES for axis in axes_measured(fronts)]
+    for front in fronts:
+        states = {state_field(m, axis): front.statuses(m, axis) for m, axis in fields}
+        for i, one in enumerate(front.candidates):
+            table.append(_row(front, one, {field: WORDS[states[field][i]] for field in states}))
+        for word, ones in (("dense", (front.dense,)), ("baseline", front.baselines)):
+            table.extend(_row(front, one, dict.fromkeys(states, word)) for one in ones)
+    return table
+
+
+def front_chart(
+    rows: Sequence[Row], measure: Measure, axis: Axis = "macs", *, scorer: str = "score", caps: Iterable[int] = ()
+) -> Spec:
+    """Quality against cost; reads the table `trials`.
+
+    Infeasible trials have no quality: they are crosses on the floor of the picture. The stairs show the best quality
+    that the front has for at most that cost. Colours tell states apart, or studies where there are several.
+
+    Args:
+        rows: what `trial_rows` made (the scales are chosen from it; the rows themselves are not put in).
+        measure: `accuracy` of retrained candidates or training-free `score`.
+        axis: the cost.
+        scorer: what the score is called.
+        caps: the MACs budgets, drawn as upright lines.
+    """
+    state = state_field(measure, axis)
+    several = len({row["study"] for row in rows}) > 1
+    caps = tuple(caps) if axis == "macs" else ()
+    x = _scale(rows, axis, state, measure, caps)
+    x |= {"title": AXES[axis][0], "axis": {"format": AXES[axis][1], "tickCount": 6}}
+    y = _scale(rows, measure, state, measure)
+    y |= {"title": _title(measure, scorer), "axis": {**_ticks(measure), "tickCount": 6}}
+    looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
+    tooltip = _tooltip(measure, axis, state, scorer, several)
+    points: Spec = {
+        "transform": [
+            {"filter": f"isValid(datum.{measure}) && isValid(datum.{axis}) && datum.{state} != 'infeasible'"}
+        ],
+        "mark": {"type": "point", "filled": True, "clip": True, "strokeWidth": 1},
+        "params": [_zoom()],
+        "encoding": {"x": x, "y": y, **looks, "tooltip": tooltip, "order": {"field": "rank"}},
+    }
+    floor: Spec = {
+        "transform": [{"filter": f"datum.{state} == 'infeasible' && isValid(datum.{axis})"}],
+        "mark": {"type": "point", "filled": True, "clip": True, "yOffset": -6},
+        "encoding": {"x": x, "y": {"value": "height"}, **looks, "tooltip": _infeasible_tooltip(axis, several)},
+    }
+    colour = {"color": looks["color"]} if several else {"color": {"value": BLUE}}
+    stairs: Spec = {
+        "transform": [{"filter": f"datum.{state} == 'on the front'"}],
+        "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 1.5, "opacity": 0.7, "clip": True},
+        "encoding": {"x": x, "y": y, "detail": {"field": "study"}, **colour},
+    }
+    layers = [stairs, floor, points] if measure == "score" else [stairs, points]
+    if any(row[state] == "dense" and _inside(row[measure], y) for row in rows):
+        layers.insert(0, _dense_level(y, measure, state, several))
+    if shown := [cap for cap in caps if _inside(cap, x)]:
+        layers.insert(0, _caps(x, shown))
+    if measure == "score" and any(row["accuracy"] is not None for row in rows if row["trial"] is not None):
+        layers.append(_rings(x, y, GREY if several else VERMILLION))
+    return {"data": {"name": "trials"}, "height": 340, "layer": layers}
+
+
+def describe(front: Front, measure: Measure) -> str:
+    """One line below a title: how many trials there are, and how they stand."""
+    statuses = front.statuses(measure)
+    on_front, infeasible = statuses.count("front"), statuses.count("infeasible")
+    measured = on_front + statuses.count("dominated")
+    if measure == "accuracy":
+        return f"{measured:,} retrained, {on_front:,} on the front"
+    text = f"{measured:,} trials scored, {on_front:,} on the front"
+    return f"{text}, {infeasible:,} infeasible" if infeasible else text
+
+
+_MEASURES: tuple[Measure, ...] = ("accuracy", "score")
+
+
+def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]:
+    macs, dense = one.on("macs"), front.dense.on("macs")
+    return {
+        "study": front.name,
+        "trial": one.number if one.number >= 0 else None,
+        "name": one.name,
+        "structure": one.id,
+        **{axis: one.on(axis) for axis in AXES},
+        "share": macs / dense if macs is not None and dense else None,
+        "score": one.value("score"),
+        "accuracy": one.value("accuracy"),
+        "test": one.test_accuracy,
+        "seconds": one.seconds,
+        "reason": one.reason,
+        # Drawn last, so on top: what matters most.
+        "rank": 0 if states[state_field("score", "macs")] == "dominated" else 1,
+        **states,
+    }
+
+
+def _scale(rows: Sequence[Row], field: str, state: str, measure: Measure, caps: Sequence[float] = ()) -> Spec:
+    """One position channel, over all candidates; with what belongs beside them, unless that would squeeze them.
+
+    Beside accuracies the dense network is always shown: the loss against it is what the picture is about.
+    """
+    shown = ("on the front", "dominated", "infeasible") if measure == "score" else ("on the front", "dominated")
+    own = [row[field] for row in rows if row[field] is not None and row[state] in shown]
+    dense = [row[field] for row in rows if row[field] is not None and row[state] in ("dense", "baseline")]
+    low, high = min([*own, *caps, *dense], default=0.0), max([*own, *caps, *dense], default=1.0)
+    near_low, near_high = min([*own, *caps], default=low), max([*own, *caps], default=high)
+    if own and measure == "score" and near_high - near_low < 0.25 * (high - low):
+        low, high = near_low, near_high
+    margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
+    scale = {"domain": [low - margin, high + margin], "nice": False, "zero": False}
+    return {"field": field, "type": "quantitative", "scale": scale}
+
+
+def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> Spec:
+    looks_of = LOOKS if measure == "score" else RETRAINED_LOOKS
+    shown = [word for word in looks_of if any(row[state] == word and row["macs"] is not None for row in rows)]
+    shown = shown or ["on the front"]
+    column = {
+        name: [looks_of[word][i] for word in shown] for i, name in enumerate(("color", "shape", "size", "opacity"))
+    }
+    legend = {"title": None, "orient": "top", "columns": COLUMNS}
+    looks: Spec = {
+        name: {
+            "field": state,
+            "type": "nominal",
+            "sort": shown,
+            "scale": {"type": "ordinal", "domain": shown, "range": values},
+            "legend": legend,
+        }
+        for name, values in column.items()
+    }
+    if several:
+        looks["color"] = {"field": "study", "type": "nominal", "legend": {**legend, "symbolType": "square"}}
+    return looks
+
+
+def _inside(value: float | None, channel: Spec) -> bool:
+    low, high = channel["scale"]["domain"]
+    return value is not None and low <= value <= high
+
+
+def _rings(x: Spec, y: Spec, colour: str) -> Spec:
+    return {
+        "transform": [{"filter": "isValid(datum.accuracy) && isValid(datum.score) && datum.trial != null"}],
+        "mark": {
+            "type": "point",
+            "filled": False,
+            "shape": "circle",
+            "size": 190,
+            "strokeWidth": 1.6,
+            "color": colour,
+            "clip": True,
+        },
+        "encoding": {"x": x, "y": y},
+    }
+
+
+def _caps(x: Spec, caps: Sequence[int]) -> Spec:
+    low, high = x["scale"]["domain"]
+    rows = [{"cap": cap, "text": f"budget {amount(cap)}", "side": -1 if 2 * cap > low + high else 1} for cap in caps]
+    beside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": "5 * datum.side"}}
+    return {
+        "data": {"values": rows},
+        "encoding": {"x": {**x, "field": "cap"}},
+        "layer": [
+            {"mark": {"type": "rule", "strokeDash": [6, 3], "color": OCHRE, "strokeWidth": 1.2}},
+            {
+                "mark": {"type": "text", "color": OCHRE, "baseline": "bottom", "dy": -16, **beside},
+                "encoding": {"y": {"value": "height"}, "text": {"field": "text"}},
+            },
+        ],
+    }
+
+
+def _dense_level(y: Spec, measure: Measure, state: str, several: bool) -> Spec:
+    label: Spec = {
+        "mark": {"type": "text", "align": "right", "baseline": "bottom", "dx": -4, "dy": -7},
+        "encoding": {"x": {"value": "width"}, "text": {"field": "level"}},
+    }
+    form = _ticks(measure)["format"]
+    return {
+        "transform": [
+            {"filter": f"datum.{state} == 'dense' && isValid(datum.{measure})"},
+            {"calculate": f"'dense ' + format(datum.{measure}, '{form}')", "as": "level"},
+        ],
+        "encoding": {"y": y},
+        "layer": [{"mark": {"type": "rule", "strokeDash": [2, 4]}}] + ([] if several else [label]),
+    }
+
+
+def _zoom() -> Spec:
+    """Shift and the wheel zoom, shift and dragging moves: plain scrolling and touch stay the page's own."""
+    return {
+        "name": "zoom",
+        "select": {
+            "type": "interval",
+            "zoom": "wheel![event.shiftKey]",
+            "translate": "[pointerdown[event.shiftKey], window:pointerup] > window:pointermove!",
+        },
+        "bind": "scales",
+    }
+
+
+def _title(measure: Measure, scorer: str) -> str:
+    return "validation accuracy after retraining" if measure == "accuracy" else f"{scorer} (higher is better)"
+
+
+def _ticks(measure: Measure) -> Spec:
+    """Tick labels, never two alike: accuracies a hair apart get no finer steps than the label shows."""
+    return {"format": ".1%", "tickMinStep": 0.001} if measure == "accuracy" else {"format": ".4~g"}
+
+
+def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: bool) -> list[Spec]:
+    tips: list[Spec] = [{"field": "study"}] if several else []
+    tips += [
+        {"field": "name", "title": "candidate"},
+        {"field": state, "title": "place"},
+        {"field": "macs", "title": "MACs", "format": ".3s"},
+        {"field": "share", "title": "of the dense MACs", "format": ".1%"},
+        {"field": "params", "title": "parameters", "format": ".3s"},
+        {"field": "score", "title": scorer, "format": ".5~g"},
+        {"field": "accuracy", "title": "validation accuracy", "format": ".2%"},
+        {"field": "test", "title": "test accuracy", "format": ".2%"},
+        {"field": "structure"},
+    ]
+    if axis in ("latency", "memory"):
+        tips.insert(-1, {"field": axis, "title": AXES[axis][0], "format": ".3s"})
+    return tips
+
+
+def _infeasible_tooltip(axis: Axis, several: bool) -> list[Spec]:
+    tips: list[Spec] = [{"field": "study"}] if several else []
+    return [
+        *tips,
+        {"field": "name", "title": "candidate"},
+        {"field": "reason", "title": "infeasible"},
+        {"field": axis, "title": AXES[axis][0], "format": ".3s"},
+    ]

@@ -1,0 +1,85 @@
+"""The end of a run: what came out, as a table for people and as plain values for scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from search.review.front import Candidate, Front
+from search.run.console import amount, percent, table
+
+HEADER = ("structure", "MACs", "of dense", "params", "of dense", "ms", "size", "test", "change")
+SCORED = ("structure", "trial", "MACs", "of dense", "params", "of dense", "score")
+
+
+def retrained(front: Front) -> list[Candidate]:
+    """What was retrained, best validation accuracy first and of equals the cheapest; each structure once."""
+    found: dict[str, Candidate] = {}
+    for one in front.candidates:
+        if one.accuracy is not None:
+            found.setdefault(one.id, one)
+    return sorted(found.values(), key=lambda one: (-(one.accuracy or 0.0), one.on("macs") or 0, one.number))
+
+
+def final_table(front: Front) -> str:
+    """Dense against retrained, by test accuracy; selection and order are by validation accuracy."""
+    dense = front.dense
+    whole = ("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", *_footprint(dense))
+    rows = [(*whole, percent(dense.test_accuracy), "")]
+    for one in retrained(front):
+        change = _difference(one.test_accuracy, dense.test_accuracy)
+        rows.append((one.id, *_costs(one, dense), *_footprint(one), percent(one.test_accuracy), change))
+    return table(HEADER, rows)
+
+
+def score_table(front: Front, most: int = 10) -> str:
+    """The non-dominated structures of a search by score, the best `most` of them, best first."""
+    points = sorted(front.points("score"), key=lambda one: -(one.score or 0.0))
+    rows = [(one.id, str(one.number), *_costs(one, front.dense), f"{one.score:.6g}") for one in points[:most]]
+    return table(SCORED, rows)
+
+
+def result(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
+    """Plain values for JSON: trials, dense network, front, retrained networks, and where the files are."""
+    statuses = front.statuses("score")
+    return {
+        "name": front.name,
+        "scorer": front.scorer,
+        "trials": len(front.candidates),
+        "infeasible": statuses.count("infeasible"),
+        "dense": _values(front.dense),
+        "front": [_values(one) for one in front.points("score")],
+        "retrained": [_values(one) for one in retrained(front)],
+        **paths,
+    }
+
+
+def _costs(one: Candidate, dense: Candidate) -> tuple[str, str, str, str]:
+    cells = []
+    for axis in ("macs", "params"):
+        own, whole = one.on(axis), dense.on(axis)
+        cells += [amount(own), percent(own / whole) if own is not None and whole else "-"]
+    return cells[0], cells[1], cells[2], cells[3]
+
+
+def _footprint(one: Candidate) -> tuple[str, str]:
+    """Milliseconds a batch and bytes on disk."""
+    if one.footprint is None:
+        return "-", "-"
+    return f"{1e3 * one.footprint.latency:.1f}", f"{amount(one.footprint.disk)}B"
+
+
+def _difference(own: float | None, dense: float | None) -> str:
+    return "-" if own is None or dense is None else f"{100 * (own - dense):+.1f}"
+
+
+def _values(one: Candidate) -> dict[str, Any]:
+    return {
+        "structure": one.id,
+        "trial": one.number,
+        "macs": one.on("macs"),
+        "params": one.on("params"),
+        "score": one.value("score"),
+        "validation_accuracy": one.value("accuracy"),
+        "test_accuracy": one.test_accuracy,
+    }

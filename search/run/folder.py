@@ -1,0 +1,176 @@
+"""The folder of one run: what lies where, whose it is, and what is known about how it came about."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from backbones.errors import SecateurError
+from backbones.files import write_text
+from backbones.version import VERSION
+from search.run.study_file import StudyFile, check_name, differences, read_study, render
+from search.study.storage import redacted
+
+LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside `runs/<name>`.
+
+    Attributes:
+        path: the folder itself.
+    """
+
+    path: Path
+
+    @property
+    def study_file(self) -> Path:
+        """The study with every setting written out, and absolute paths."""
+        return self.path / "study.toml"
+
+    @property
+    def storage(self) -> str:
+        """Where Optuna keeps the trials."""
+        return f"sqlite:///{self.path / 'study.db'}"
+
+    @property
+    def dense(self) -> Path:
+        """The network that the search starts from."""
+        return self.path / "dense.safetensors"
+
+    @property
+    def tables(self) -> Path:
+        """Cache of the filter tables."""
+        return self.path / "tables.npz"
+
+    @property
+    def best(self) -> Path:
+        """The best retrained network."""
+        return self.path / "best.safetensors"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    @property
+    def record_file(self) -> Path:
+        """Command, versions, timings, measured accuracies."""
+        return self.path / "run.json"
+
+    @property
+    def shown(self) -> str:
+        """The path as a person would type it from here."""
+        here = Path.cwd()
+        return str(self.path.relative_to(here)) if self.path.is_relative_to(here) else str(self.path)
+
+    def record(self) -> dict[str, Any]:
+        """What `run.json` holds, empty before the first note.
+
+        Raises:
+            SecateurError: when the file is not such a record.
+        """
+        try:
+            found = json.loads(self.record_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise SecateurError(f"{self.record_file} cannot be read: {error}; move it away to start it anew") from None
+        if not isinstance(found, dict):
+            raise SecateurError(f"{self.record_file} holds no record; move it away to start it anew")
+        return found
+
+    def note(self, **facts: Any) -> None:
+        """Adds facts to `run.json`."""
+        write_text(self.record_file, json.dumps(self.record() | facts, indent=2) + "\n")
+
+
+def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
+    """The run folder of a study, made when it is not there yet.
+
+    More trials and more structures to retrain than last time are taken over; anything else makes it another study.
+
+    Args:
+        runs: the folder that holds all run folders.
+        study: what is to be run.
+        source: the file it was read from, noted for the import of the user's own modules.
+
+    Raises:
+        SecateurError: when the folder holds another study (what differs is named), or something else than a run.
+    """
+    check_name(study.name)
+    folder = RunFolder(runs.resolve() / study.name)
+    if folder.study_file.exists():
+        different = differences(study, read_study(folder.study_file))
+        if different:
+            more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
+            raise SecateurError(
+                f"{folder.shown} holds another study: {different[0]} there{more}; "
+                f"give this one another name, or remove that folder"
+            )
+    elif folder.path.exists() and (not folder.path.is_dir() or any(folder.path.iterdir())):
+        raise SecateurError(f"{folder.shown} exists and is no run folder; give the study another name")
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        write_text(folder.study_file, render(study))
+    except OSError as error:
+        raise SecateurError(f"{folder.shown} cannot be written: {error.strerror or error}") from None
+    folder.note(source=str(source.resolve()))
+    return folder
+
+
+def find_run(path: Path) -> tuple[RunFolder, StudyFile]:
+    """An existing run folder and its study.
+
+    Raises:
+        SecateurError: when there is none.
+    """
+    folder = RunFolder(path.resolve())
+    if not folder.study_file.is_file():
+        raise SecateurError(f"{path} is no run folder: it has no study.toml; `secateur run STUDY.toml` makes one")
+    return folder, read_study(folder.study_file)
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Holds the folder for this process.
+
+    Raises:
+        SecateurError: when another process holds it.
+    """
+    with (folder.path / ".lock").open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            raise SecateurError(f"{folder.shown} is in use by process {holder}; wait for it, or end it") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def environment() -> dict[str, Any]:
+    """What the run ran on: command, versions, machine, time of day (UTC)."""
+    return {
+        "command": redacted(shlex.join([Path(sys.argv[0]).stem, *sys.argv[1:]])),
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "secateur": VERSION,
+        **{name: version(name) for name in LIBRARIES},
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+    }

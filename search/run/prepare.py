@@ -1,0 +1,169 @@
+"""From a study file to what a search starts from: data, the dense network with its weights, and its channel graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from backbones.artefact import load as load_artefact
+from backbones.artefact import save
+from backbones.checkpoint import load_checkpoint
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
+from search.data.data import Data, load
+from search.run.console import Console
+from search.run.factories import call, importable
+from search.run.folder import RunFolder
+from search.run.sections import DataSection, ModelSection
+from search.run.study_file import StudyFile
+from search.training.engine import train
+from search.training.gammas import recorded
+from search.training.measure import accuracy, check_fits
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Start:
+    """What a search starts from.
+
+    Attributes:
+        data: the images.
+        model: the dense network, in eval mode; trained after `ensure_dense`.
+        graph: its coupled channels.
+        device: where training and scoring run.
+    """
+
+    data: Data
+    model: nn.Module
+    graph: ChannelGraph
+    device: str
+
+
+def prepare(study: StudyFile, folder: RunFolder, device: str) -> Start:
+    """Loads what the study names and checks that it goes together. Nothing is trained, so it takes seconds.
+
+    Raises:
+        SecateurError: for data, a model or a checkpoint that cannot be used.
+    """
+    source = Path(folder.record().get("source", folder.study_file)).parent
+    return start_from(study, source, device, folder.dense)
+
+
+def start_from(study: StudyFile, source: Path, device: str, dense: Path | None = None) -> Start:
+    """As `prepare`, without a run folder.
+
+    Args:
+        study: what to load.
+        source: folder of the study file, where the user's own modules are looked for first.
+        device: where to train and score.
+        dense: artefact of the trained dense network; where there is none, the checkpoint that the study names.
+
+    Raises:
+        SecateurError: as `prepare`.
+    """
+    place = choose_device(device)
+    with importable(source, Path.cwd()):
+        data = load_data(study.data, study.seed)
+        torch.manual_seed(study.seed)
+        model = build_model(study.model, data)
+    check_fits(model, data)
+    if dense is not None and dense.is_file():
+        model.load_state_dict(load_artefact(dense, model).state_dict())
+    elif study.model.checkpoint is not None:
+        load_checkpoint(model, study.model.checkpoint)
+    graph = trace(model.eval(), data.example, ignore=study.space.ignore, only=study.space.only)
+    return Start(data, model, graph, place)
+
+
+def ensure_dense(start: Start, study: StudyFile, folder: RunFolder, console: Console) -> None:
+    """Trains the dense network, unless the run has one already or the study names a checkpoint.
+
+    It is kept in `dense.safetensors`, so that a resumed run starts from the same weights. A training that was killed
+    goes on after its last whole epoch.
+    """
+    if folder.dense.is_file():
+        return
+    if study.model.checkpoint is None:
+        console.head(f"dense network: {study.dense.epochs} epochs")
+        work = folder.path / "dense"
+        with recorded(start.model, folder, slimmed=study.dense.slim > 0):
+            train(start.model, start.data, study.dense, folder=work, device=start.device, progress=console.progress)
+    start.model.eval()
+    # As an artefact with everything kept, any network can be read back, tied parameters and all.
+    save(prune(start.model, start.graph, Structure.full(start.graph), check=False), folder.dense)
+
+
+def choose_device(name: str) -> str:
+    """`auto` to the GPU when there is one.
+
+    Raises:
+        SecateurError: for a device that torch does not know or this machine does not have.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SecateurError(f"--device {name} cannot be used here: {reason}") from error
+    return name
+
+
+def load_data(section: DataSection, seed: int) -> Data:
+    """The images that `[data]` names.
+
+    Raises:
+        SecateurError: for an unknown name, missing files, options the data set does not have, a factory that fails.
+    """
+    offered = {"folder": section.folder, "validation": section.validation}
+    options = {key: value for key, value in offered.items() if value is not None}
+    if section.factory is not None:
+        data = call(section.factory, "[data] factory", Data, seed=seed, **options)
+    else:
+        try:
+            data = load(str(section.name), seed=seed, **options)
+        except TypeError as error:
+            raise SecateurError(f"[data] {section.name!r} takes no such option: {error}") from error
+        except SecateurError as error:
+            raise SecateurError(f"[data] {error}") from error
+    changes = {key: value for key, value in (("mean", section.mean), ("std", section.std)) if value is not None}
+    loaded: Data = dataclasses.replace(data, **changes) if changes else data
+    return loaded
+
+
+def build_model(section: ModelSection, data: Data) -> nn.Module:
+    """The untrained network that `[model]` names, made for the data.
+
+    Raises:
+        SecateurError: for an unknown backbone, or a factory that fails.
+    """
+    classes = section.num_classes or data.num_classes
+    channels = section.in_channels or data.example.shape[1]
+    if section.factory is not None:
+        model: nn.Module = call(
+            section.factory, "[model] factory", nn.Module, num_classes=classes, in_channels=channels
+        )
+        return model
+    try:
+        return build(str(section.backbone), num_classes=classes, in_channels=channels)
+    except SecateurError as error:
+        raise SecateurError(f"[model] {error}") from None
+
+
+def dense_accuracy(start: Start, folder: RunFolder) -> dict[str, float]:
+    """Validation and test accuracy of the dense network, fractions; measured once a run, then read from the record."""
+    known = folder.record().get("dense_accuracy")
+    if not isinstance(known, dict):
+        known = {
+            "validation": accuracy(start.model, start.data, "validation", device=start.device),
+            "test": accuracy(start.model, start.data, "test", device=start.device),
+        }
+        folder.note(dense_accuracy=known)
+    return known

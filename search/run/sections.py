@@ -1,0 +1,223 @@
+"""The sections of a study file, as frozen dataclasses that check themselves."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backbones.errors import SecateurError
+from scoring.clusters import LINKAGES
+from scoring.criteria import CRITERIA, REDUCTIONS
+from scoring.essentiality import ESSENTIALITY
+from scoring.limits import Limits
+from scoring.names import check_name as known_name
+from scoring.scorers import SCORERS
+from scoring.slices import FEATURES
+from search.space.budget import Amount, Budget
+from search.space.depth import Removal
+from search.space.space import KINDS, Space
+from search.study.samplers import SAMPLERS
+from search.training.flows import Flow
+from search.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSection:
+    """Which network.
+
+    Attributes:
+        backbone: a built-in architecture, such as "resnet20" or "vgg16_bn_cifar".
+        factory: instead: your own, "package.module:function", called with num_classes and in_channels if it takes them.
+        num_classes: outputs; by default what the data has.
+        in_channels: colour channels of the input; by default what the data has.
+        checkpoint: weights to start from (.safetensors, or .pt/.th holding tensors only); without one the dense
+            network is trained first, as [dense] says.
+    """
+
+    backbone: str | None = None
+    factory: str | None = None
+    num_classes: int | None = None
+    in_channels: int | None = None
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        _exactly_one("backbone", self.backbone, "factory", self.factory)
+        _at_least("num_classes", self.num_classes, 2)
+        _at_least("in_channels", self.in_channels, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class DataSection:
+    """Which images.
+
+    Attributes:
+        name: a built-in data set, "digits" or "cifar10".
+        factory: instead: your own, "package.module:function", returning a secateur.Data.
+        folder: where the files are; by default under $SECATEUR_DATA.
+        validation: fraction of the training images that is set aside to rank structures; by default the data set's own.
+        mean: per channel, of pixels scaled to [0, 1]; by default the data set's own.
+        std: per channel, likewise.
+    """
+
+    name: str | None = None
+    factory: str | None = None
+    folder: Path | None = None
+    validation: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        _exactly_one("name", self.name, "factory", self.factory)
+        if self.validation is not None and not 0 < self.validation < 1:
+            raise SecateurError(f"0 < validation < 1 must hold, but got validation={self.validation}")
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetSection:
+    """What the pruned network may cost; at least one of the four, several hold together.
+
+    Attributes:
+        macs: multiply-adds of one image: a fraction "30%" or 0.3 of the dense network, an absolute "25M", a band
+            "20%..30%", or a list of targets ["20%", "35%", "50%"].
+        params: parameters, in the same forms.
+        latency: seconds a scoring batch on this machine, "60%" or "20ms", predicted from a calibration.
+        memory: peak bytes of activations for one image, "50%" or "2MB".
+    """
+
+    macs: Amount | tuple[Amount, ...] | None = None
+    params: Amount | tuple[Amount, ...] | None = None
+    latency: Amount | tuple[Amount, ...] | None = None
+    memory: Amount | tuple[Amount, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if all(amount is None for amount in (self.macs, self.params, self.latency, self.memory)):
+            raise SecateurError('needs macs or params (or latency, memory), such as macs = "30%"')
+        try:
+            self.budget()
+        except SecateurError as error:
+            raise SecateurError(str(error).removeprefix("budget ")) from None
+
+    def budget(self) -> Budget:
+        """The value that a study takes."""
+        return Budget(self.macs, self.params, self.latency, self.memory)
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceSection:
+    """Which structures are looked at.
+
+    Attributes:
+        kind: "hybrid" (one norm and one distance threshold and one cap on what goes for all layers), "ratios" (a keep
+            ratio per group), "hybrid+ratios" (the thresholds, and a cap per group), or "global" (one threshold for the
+            worth of all filters: network slimming with criterion "bn_gamma").
+        criterion: how much a filter is worth: "l2", "l1", ...
+        linkage: how clusters of similar filters grow: "average", "complete", ...
+        features: what filters are compared by: "fan_in", "fan_out" or "both".
+        reduction: how the worth of a filter in several coupled layers becomes one: "sum", "mean", "max", "first".
+        max_rate: at most this fraction of a group's channels goes.
+        min_channels: at least so many stay.
+        divisor: widths are multiples of it.
+        ignore: layers that are never pruned, by name or pattern, ["conv1", "layer3.*"].
+        only: if given, only these layers are pruned.
+        removal: whole layers go too, the least essential first, as measured by "cosine", "accuracy" or "score"; by
+            default none go.
+        removal_most: at most so many; below 1 a share of those that may.
+        removal_layers: which may go, by name or pattern; by default the residual blocks, or single layers without any.
+    """
+
+    kind: str = "hybrid"
+    criterion: str = "l2"
+    linkage: str = "average"
+    features: str = "fan_in"
+    reduction: str = "sum"
+    max_rate: float = 0.9
+    min_channels: int = 1
+    divisor: int = 1
+    ignore: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    removal: str | None = None
+    removal_most: float = 0.5
+    removal_layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        known_name("kind", self.kind, KINDS)
+        known_name("criterion", self.criterion, CRITERIA)
+        known_name("linkage", self.linkage, LINKAGES)
+        known_name("features", self.features, FEATURES)
+        known_name("reduction", self.reduction, REDUCTIONS)
+        if self.removal is not None:
+            known_name("removal", self.removal, ESSENTIALITY)
+        try:
+            self.space()
+        except SecateurError as error:
+            raise SecateurError(re.sub("^most must", "removal_most must", str(error))) from None
+
+    def space(self) -> Space:
+        """The value that a study takes."""
+        limits = Limits(self.max_rate, self.min_channels, self.divisor)
+        removal = None
+        if self.removal is not None:
+            removal = Removal(self.removal, self.removal_most, self.removal_layers)
+        return Space(self.kind, self.criterion, self.linkage, limits, self.features, self.reduction, removal)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSection:
+    """How they are looked at.
+
+    Attributes:
+        trials: structures to score; raise it later and run again to continue.
+        sampler: who proposes: "tpe", "nsga2", "random".
+        scorer: what a structure is worth before any training: "naswot", "naswot_last", ...
+        batch: images the scorer looks at.
+    """
+
+    trials: int = 200
+    sampler: str = "tpe"
+    scorer: str = "naswot"
+    batch: int = 128
+
+    def __post_init__(self) -> None:
+        known_name("sampler", self.sampler, SAMPLERS)
+        known_name("scorer", self.scorer, SCORERS)
+        _at_least("trials", self.trials, 1)
+        _at_least("batch", self.batch, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class RetrainSection:
+    """How many of the best are retrained, and how.
+
+    Attributes:
+        top: number of structures.
+        flow: how pruning and training alternate: "one-shot" (cut, then train), "iterative" (in steps, trained between),
+            "soft" (silenced channels may win their place back in every epoch) or "asymptotic" (softly, more and more).
+        steps: of "iterative"; each is a training with the whole recipe.
+        recipe: the rest of the section.
+    """
+
+    top: int = 3
+    flow: str = "one-shot"
+    steps: int = 3
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        _at_least("top", self.top, 1)
+        Flow(self.flow, self.steps)
+
+    @property
+    def way(self) -> Flow:
+        """The flow with its steps."""
+        return Flow(self.flow, self.steps)
+
+
+def _exactly_one(first: str, one: object, second: str, other: object) -> None:
+    if (one is None) == (other is None):
+        state = "neither" if one is None else "both"
+        raise SecateurError(f"needs exactly one of {first} and {second}, but got {state}")
+
+
+def _at_least(name: str, value: int | None, low: int) -> None:
+    if value is not None and value < low:
+        raise SecateurError(f"{low} <= {name} must hold, but got {name}={value}")

@@ -1,0 +1,205 @@
+"""The way of one run folder: prepare, search, retrain, report. What is done is not done again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal
+
+from backbones.errors import SecateurError
+from search.review.front import Front
+from search.review.pages import importances, run_report
+from search.review.summary import final_table, result, retrained, score_table
+from search.run.console import Console
+from search.run.folder import RunFolder, environment, locked
+from search.run.footprints import with_footprints
+from search.run.forks import take_dense, take_over
+from search.run.prepare import Start, dense_accuracy, ensure_dense, prepare
+from search.run.study_file import StudyFile
+from search.space.reach import check_early
+from search.study.study import Study
+from search.training.threads import fitting_threads
+
+Stage = Literal["search", "retrain"]
+ALL: tuple[Stage, ...] = ("search", "retrain")
+
+
+def run(
+    study: StudyFile,
+    folder: RunFolder,
+    console: Console,
+    *,
+    stages: tuple[Stage, ...] = ALL,
+    device: str = "auto",
+    jobs: int = 1,
+    fork: RunFolder | None = None,
+) -> dict[str, Any]:
+    """Does what is left to do in a run folder, and writes its report.
+
+    Args:
+        study: the settings.
+        folder: its run folder.
+        console: where the user reads on.
+        stages: what to do at most; a stage that has been done before costs next to nothing.
+        device: for training, `auto` for a GPU when there is one.
+        jobs: structures scored at the same time.
+        fork: another run of the same network, whose scores (and trials that fit) a new one begins with.
+
+    Returns:
+        the result as plain values, for `--json`.
+
+    Raises:
+        SecateurError: for input that cannot be used; KeyboardInterrupt passes through with a note on how to resume.
+    """
+    with locked(folder):
+        try:
+            if fork is not None:
+                take_dense(folder, fork)
+            return _run(study, folder, console, stages, device, jobs, fork)
+        except KeyboardInterrupt as stop:
+            stop.add_note(f"to go on: secateur resume {folder.shown}")
+            raise
+
+
+def _run(
+    study: StudyFile,
+    folder: RunFolder,
+    console: Console,
+    stages: tuple[Stage, ...],
+    device: str,
+    jobs: int,
+    fork: RunFolder | None,
+) -> dict[str, Any]:
+    start = prepare(study, folder, device)
+    _check(study, start)
+    folder.note(environment=environment())
+    with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+        return _work(study, start, folder, console, stages, jobs, fork)
+
+
+def _work(
+    study: StudyFile,
+    start: Start,
+    folder: RunFolder,
+    console: Console,
+    stages: tuple[Stage, ...],
+    jobs: int,
+    fork: RunFolder | None,
+) -> dict[str, Any]:
+    with _timed(folder, "dense network"):
+        ensure_dense(start, study, folder, console)
+    opened = open_study(study, start, folder)
+    if fork is not None:
+        console.say(take_over(opened, fork))
+    if "search" in stages:
+        console.head("What the budget allows")
+        console.say(opened.feasibility())
+        console.head(f"Search: {study.search.trials} trials, {study.search.sampler}, scored by {study.search.scorer}")
+        with _timed(folder, "search"):
+            opened.search(study.search.trials, progress=console.progress, jobs=jobs)
+        console.say(_trials(opened.front()))
+        _check_found(opened.front())
+    if "retrain" in stages:
+        console.head(f"Retraining: the best {study.retrain.top}, {study.retrain.recipe.epochs} epochs each")
+        with _timed(folder, "retraining"):
+            wanted = study.retrain
+            opened.retrain(
+                wanted.top, recipe=wanted.recipe, flow=wanted.way, device=start.device, progress=console.progress
+            )
+    return finish(opened, start, folder, console)
+
+
+def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str | None = None) -> Study:
+    """The search that a study file describes, in the run folder's own database or another storage.
+
+    Raises:
+        SecateurError: for a budget that cannot be reached, or a database of another study.
+    """
+    return Study(
+        study.name,
+        start.model,
+        start.graph,
+        start.data,
+        budget=study.budget.budget(),
+        storage=storage or folder.storage,
+        space=study.space.space(),
+        scorer=study.search.scorer,
+        sampler=study.search.sampler,
+        batch=study.search.batch,
+        seed=study.seed,
+        folder=folder.path,
+    )
+
+
+def _check(study: StudyFile, start: Start) -> None:
+    """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
+    check_early(start.model, start.graph, study.space.space(), study.budget.budget())
+    start.data.batch(study.search.batch, study.seed)
+
+
+def _check_found(front: Front) -> None:
+    """Raises SecateurError, with the most common reason, when no trial is feasible."""
+    reasons = Counter(one.reason for one in front.candidates if one.reason is not None)
+    if front.candidates and reasons.total() == len(front.candidates):
+        [(reason, count)] = reasons.most_common(1)
+        raise SecateurError(
+            f"none of {len(front.candidates)} trials meets the budget; {count} times: {reason}; more trials, another "
+            f'[space] kind, or a band as budget ("20%..30%") may help'
+        )
+
+
+def finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Saves front, best network and report, says what came out and where it is."""
+    known = dense_accuracy(start, folder)
+    front = opened.front()
+    front = replace(front, dense=replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"]))
+    front = with_footprints(front, start, folder)
+    front.save(folder.path)
+    folder.note(importances=importances(opened.optuna_study))
+    paths = {"folder": str(folder.path), "report": str(folder.report)}
+    if retrained(front):
+        front.best(measure="accuracy").save(folder.best)
+        paths["best"] = str(folder.best)
+    with _timed(folder, "report"):
+        run_report(folder)
+    _conclude(front, folder, console)
+    return result(front, paths)
+
+
+def _conclude(front: Front, folder: RunFolder, console: Console) -> None:
+    console.head("Result")
+    if retrained(front):
+        console.result(final_table(front))
+        console.say("\nThe first is the best by validation accuracy; the test images chose nothing.")
+        lines = [("to use it", f'model = secateur.load("{folder.shown}/best.safetensors")')]
+    else:
+        console.result(score_table(front))
+        lines = [("to retrain", f"secateur retrain {folder.shown}")]
+    lines += [
+        ("to look", f"open {folder.shown}/report.html in a browser"),
+        ("to go on", f"secateur resume {folder.shown} --trials {2 * max(1, len(front.candidates))}"),
+    ]
+    console.say()
+    for label, text in lines:
+        console.say(f"  {label + ':':<12}{text}")
+
+
+def _trials(front: Front) -> str:
+    statuses = front.statuses("score")
+    different = len({one.id for one in front.candidates if one.id})
+    return f"{len(statuses)} trials, {different} different structures, {statuses.count('infeasible')} infeasible"
+
+
+@contextmanager
+def _timed(folder: RunFolder, stage: str) -> Iterator[None]:
+    """Adds the block's seconds to the stage's in the record, also when it is interrupted."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = dict(folder.record().get("seconds", {}))
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+        folder.note(seconds=seconds)

@@ -1,0 +1,199 @@
+"""The study file: everything a run depends on, as TOML for people and as frozen dataclasses for the code."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backbones.errors import SecateurError
+from search.run.schema import read_table, to_toml, unknown_key
+from search.run.sections import BudgetSection, DataSection, ModelSection, RetrainSection, SearchSection, SpaceSection
+from search.training.recipe import Recipe
+
+NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True, slots=True)
+class StudyFile:
+    """One study.
+
+    Attributes:
+        name: names the run folder runs/<name>; letters, digits, ".", "_" and "-".
+        seed: of everything that is drawn at random.
+    """
+
+    name: str
+    model: ModelSection
+    data: DataSection
+    budget: BudgetSection
+    seed: int = 0
+    dense: Recipe = field(default_factory=Recipe)
+    space: SpaceSection = field(default_factory=SpaceSection)
+    search: SearchSection = field(default_factory=SearchSection)
+    retrain: RetrainSection = field(default_factory=RetrainSection)
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not 0 <= self.seed < 2**31:
+            raise SecateurError(f"0 <= seed < 2**31 must hold, but got seed={self.seed}")
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits over every setting, except those that may change between runs of one study (`GROWING`)."""
+        settled = {key: value for key, value in settings(self).items() if key not in GROWING}
+        return hashlib.sha256(repr(sorted(settled.items())).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Top:
+    """The keys above all sections.
+
+    Attributes:
+        name: every study has one; it names the run folder
+        seed: of everything that is drawn at random
+    """
+
+    name: str
+    seed: int = 0
+
+
+SECTIONS: dict[str, type] = {
+    "model": ModelSection,
+    "data": DataSection,
+    "dense": Recipe,
+    "budget": BudgetSection,
+    "space": SpaceSection,
+    "search": SearchSection,
+    "retrain": RetrainSection,
+}
+REQUIRED = ("model", "data", "budget")
+GROWING = ("[search] trials", "[retrain] top")
+
+
+def read_study(path: str | os.PathLike[str]) -> StudyFile:
+    """Reads a study file. Relative paths in it start at the file's own folder.
+
+    Raises:
+        SecateurError: when the file is missing or not TOML, or a key is unknown, missing, of the wrong type or out of
+            range: one line naming file, section and key.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SecateurError(f"{path} does not exist; `secateur init {path}` writes one to start from") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecateurError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SecateurError(f"{path} is not TOML: {error}") from None
+    try:
+        return parse(table, path.resolve().parent)
+    except SecateurError as error:
+        raise SecateurError(f"{path}: {error}") from None
+
+
+def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
+    """A study from parsed TOML; relative paths start at `folder`.
+
+    Raises:
+        SecateurError: as `read_study`.
+    """
+    known = [*(item.name for item in dataclasses.fields(_Top)), *SECTIONS]
+    for name in table:
+        if name not in known:
+            raise SecateurError(unknown_key("", name, known))
+    top = read_table(_Top, {key: value for key, value in table.items() if key not in SECTIONS}, "", folder)
+    for name in REQUIRED:
+        if name not in table:
+            raise SecateurError(f"section [{name}] is missing; `secateur init` writes a study file to start from")
+    parts: dict[str, Any] = {}
+    for name, cls in SECTIONS.items():
+        reader = _read_retrain if cls is RetrainSection else read_table
+        parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
+    return StudyFile(name=top.name, seed=top.seed, **parts)
+
+
+def settings(study: StudyFile) -> dict[str, object]:
+    """Every setting by the name that messages use: `seed`, `[search] trials`."""
+    return {f"[{section}] {key}" if section else key: value for section, key, value in entries(study)}
+
+
+def entries(study: StudyFile) -> Iterator[tuple[str, str, object]]:
+    """(section, key, value) of every setting, in the order of the file; the top level's section is empty."""
+    yield "", "name", study.name
+    yield "", "seed", study.seed
+    for section in SECTIONS:
+        part = getattr(study, section)
+        for key in _fields(part):
+            value = getattr(part, key)
+            if isinstance(value, Recipe):
+                yield from ((section, name, getattr(value, name)) for name in _fields(value))
+            else:
+                yield section, key, value
+
+
+def render(study: StudyFile) -> str:
+    """The study as TOML with every setting written out, defaults too; `read_study` reads it to an equal study."""
+    lines: list[str] = []
+    current = ""
+    for section, key, value in entries(study):
+        if section != current:
+            lines += ["", f"[{section}]"]
+            current = section
+        if value is not None:
+            lines.append(f"{key} = {to_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def differences(here: StudyFile, there: StudyFile) -> list[str]:
+    """What makes two studies different ones, one text per setting, `[search] sampler is 'tpe', not 'nsga2'`."""
+    other = settings(there)
+    return [
+        f"{key} is {_shown(value)}, not {_shown(other[key])}"
+        for key, value in settings(here).items()
+        if key not in GROWING and value != other[key]
+    ]
+
+
+def check_name(name: str) -> None:
+    """Raises SecateurError unless `name` can be the name of a folder below another one, and nothing else."""
+    if not NAME.fullmatch(name):
+        raise SecateurError(
+            f'name must be 1 to 100 letters, digits, ".", "_" or "-", and not begin with a dot, but got {name!r}'
+        )
+
+
+def _seeded(section: str, table: object, seed: int) -> object:
+    """Trainings take the study's seed unless they name their own."""
+    if section in ("dense", "retrain") and isinstance(table, Mapping):
+        return {"seed": seed, **table}
+    return table
+
+
+def _read_retrain(cls: type[RetrainSection], table: object, section: str, folder: Path) -> RetrainSection:
+    """`top` and the keys of a recipe stand side by side in one section."""
+    if not isinstance(table, Mapping):
+        return read_table(cls, table, section, folder)
+    own_keys = [key for key in _fields(RetrainSection) if key != "recipe"]
+    known = [*own_keys, *_fields(Recipe)]
+    for name in table:
+        if name not in known:
+            raise SecateurError(unknown_key(section, name, known))
+    own = read_table(cls, {key: value for key, value in table.items() if key in own_keys}, section, folder)
+    recipe = read_table(Recipe, {key: value for key, value in table.items() if key not in own_keys}, section, folder)
+    return dataclasses.replace(own, recipe=recipe)
+
+
+def _fields(value: Any) -> list[str]:
+    return [item.name for item in dataclasses.fields(value)]
+
+
+def _shown(value: object) -> str:
+    return "not given" if value is None else to_toml(value)

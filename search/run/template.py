@@ -1,0 +1,103 @@
+"""The study file that `secateur init` writes: a small study that runs as it is, every key explained."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from search.data.augment import Augment
+from search.run.schema import describe, to_toml
+from search.run.study_file import SECTIONS, StudyFile, entries, parse
+from search.training.recipe import OPTIMISERS, SCHEDULES
+
+HEAD = """\
+# A study: which network, which data, which budget, and how the search goes about it.
+# Run it with `secateur run` and this file's name. Keys behind a # show their default, or an example where there is
+# none. Relative paths start at this file's folder.
+"""
+ACTIVE: dict[str, object] = {
+    "name": "digits",
+    "[model] backbone": "resnet20",
+    "[data] name": "digits",
+    "[dense] epochs": 8,
+    "[budget] macs": "30%",
+    "[search] trials": 240,
+    "[retrain] top": 3,
+    "[retrain] epochs": 6,
+}
+EXAMPLES: dict[str, object] = {
+    "[model] factory": "package.module:function",
+    "[model] num_classes": 10,
+    "[model] in_channels": 3,
+    "[model] checkpoint": "dense.safetensors",
+    "[data] factory": "package.module:function",
+    "[data] folder": "data/cifar-10-batches-bin",
+    "[data] validation": 0.1,
+    "[data] mean": (0.4914, 0.4822, 0.4465),
+    "[data] std": (0.2470, 0.2435, 0.2616),
+    "[budget] params": "50%",
+    "[budget] latency": "60%",
+    "[budget] memory": "2MB",
+    "[dense] warmup": 0.05,
+    "[dense] channels_last": True,
+    "[dense] augment": Augment(crop=4, flip=True),
+    "[dense] slim_layers": {"layer3.2.bn2": 10.0},
+    "[space] only": ("layer3.*",),
+    "[space] ignore": ("conv1",),
+    "[space] removal": "cosine",
+    "[space] removal_layers": ("layer3.*",),
+}
+ABOUT = {
+    "model": "Which network.",
+    "data": "Which images.",
+    "dense": "How the dense network is trained when there is no checkpoint.",
+    "budget": "What the pruned network may cost; at least one of the four.",
+    "space": "Which structures are looked at.",
+    "search": "How they are looked at.",
+    "retrain": "How many of the best are retrained, and how: every key of [dense] can stand here too.",
+}
+WORDS = {
+    "[dense] optimiser": f"{' or '.join(to_toml(name) for name in OPTIMISERS)}; sgd uses Nesterov momentum.",
+    "[dense] schedule": f"of the learning rate: {', '.join(to_toml(name) for name in SCHEDULES)}.",
+    "[dense] slim_layers": "batch-norm layer = factor on slim; layers not named have factor 1.",
+    "[dense] slim": "lambda of the L1 penalty on batch-norm gammas (network slimming); 0 for none.",
+}
+SHORT = ("top", "epochs", "lr", "batch_size", "distill")
+
+
+def template() -> str:
+    """The text of the file; `read_study` accepts it."""
+    study = _example()
+    lines = [HEAD]
+    seen = ""
+    for section, key, value in entries(study):
+        if section != seen:
+            lines += ["", f"# {ABOUT[section]}", f"[{section}]"]
+            seen = section
+        lines += _entry(section, key, value)
+    return "\n".join(lines) + "\n"
+
+
+def _entry(section: str, key: str, value: object) -> list[str]:
+    label = f"[{section}] {key}" if section else key
+    if section == "retrain" and key not in SHORT:
+        return []
+    words = WORDS.get(label) or describe(SECTIONS[section] if section else StudyFile).get(key, "")
+    comment = textwrap.wrap(f"{key}: {words}", 118, initial_indent="# ", subsequent_indent="#   ") if words else []
+    if label in ACTIVE:
+        return [*comment, f"{key} = {to_toml(value)}"]
+    shown = EXAMPLES.get(label, value)
+    return [*comment, f"# {key} =" + ("" if shown is None else f" {to_toml(shown)}")]
+
+
+def _example() -> StudyFile:
+    table: dict[str, object] = {}
+    for label, value in ACTIVE.items():
+        section, _, key = label.rpartition("] ")
+        if section:
+            part = table.setdefault(section.removeprefix("["), {})
+            assert isinstance(part, dict)
+            part[key] = value
+        else:
+            table[key] = value
+    return parse(table, Path())

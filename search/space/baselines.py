@@ -1,0 +1,214 @@
+"""What a search must beat: simple rules on the same budget, under the same limits, as candidates of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from scoring.essentiality import accuracy_of
+from scoring.hybrid import by_group
+from scoring.limits import Limits
+from scoring.names import check_name
+from scoring.ratios import widths_mask
+from scoring.scorers import SCORERS, score
+from scoring.subject import Subject, Task
+from scoring.tables import FilterTables
+from search.review.front import Candidate
+from search.space.budget import Target
+from search.space.global_ray import GlobalRay
+from search.space.ground import Ground
+from search.space.projection import project
+from search.space.rays import RatioRay
+
+if TYPE_CHECKING:
+    from search.study.study import Study
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+LEVELS = 4
+"""Widths of each group at which `sensitivity` looks, evenly down to the group's floor."""
+TIE = 1e-9
+"""Losses this small only put widths that lose equally much in an order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a baseline may be asked to do otherwise.
+
+    Attributes:
+        criterion: what filters are kept by; of the random baseline's channels nothing.
+        measure: whose fall `sensitivity` looks at: "accuracy" on the scoring batch, or a key of `SCORERS`.
+        seed: of the random baseline.
+    """
+
+    criterion: str = "l2"
+    measure: str = "accuracy"
+    seed: int = 0
+
+
+def baseline(
+    name: str, study: Study, *, criterion: str | None = None, measure: str = "accuracy", seed: int = 0
+) -> tuple[Candidate, ...]:
+    """The structures that a simple rule gives on a study's budget, one a target, to stand beside `Study.front()`.
+
+    Put them there with `dataclasses.replace(front, baselines=...)`.
+
+    Args:
+        name: a key of `BASELINES`: "uniform" (one keep ratio), "global" (one threshold for all filters' worth),
+            "sensitivity" (the same loss allowed to each group, found by bisection, as FastNAS of NVIDIA's ModelOpt
+            does), "random".
+        study: whose network, budget, limits and scorer.
+        criterion: what filters are kept by; the study's own by default.
+        measure: see `Settings`.
+        seed: see `Settings`.
+
+    Returns:
+        candidates with structure, cost and the study's score; with a reason where the rule misses the target.
+
+    Raises:
+        SecateurError: for unknown names.
+    """
+    check_name("baseline", name, BASELINES)
+    settings = Settings(criterion or study.space.criterion, measure, seed)
+    check_name("measure", measure, ("accuracy", *SCORERS))
+    start = time.perf_counter()
+    ray = BASELINES[name](study.ground, settings)
+    preparing = (time.perf_counter() - start) / len(study.targets)
+    return tuple(_candidate(name, study, ray, target, preparing) for target in study.targets)
+
+
+def structure_of(name: str, ground: Ground, target: Target, settings: Settings | None = None) -> Structure:
+    """The structure that a baseline gives without a study.
+
+    Args:
+        name: a key of `BASELINES`.
+        ground: network, tables and limits (`search.space.ground.lay`).
+        target: of a budget.
+        settings: the defaults otherwise.
+
+    Raises:
+        SecateurError: for an unknown name, or when the rule misses the target.
+    """
+    check_name("baseline", name, BASELINES)
+    ray = BASELINES[name](ground, settings or Settings())
+    found = project(ground.task.graph, ray.tables, ground.limits, ray, target, ground.costs)
+    if isinstance(found, str):
+        raise SecateurError(f"baseline {name!r} {found}")
+    return found.structure
+
+
+def _candidate(name: str, study: Study, ray: BaselineRay, target: Target, preparing: float) -> Candidate:
+    start = time.perf_counter()
+    found = project(study.graph, ray.tables, study.ground.limits, ray, target, study.ground.costs)
+    if isinstance(found, str):
+        return Candidate(-1, label=name, reason=found, seconds=preparing + time.perf_counter() - start)
+    task = study.ground.task
+    value = score(study.scorer, task.model, task.graph, found.structure, task.batch, task.labels, task.recalibrate)
+    return Candidate(
+        -1,
+        found.structure,
+        found.effective,
+        found.cost,
+        value,
+        seconds=preparing + time.perf_counter() - start,
+        label=name,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class SensitivityRay:
+    """The same loss is allowed to every group: the strength, and each keeps the least width that stays below it.
+
+    Attributes:
+        tables: of the network.
+        limits: pruning-rate constraint.
+        falls: group by group, what is lost at each width from the group's size (nothing) down to 1; never less at a
+            smaller width.
+    """
+
+    tables: FilterTables
+    limits: Limits
+    falls: tuple[Floats, ...]
+
+    def widths(self, strength: float) -> Ints:
+        """(groups,) kept channels."""
+        narrowest = [len(fall) - np.searchsorted(fall, strength, "right") + 1 for fall in self.falls]
+        return self.limits.admit(np.array(narrowest, dtype=np.int64), self.tables)
+
+    def places(self, strength: float) -> Ints:
+        """(units,) by norm, whatever the strength."""
+        return self.tables.norm_places
+
+    def steps(self) -> Floats:
+        """Every loss that was found."""
+        return np.concatenate(self.falls)
+
+    def effective(self, strength: float) -> Mapping[str, float]:
+        """The loss allowed to each group."""
+        return {"allowed loss": strength}
+
+
+BaselineRay = RatioRay | GlobalRay | SensitivityRay
+
+
+def _tables(ground: Ground, criterion: str, seed: int = 0) -> FilterTables:
+    if criterion == ground.tables.criterion:
+        return ground.tables
+    data = (ground.task.batch, ground.task.labels)
+    return replace(ground.space, criterion=criterion).tables(ground.task.model, ground.task.graph, data, seed)
+
+
+def _uniform(ground: Ground, settings: Settings) -> BaselineRay:
+    tables = _tables(ground, settings.criterion)
+    return RatioRay(tables, ground.limits, np.ones(len(tables.groups)))
+
+
+def _global(ground: Ground, settings: Settings) -> BaselineRay:
+    return GlobalRay(_tables(ground, settings.criterion), ground.limits)
+
+
+def _random(ground: Ground, settings: Settings) -> BaselineRay:
+    """Random ratios and random channels."""
+    tables = _tables(ground, "random", settings.seed)
+    ratios = np.random.default_rng(settings.seed).uniform(1.0 - ground.limits.max_rate, 1.0, len(tables.groups))
+    return RatioRay(tables, ground.limits, np.maximum(ratios, 1e-3))
+
+
+def _sensitivity(ground: Ground, settings: Settings) -> BaselineRay:
+    """Narrows one group at a time and looks at what that costs; between the widths looked at it is interpolated."""
+    tables, task = _tables(ground, settings.criterion), ground.task
+    floors = ground.limits.floors(tables)
+    whole = _value(task, Structure.full(task.graph), settings.measure)
+    falls = []
+    for number, (size, floor) in enumerate(zip(tables.sizes, floors, strict=True)):
+        looked = np.unique(np.rint(np.linspace(floor, size, LEVELS + 1)).astype(np.int64))[::-1]
+        lost = [0.0]
+        for width in looked[1:]:
+            widths = tables.sizes.copy()
+            widths[number] = width
+            structure = Structure.of(task.graph, by_group(tables, widths_mask(tables, widths)))
+            lost.append(max(lost[-1], whole - _value(task, structure, settings.measure)))
+        per_filter = np.interp(np.arange(size, 0, -1), looked[::-1], lost[::-1])
+        # Widths that lose nothing still go one after the other, all groups alike.
+        falls.append(per_filter + TIE * (1.0 - np.arange(size, 0, -1) / size))
+    return SensitivityRay(tables, ground.limits, tuple(falls))
+
+
+def _value(task: Task, structure: Structure, measure: str) -> float:
+    subject = Subject(task, structure)
+    return accuracy_of(subject.pruned, task) if measure == "accuracy" else SCORERS[measure](subject)
+
+
+BASELINES: dict[str, Callable[[Ground, Settings], BaselineRay]] = {
+    "uniform": _uniform,
+    "global": _global,
+    "sensitivity": _sensitivity,
+    "random": _random,
+}

@@ -1,0 +1,133 @@
+"""A new study from an old one: trials that are still valid are taken over, and every score is remembered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from backbones.errors import SecateurError
+from search.space.proposals import AIMED, TARGET, Aim, aims
+from search.study.candidates import cost_of
+from search.study.identity import IDENTITY, same_scores
+from search.study.ledger import FINISHED, quiet
+from search.study.scores import Scored, Scores
+from search.study.storage import looking, patiently, shown_url
+from search.study.store import Store, make_study
+
+REMEMBERED = " (scores)"
+"""A study of this name keeps scores from elsewhere, a thousand in an attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """What was taken over.
+
+    Attributes:
+        trials: finished trials of the new study.
+        scores: structures that will not be scored again.
+    """
+
+    trials: int
+    scores: int
+
+
+def take_over(store: Store, aim: Aim, name: str, url: str, scores: Scores) -> Forked:
+    """Fills an empty study from another one.
+
+    Args:
+        store: of the new study.
+        aim: of the new study.
+        name: of the old study.
+        url: of its storage.
+        scores: of the new study; learns the old ones.
+
+    Raises:
+        SecateurError: as `Study.fork`.
+    """
+    if store.total:
+        raise SecateurError(f"study {store.name!r} has {store.total} trials; only a new study can take over another's")
+    with quiet(), looking(url) as storage:
+        old = find_study(name, url, storage)
+        theirs, ours = old.user_attrs.get(IDENTITY, {}), store.identity
+        trials = [one for one in old.get_trials(deepcopy=False, states=FINISHED) if "structure" in one.user_attrs]
+    different = same_scores(theirs, ours)
+    if different:
+        item = different[0]
+        raise SecateurError(
+            f"the scores of study {name!r} do not hold for {store.name!r}: another {item} ({theirs.get(item)}, now "
+            f"{ours.get(item)})"
+        )
+    scores.learn(trials)
+    _remember(store, scores.known)
+    valid = [made for one in trials if (made := _valid(one, aim))] if theirs["space"] == ours["space"] else []
+    for one in valid:
+        store.safely(partial(store.study.add_trial, one))
+    store.sync()
+    return Forked(len(valid), len(scores.known))
+
+
+def recall(store: Store, scores: Scores) -> None:
+    """Learns the scores that a fork left in the storage."""
+    if store.name + REMEMBERED in store.safely(lambda: optuna.get_all_study_names(store.storage)):
+        memory = store.safely(lambda: optuna.load_study(study_name=store.name + REMEMBERED, storage=store.storage))
+        for part in memory.user_attrs.values():
+            scores.known |= {key: Scored(*value) for key, value in part.items()}
+
+
+def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:
+    """An existing study.
+
+    Args:
+        name: of the study.
+        url: of the storage, for messages.
+        storage: opened.
+
+    Raises:
+        SecateurError: when the storage has none of this name; those it has are named.
+    """
+    names = patiently(url, lambda: optuna.get_all_study_names(storage))
+    if name not in names:
+        has = ", ".join(map(repr, names[:5])) or "none"
+        raise SecateurError(f"storage {shown_url(url)} has no study {name!r}; it has {has}")
+    with quiet():
+        return patiently(url, lambda: optuna.load_study(study_name=name, storage=storage))
+
+
+def _remember(store: Store, known: Mapping[str, Scored]) -> None:
+    name = store.name + REMEMBERED
+    memory = store.safely(lambda: make_study(name, store.storage, store.directions[:1]))
+    items = iter(known.items())
+    parts = iter(lambda: {key: [one.score, one.reason] for key, one in islice(items, 1000)}, {})
+    for number, part in enumerate(parts):
+        store.safely(partial(memory.set_user_attr, f"part {number}", part))
+
+
+def _valid(old: FrozenTrial, aim: Aim) -> FrozenTrial | None:
+    """The trial as one of the new study, when its structure lies inside the new budget."""
+    if old.state is not TrialState.COMPLETE:
+        return None
+    cost = cost_of(old.user_attrs)
+    inside = [i for i, target in enumerate(aim.targets) if not target.over(cost) and not target.under(cost)]
+    if not inside:
+        return None
+    params: dict[str, Any] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    for name, distribution, value in aims(aim, inside[0], cost):
+        params[name], distributions[name] = value, distribution
+    for name, value in old.params.items():
+        if name != TARGET and not name.endswith(AIMED):
+            params[name], distributions[name] = value, old.distributions[name]
+    return optuna.trial.create_trial(
+        values=aim.values(old.values[0], cost.macs),
+        params=params,
+        distributions=distributions,
+        user_attrs={**old.user_attrs, "forked": old.number},
+    )

@@ -1,0 +1,222 @@
+"""Who is at work on a study: each process holds a slot and bumps a counter in it; who stops counting is dead.
+
+Observers judge by their own monotonic clock how long a counter stood still, so wall clocks may differ or jump. A
+process of the same machine (same boot, same process namespace) is looked up in /proc as well, so that a search that was
+killed can be resumed at once.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import optuna
+
+from backbones.errors import SecateurError
+from search.study.ledger import Ledger
+from search.study.storage import Failure
+
+SECONDS = 30.0
+"""A counter that stands still for so long has lost its process."""
+PREFIX = "worker "
+ALONE = "alone"
+"""The slot of a search that suffers no other process."""
+
+Mode = Literal["search", "work"]
+Record = Mapping[str, Any]
+
+
+def records(study: optuna.Study) -> dict[str, Record]:
+    """Slot -> what its holder last wrote; free slots are left out."""
+    return slots(study.user_attrs)
+
+
+def slots(attributes: Mapping[str, Any]) -> dict[str, Record]:
+    """The same from a study's attributes."""
+    found = attributes.items()
+    return {key.removeprefix(PREFIX): value for key, value in found if key.startswith(PREFIX) and value}
+
+
+def here() -> str:
+    """This boot of this machine and this process namespace; empty where the system does not tell."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def born(process: int) -> str:
+    """When a process was started, in ticks since the boot: tells it from a later one of the same number."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+class Watch:
+    """Judges from outside which counters still run.
+
+    Args:
+        seconds: a counter that stands still for so long is dead.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._seen: dict[str, tuple[int, float, bool]] = {}
+        self._missed: dict[str, float] = {}
+
+    def missing(self, token: str) -> bool:
+        """Whether a token that stands in no slot has done so for long enough to be believed."""
+        now = time.monotonic()
+        return now - self._missed.setdefault(token, now) > self.seconds / 3
+
+    def judge(self, record: Record) -> bool | None:
+        """True: alive. False: dead. None: not known yet, look again later."""
+        token, beat, now = str(record.get("token")), int(record.get("beat", 0)), time.monotonic()
+        before, since, moved = self._seen.get(token, (beat, now, False))
+        if before != beat:
+            since, moved = now, True
+        self._seen[token] = (beat, since, moved)
+        if now - since > self.seconds:
+            return False
+        if record.get("place") and record["place"] == here():
+            return born(int(record.get("process", 0))) == record.get("born")
+        return True if moved else None
+
+
+class Lease:
+    """A slot of a study, held as a context.
+
+    Args:
+        ledger: of the study whose attributes hold the slots.
+        mode: `search` is alone on the study; any number of `work` may be there.
+
+    Raises:
+        SecateurError: on entering, when another process is there that this one cannot go with.
+    """
+
+    def __init__(self, ledger: Ledger, mode: Mode) -> None:
+        self.ledger, self.study, self.mode, self.seconds = ledger, ledger.study, mode, SECONDS
+        self.token, self.slot = uuid.uuid4().hex[:12], ALONE
+        self._watch, self._stop = Watch(self.seconds), threading.Event()
+        self._thread = threading.Thread(target=self._count, name="secateur lease", daemon=True)
+        self._beat, self.lost = 0, False
+
+    @property
+    def number(self) -> int:
+        """Of the slot; 0 for a search."""
+        return 0 if self.slot == ALONE else int(self.slot)
+
+    def __enter__(self) -> Self:
+        self.ledger.safely(self._wait_for_others)
+        self.ledger.safely(self._settle)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._quietly(lambda: self.study.set_user_attr(PREFIX + self.slot, {}) if self._is_mine() else None)
+
+    def check(self) -> None:
+        """Raises SecateurError when another search took the study over because this one stood still for too long."""
+        if self.lost:
+            raise SecateurError(f"study {self.study.study_name!r} was taken over by another search meanwhile")
+
+    def dead(self, token: str) -> bool:
+        """Whether the process that wrote this token is known to be gone."""
+        if token == self.token:
+            return False
+        for record in self.ledger.safely(lambda: records(self.study)).values():
+            if record.get("token") == token:
+                return self._watch.judge(record) is False
+        return self._watch.missing(token)
+
+    def _settle(self) -> None:
+        """Takes a slot; of two that take the same one at the same time the last stays and the other looks further."""
+        while True:
+            if self.mode == "work":
+                taken = {slot for slot, record in records(self.study).items() if self._watch.judge(record) is not False}
+                self.slot = next(str(i) for i in range(len(taken) + 1) if str(i) not in taken)
+            self._write()
+            time.sleep(0.1)
+            if self._is_mine():
+                return
+            if self.mode == "search":
+                self._wait_for_others()
+
+    def _wait_for_others(self) -> None:
+        """Returns once no process is there that this one cannot go with; raises when one is alive."""
+        while True:
+            unknown = False
+            for slot, record in records(self.study).items():
+                if self.mode == "work" and slot != ALONE:
+                    continue
+                alive = self._watch.judge(record)
+                if alive:
+                    raise SecateurError(self._refusal(record))
+                unknown |= alive is None
+            if not unknown:
+                return
+            time.sleep(min(1.0, self.seconds / 10))
+
+    def _refusal(self, record: Record) -> str:
+        holder = f"process {record.get('process')} on {record.get('host')}"
+        if record.get("mode") == "search":
+            return f"study {self.study.study_name!r} is being searched by {holder}; wait for it, or end it"
+        return (
+            f"study {self.study.study_name!r} has workers ({holder}); join them with `secateur work`, "
+            f"or end them before searching alone"
+        )
+
+    def _write(self) -> None:
+        self._beat += 1
+        record = {
+            "token": self.token,
+            "mode": self.mode,
+            "host": socket.gethostname(),
+            "process": os.getpid(),
+            "born": born(os.getpid()),
+            "place": here(),
+            "beat": self._beat,
+            "seen": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self.study.set_user_attr(PREFIX + self.slot, record)
+
+    def _is_mine(self) -> bool:
+        record = records(self.study).get(self.slot)
+        return record is not None and record.get("token") == self.token
+
+    def _count(self) -> None:
+        while not self._stop.wait(self.seconds / 6):
+            self._quietly(self._renew)
+        remove = getattr(self.study._storage, "remove_session", None)
+        if remove is not None:
+            remove()
+
+    def _renew(self) -> None:
+        """Counts on; a slot that was given away while this process slept is left to its new holder."""
+        if self._is_mine():
+            self._write()
+        elif self.mode == "search":
+            self.lost = True
+        else:
+            self._settle()
+
+    def _quietly(self, action: Callable[[], None]) -> None:
+        """Misses a beat rather than raise: whoever works with the storage will say what is wrong with it."""
+        try:
+            action()
+        except Failure:
+            return

@@ -1,0 +1,207 @@
+"""Retraining the few: which structures, and how a finished one is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from torch import nn
+
+from backbones.artefact import save
+from backbones.cost import Cost, cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from search.data.data import Data
+from search.review.front import Candidate, Front
+from search.space.budget import FILL, Bound, Target
+from search.space.space import Space
+from search.study.candidates import pack
+from search.study.identity import to_record
+from search.study.lease import Lease
+from search.study.ledger import Ledger, holder
+from search.study.store import Store, make_study
+from search.training.choosing import chooser_of
+from search.training.flows import Flow, follow
+from search.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a structure is retrained.
+
+    Attributes:
+        recipe: of each training.
+        flow: how pruning and training alternate. Any flow but "one-shot" follows the trial's proposal anew as the
+            weights change, within the same MACs, and may end with other filters.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    flow: Flow = field(default_factory=Flow)
+
+    @property
+    def text(self) -> str:
+        """Canonical, so that equal jobs are known as such."""
+        return to_record({**asdict(self.recipe), "flow": self.flow.name, "steps": self.flow.count})
+
+    @property
+    def key(self) -> str:
+        """Six hex digits of the text, for names of folders."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:6]
+
+
+RETRAINED = " (retrained)"
+"""The study that holds the retrainings of another one has this after its name."""
+POLL = 1.0
+"""Seconds between two looks at what others retrain."""
+
+
+def choose(front: Front, top: int) -> list[Candidate]:
+    """The structures worth retraining: best scores first, spread over the front.
+
+    With one objective the `top` best scores. With two, points of the score front at even steps in MACs, the largest
+    first; where the front has fewer, the best scores of the rest. A structure is taken once.
+
+    Raises:
+        SecateurError: when `top` is below 1 or no candidate is feasible.
+    """
+    if top < 1:
+        raise SecateurError(f"top >= 1 must hold, but got top={top}")
+    points = list(front.points("score"))
+    if not points:
+        raise SecateurError(f"study {front.name!r} has no feasible trial to retrain; search first")
+    feasible = [one for one in front.candidates if one.reason is None and one.value("score") is not None]
+    ranked = sorted(feasible, key=lambda one: (-(one.score or 0.0), one.number))
+    steps = min(top, len(points))
+    spread = [points[round(i * (len(points) - 1) / max(1, steps - 1))] for i in reversed(range(steps))]
+    chosen: dict[str, Candidate] = {}
+    for one in [*spread, *ranked]:
+        if len(chosen) < top:
+            chosen.setdefault(one.id, one)
+    return list(chosen.values())
+
+
+class Retrainer:
+    """Retrains structures of one study; results are trials of a sibling study in the same storage.
+
+    The sibling is a queue for any number of processes: each claims one structure at a time (a RUNNING trial), and the
+    claim of a process that died is free again. Where the folder is shared too, the training goes on after the last
+    epoch of the dead.
+
+    Args:
+        store: of the search.
+        model: the dense network, and the teacher.
+        graph: of it.
+        data: the task.
+        folder: holds one folder per structure and job: network, checkpoint and curve of each training.
+        space: of the search, for flows that choose again.
+    """
+
+    def __init__(
+        self, store: Store, model: nn.Module, graph: ChannelGraph, data: Data, folder: Path, space: Space
+    ) -> None:
+        self.model, self.graph, self.data, self.folder, self.space = model, graph, data, folder, space
+        name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
+        self.ledger = Ledger(store.url, store.storage, lambda: make_study(name, store.storage, one))
+
+    def results(self) -> dict[str, Mapping[str, Any]]:
+        """Structure id -> what its latest retraining gave."""
+        done = (trial for trial in self.ledger.trials() if trial.state is TrialState.COMPLETE)
+        return {trial.user_attrs["structure"]: trial.user_attrs for trial in done}
+
+    def run(self, front: Front, top: int, job: Job, *, device: str = "cpu", progress: bool = True) -> None:
+        """Retrains `choose(front, top)`, together with whoever else does; returns when all of them are done.
+
+        What was retrained by the same job before is left as it is.
+        """
+        left = {one.id: one for one in choose(front, top)}
+        text = job.text
+        with Lease(self.ledger, "work") as lease:
+            while left:
+                trials = [one for one in self.ledger.trials() if one.user_attrs.get("recipe") == text]
+                for trial in trials:
+                    if trial.state is TrialState.COMPLETE:
+                        left.pop(trial.user_attrs["structure"], None)
+                busy = {one.user_attrs["structure"] for one in trials if self._busy(one, lease)}
+                free = [one for name, one in left.items() if name not in busy]
+                if free:
+                    self._claim(free[0], job, lease, device, progress)
+                elif left:
+                    time.sleep(POLL)
+
+    def _busy(self, trial: FrozenTrial, lease: Lease) -> bool:
+        """Whether a living process works on it; the claim of a dead one is failed."""
+        if trial.state is TrialState.RUNNING and lease.dead(holder(trial)):
+            self.ledger.fail(trial)
+            return False
+        return trial.state is TrialState.RUNNING
+
+    def _claim(self, one: Candidate, job: Job, lease: Lease, device: str, progress: bool) -> None:
+        """Claims a structure and retrains it; of several claims the lowest number stands."""
+        facts = {"structure": one.id, "trial": one.number, "recipe": job.text}
+        running = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=facts)
+        claim = self.ledger.claim(running, f"{lease.token}/{time.monotonic_ns()}")
+        for other in self.ledger.trials():
+            same = all(other.user_attrs.get(key) == facts[key] for key in ("structure", "recipe"))
+            if (
+                other.number < claim.number
+                and same
+                and (other.state is TrialState.COMPLETE or self._busy(other, lease))
+            ):
+                self.ledger.fail(claim)
+                return
+        try:
+            result = self._retrain(one, job, device, progress)
+        except BaseException:
+            self.ledger.fail(claim)
+            raise
+        self.ledger.finish(claim, [result["accuracy"]], {**result, **facts})
+
+    def _retrain(self, one: Candidate, job: Job, device: str, progress: bool) -> dict[str, Any]:
+        assert one.structure is not None
+        assert one.cost is not None
+        folder = self.folder / f"{one.id}-{job.key}"
+        folder.mkdir(parents=True, exist_ok=True)
+        start = time.perf_counter()
+        chosen = one.structure
+        again = chooser_of(self.space, one.parameters)
+        small = follow(
+            job.flow,
+            self.model,
+            self.graph,
+            self.data,
+            job.recipe,
+            again if job.flow.chooses_again else lambda model, graph, target: chosen,
+            Target((Bound("macs", (1 - FILL) * one.cost.macs, one.cost.macs),), capped=True),
+            folder=folder,
+            device=device,
+            progress=progress,
+        )
+        spent = cost(self.graph, small.structure)
+        last = small.histories[-1]
+        facts = {
+            "structure": one.id,
+            "trial": one.number,
+            "accuracy": last.validation_accuracy,
+            "test_accuracy": last.test_accuracy,
+            "recalibrated_accuracy": last.start_accuracy,
+            "recipe": job.text,
+            "seconds": sum(history.seconds for history in small.histories),
+            "wall_seconds": time.perf_counter() - start,
+        }
+        if small.structure != chosen:
+            facts |= {"ended": small.structure.id, "kept": pack(self.graph, small.structure), **_plain(spent)}
+        artefact = folder / "network.safetensors"
+        save(small.model, artefact, cost=spent, provenance=facts)
+        return {**facts, "artefact": os.fspath(artefact)}
+
+
+def _plain(spent: Cost) -> dict[str, int]:
+    return {"macs": spent.macs, "params": spent.params}

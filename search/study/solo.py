@@ -1,0 +1,90 @@
+"""A search by one process: batches of trials, each asked from what came before the batch and written in order.
+
+Trial i belongs to batch i // jobs and is asked from the trials before that batch, with a sampler seeded from its
+number, so a search that is killed and resumed proposes the same trials as one that was not, with any number of jobs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from search.space.proposals import Aim, Proposal, propose
+from search.study.lease import Lease
+from search.study.samplers import sampler_for
+from search.study.scores import Scored, Scores
+from search.study.store import Store
+
+
+def search_alone(
+    store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], trials: int, stop: float, jobs: int
+) -> Generator[FrozenTrial, None, None]:
+    """Yields each trial as soon as it is finished and stored.
+
+    Args:
+        store: of the study.
+        aim: what is proposed from.
+        scores: known and new.
+        sampler: its name and the study's seed.
+        trials: finished trials to reach.
+        stop: monotonic time after which no batch is begun.
+        jobs: trials in a batch.
+
+    Raises:
+        SecateurError: when another process works on the study.
+    """
+    with Lease(store, "search") as lease:
+        store.sync()
+        for orphan in store.running:  # of workers that died, now that none is alive
+            store.fail(orphan)
+        scores.learn(store.finished)
+        try:
+            while len(store.finished) < trials and time.monotonic() < stop:
+                first = len(store.finished) // jobs * jobs
+                for frozen in _batch(store, aim, scores, sampler, range(first, min(first + jobs, trials))):
+                    yield frozen
+                    lease.check()
+        finally:
+            store.mirror.forget()
+
+
+def _batch(store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], numbers: range) -> Iterator[FrozenTrial]:
+    mirror = store.mirrored(numbers.start)
+    asked = [_ask(mirror, aim, sampler, number) for number in numbers]
+    done = len(store.finished) - numbers.start
+    for (trial, _, _), frozen in zip(asked, store.finished[numbers.start :], strict=False):
+        store.mirror.tell(trial, frozen.values)  # a batch that was broken off: these are stored already
+    found = [proposal.found.structure for _, proposal, _ in asked[done:] if proposal.found is not None]
+    results = scores.of(found, min(len(numbers), max(1, len(found))))
+    for trial, proposal, seconds in asked[done:]:
+        scored = next(results) if proposal.found is not None else None
+        yield _finish(store, aim, trial, proposal, scored, seconds)
+
+
+def _ask(mirror: optuna.Study, aim: Aim, sampler: tuple[str, int], number: int) -> tuple[optuna.Trial, Proposal, float]:
+    start = time.perf_counter()
+    name, seed = sampler
+    mirror.sampler = sampler_for(name, seed, number)
+    trial = mirror.ask()
+    return trial, propose(aim, trial), time.perf_counter() - start
+
+
+def _finish(
+    store: Store, aim: Aim, trial: optuna.Trial, proposal: Proposal, scored: Scored | None, seconds: float
+) -> FrozenTrial:
+    values, facts = judged(aim, proposal, scored)
+    spent = seconds + (scored.seconds if scored else 0.0)
+    return store.tell(trial, values, {**facts, "seconds": spent})
+
+
+def judged(aim: Aim, proposal: Proposal, scored: Scored | None) -> tuple[list[float] | None, dict[str, object]]:
+    """The values of a trial (None: infeasible) and its facts."""
+    facts = dict(proposal.facts)
+    if scored is None or proposal.found is None:
+        return None, facts
+    if scored.score is None:
+        return None, {**facts, "reason": scored.reason}
+    return aim.values(scored.score, proposal.found.cost.macs), facts

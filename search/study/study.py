@@ -1,0 +1,305 @@
+"""The search: ask for a proposal, project it onto the budget, score the structure, tell; without any training."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import optuna
+from optuna.trial import FrozenTrial
+from torch import nn
+from tqdm import tqdm
+
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.structure import Structure
+from scoring.names import check_name
+from scoring.scorers import SCORERS
+from scoring.subject import Task
+from scoring.tables import FilterTables
+from search.data.data import Data
+from search.review.front import Candidate, Front
+from search.run.study_file import check_name as check_study_name
+from search.space.budget import Budget
+from search.space.ground import lay
+from search.space.proposals import Aim
+from search.space.reach import check_reachable, feasibility
+from search.space.space import Space
+from search.study import fork
+from search.study.candidates import candidate, unpack
+from search.study.identity import FORMAT, fingerprint, to_record
+from search.study.retrain import Job, Retrainer
+from search.study.samplers import SAMPLERS, WINDOWS
+from search.study.scores import Scores
+from search.study.solo import search_alone
+from search.study.store import Store
+from search.study.workers import search_shared
+from search.training.flows import Flow
+from search.training.recipe import Recipe
+
+if TYPE_CHECKING:
+    import pandas
+
+RECALIBRATION_IMAGES = 1280
+RECALIBRATION_BATCH = 64
+"""Training images for the batch-norm statistics of a pruned network, for scorers that recalibrate."""
+Callback = Callable[["Study", FrozenTrial], None]
+
+
+class Study:
+    """One search on one network, kept in an Optuna storage; the same arguments open it again and go on.
+
+    Args:
+        name: of the study in its storage, and of its folder for retrained networks.
+        model: the dense network. Never changed.
+        graph: of `trace(model, …)`.
+        data: the task; the scoring batch is drawn from its training images.
+        budget: what a structure may cost.
+        storage: Optuna storage URL.
+        space: what is proposed; a kind by name, or a `Space`.
+        scorer: a key of `SCORERS`.
+        sampler: a key of `SAMPLERS`.
+        batch: images the scorer looks at.
+        seed: of the proposals and the scoring batch.
+        folder: for retrained networks and the cache of the filter tables; `runs/<name>` by default.
+
+    Raises:
+        SecateurError: for unknown names, a budget that cannot be reached (the nearest value is named), or a study of
+            that name that was made with anything else (the differing item is named).
+    """
+
+    def __init__(  # noqa: PLR0913 - every argument is a part of the study's identity, and all are keywords
+        self,
+        name: str,
+        model: nn.Module,
+        graph: ChannelGraph,
+        data: Data,
+        *,
+        budget: Budget,
+        storage: str | None = None,
+        space: Space | str = "hybrid",
+        scorer: str = "naswot",
+        sampler: str = "tpe",
+        batch: int = 128,
+        seed: int = 0,
+        folder: str | Path | None = None,
+    ) -> None:
+        check_study_name(name)
+        check_name("scorer", scorer, SCORERS)
+        check_name("sampler", sampler, SAMPLERS)
+        self.name, self.model, self.graph, self.data = name, model, graph, data
+        self.budget, self.scorer, self.sampler, self.seed = budget, scorer, sampler, seed
+        self.space = Space(space) if isinstance(space, str) else space
+        self.folder = Path("runs") / name if folder is None else Path(folder)
+        renewal = min(len(data.train), RECALIBRATION_IMAGES)
+        recalibrate = list(data.batch(renewal, seed + 1)[0].split(RECALIBRATION_BATCH))
+        images = data.batch(batch, seed)
+        self.scores = Scores(scorer, model, graph, images, recalibrate)
+        task = Task(model, graph, *images, recalibrate)
+        self.ground = lay(self.space, task, budget.axes, scorer=scorer, seed=seed, folder=self.folder)
+        self.tables: FilterTables = self.ground.tables
+        self.targets = budget.targets(self.ground.costs.dense)
+        check_reachable(graph, self.tables, self.space.limits, budget, self.ground)
+        self.aim = Aim(graph, self.tables, self.ground, self.targets, budget.objectives)
+        url = storage or f"sqlite:///{name}.db"
+        self.store = Store(name, url, budget.objectives, self._identity(batch), WINDOWS[sampler])
+        fork.recall(self.store, self.scores)
+
+    def _identity(self, batch: int) -> dict[str, str]:
+        return {
+            "format": str(FORMAT),
+            "weights": fingerprint(self.model),
+            "graph": self.graph.id,
+            "data": self.data.fingerprint,
+            "budget": to_record(self.budget.to_dict()),
+            "space": to_record(asdict(self.space)),
+            "scorer": f"{self.scorer}, {batch} images",
+            "sampler": self.sampler,
+            "seed": str(self.seed),
+        }
+
+    @property
+    def optuna_study(self) -> optuna.Study:
+        """The underlying Optuna study."""
+        return self.store.study
+
+    def feasibility(self) -> str:
+        """A table: dense cost, largest and smallest reachable cost under the rate limits, the budget."""
+        return feasibility(self.graph, self.tables, self.space.limits, self.budget, self.ground)
+
+    def search(
+        self,
+        trials: int,
+        *,
+        timeout: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+        jobs: int = 1,
+        shared: bool = False,
+    ) -> None:
+        """Goes on until the study has `trials` finished trials, infeasible ones included.
+
+        Killed at any moment and called again, it finishes with the same trials as without the interruption.
+
+        Args:
+            trials: the study's total, not how many to add.
+            timeout: seconds after which no further trial is begun.
+            callbacks: called with the study and each trial that this process finished.
+            progress: show a bar when standard error is a terminal.
+            jobs: structures scored at the same time by threads of this process. Part of what makes a search repeatable:
+                with another number of jobs it proposes other trials.
+            shared: let any number of processes and machines do so at the same time; what each proposes then depends
+                on who finishes first. Without it a second process is refused.
+
+        Raises:
+            SecateurError: for a storage that fails for good; while another process searches this study.
+        """
+        for name, value in (("trials", trials), ("jobs", jobs)):
+            if value < 1:
+                raise SecateurError(f"{name} >= 1 must hold, but got {name}={value}")
+        if shared and jobs > 1:
+            raise SecateurError(f"jobs=1 must hold when the search is shared, but got jobs={jobs}; start more workers")
+        stop = math.inf if timeout is None else time.monotonic() + timeout
+        proposer = (self.sampler, self.seed)
+        told = (
+            search_shared(self.store, self.aim, self.scores, proposer, trials, stop)
+            if shared
+            else search_alone(self.store, self.aim, self.scores, proposer, trials, stop, jobs)
+        )
+        bar = tqdm(total=trials, initial=len(self.store.finished), unit="trial", disable=None if progress else True)
+        best = max((one.values[0] for one in self.store.finished if one.values is not None), default=-math.inf)
+        try:
+            for frozen in told:
+                bar.n = len(self.store.finished)
+                if frozen.values is not None:
+                    best = max(best, frozen.values[0])
+                    bar.set_postfix_str(f"best {best:.6g}", refresh=False)
+                bar.update(0)
+                for callback in callbacks:
+                    callback(self, frozen)
+        finally:
+            told.close()
+            bar.close()
+
+    def work(
+        self,
+        trials: int,
+        *,
+        top: int = 0,
+        recipe: Recipe | None = None,
+        flow: Flow | None = None,
+        timeout: float | None = None,
+        callbacks: Sequence[Callback] = (),
+        device: str = "cpu",
+        progress: bool = True,
+    ) -> Front:
+        """One worker of many: shares the search until it has `trials` trials, then shares the retraining.
+
+        Args:
+            trials: of all workers together.
+            top: structures to retrain, of all workers together; 0 for none.
+            recipe: how.
+            flow: as in `retrain`.
+            timeout: as in `search`.
+            callbacks: as in `search`.
+            device: where this worker retrains.
+            progress: show bars when standard error is a terminal.
+
+        Returns:
+            the front of what all workers found.
+        """
+        self.search(trials, timeout=timeout, callbacks=callbacks, progress=progress, shared=True)
+        if top > 0 and len(self.store.finished) >= trials:
+            return self.retrain(top, recipe=recipe, flow=flow, device=device, progress=progress)
+        return self.front()
+
+    def fork(self, name: str, storage: str | None = None) -> fork.Forked:
+        """Takes over what another study of this network found out: call it before the first trial.
+
+        Its trials whose structures lie inside this study's budget become trials of this one when both propose from the
+        same space; all its scores are remembered, so that none of its structures is scored again.
+
+        Args:
+            name: of the other study.
+            storage: where it is; by default in this study's storage.
+
+        Returns:
+            how many trials and how many scores were taken over.
+
+        Raises:
+            SecateurError: when there is no such study, its scores do not hold here (what differs is named), or this
+                study has trials already.
+        """
+        return fork.take_over(self.store, self.aim, name, storage or self.store.url, self.scores)
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every finished trial, with the result of its retraining where there is one."""
+        results = self._retrainer().results()
+        done = sorted(self.store.finished, key=lambda trial: trial.number)
+        return tuple(candidate(self.graph, trial, results) for trial in done)
+
+    def front(self) -> Front:
+        """The Pareto front of what is known so far."""
+        return Front(
+            name=self.name,
+            dense=Candidate(-1, Structure.full(self.graph), cost=self.ground.costs.dense, label="dense"),
+            candidates=self.candidates(),
+            scorer=self.scorer,
+            caps=tuple(int(b.high) for target in self.targets for b in target.bounds if b.axis == "macs"),
+        )
+
+    def retrain(
+        self,
+        top: int = 3,
+        epochs: int | None = None,
+        *,
+        recipe: Recipe | None = None,
+        flow: Flow | None = None,
+        device: str = "cpu",
+        progress: bool = True,
+    ) -> Front:
+        """Retrains the most promising structures, spread over the front, and returns the front of accuracy.
+
+        A finished retraining is not repeated; an interrupted one loses at most an epoch.
+
+        Args:
+            top: how many.
+            epochs: instead of the recipe's.
+            recipe: how; the default recipe distils from the dense network.
+            flow: how pruning and training alternate; by default the structures are cut at once and trained.
+            device: where.
+            progress: show bars when standard error is a terminal.
+
+        Raises:
+            SecateurError: when nothing feasible was found yet.
+        """
+        recipe = recipe or Recipe()
+        job = Job(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow())
+        self._retrainer().run(self.front(), top, job, device=device, progress=progress)
+        return self.front()
+
+    def _retrainer(self) -> Retrainer:
+        return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain", self.space)
+
+    def structure(self, number: int) -> Structure:
+        """The structure of a finished trial.
+
+        Raises:
+            SecateurError: when the trial found none.
+        """
+        for trial in self.store.finished:
+            if trial.number == number and "kept" in trial.user_attrs:
+                return unpack(self.graph, trial.user_attrs)
+        raise SecateurError(f"study {self.name!r} has no trial {number} with a structure")
+
+    def trials_dataframe(self) -> pandas.DataFrame:
+        """All trials as a pandas data frame.
+
+        Raises:
+            SecateurError: when pandas is not installed.
+        """
+        return self.front().to_dataframe()

@@ -1,0 +1,151 @@
+"""A search by many processes on one storage: each claims what it scores, and the living redo what the dead left.
+
+A claim is a RUNNING trial with the structure's id, written in one transaction. Of several claims of one structure the
+lowest number scores it and the others wait for that score. A claim whose process is dead is failed by whoever notices
+first, who then does the same trial again.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Generator, Mapping
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from backbones.structure import Structure
+from search.space.proposals import Aim, propose
+from search.study.candidates import unpack
+from search.study.lease import Lease
+from search.study.ledger import CLAIM, holder, quiet
+from search.study.samplers import sampler_for
+from search.study.scores import Scored, Scores
+from search.study.store import Store
+
+POLL = 0.2
+"""Seconds between two looks at what others do."""
+
+
+def search_shared(
+    store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], trials: int, stop: float
+) -> Generator[FrozenTrial, None, None]:
+    """Yields the trials that this process finished, until all processes together have reached `trials`.
+
+    Arguments as for `search_alone`; a sampler's seed depends on the process's slot too.
+
+    Raises:
+        SecateurError: when a search on its own is at work on the study.
+    """
+    with Lease(store, "work") as lease:
+        worker = _Worker(store, aim, scores, sampler, lease)
+        try:
+            while time.monotonic() < stop:
+                worker.look()
+                if len(store.finished) >= trials:
+                    return
+                if not worker.left and len(store.finished) + len(store.running) >= trials:
+                    time.sleep(POLL)  # the last ones are being scored; their processes may die yet
+                    continue
+                frozen = worker.trial()
+                if frozen is not None:
+                    yield frozen
+        finally:
+            worker.give_up()
+            store.mirror.forget()
+
+
+class _Worker:
+    """One process of several.
+
+    Attributes:
+        left: claims of dead processes that this one has to do again.
+    """
+
+    def __init__(self, store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], lease: Lease) -> None:
+        self.store, self.aim, self.scores, self.sampler, self.lease = store, aim, scores, sampler, lease
+        self.left: list[FrozenTrial] = []
+        self._claim: FrozenTrial | None = None
+        scores.learn(store.finished)
+        self._count = 0
+
+    def look(self) -> None:
+        """Takes over what others finished, and fails the claims of the dead."""
+        self.scores.learn(self.store.sync())
+        for claim in list(self.store.running):
+            if self.lease.dead(holder(claim)):
+                self.store.running.remove(claim)
+                if self.store.fail(claim):
+                    self.left.append(claim)
+
+    def trial(self) -> FrozenTrial | None:
+        """One trial, from the proposal to the storage; None when others took this process for dead meanwhile."""
+        start = time.perf_counter()
+        self._count += 1
+        key = f"{self.lease.token}/{self._count}"
+        frozen = self._again(self.left.pop()) if self.left else self._propose()
+        structure = self._structure(frozen)
+        known = None if structure is None else self.scores.known.get(structure.id)
+        if structure is None or known is not None:
+            done = self._judged(frozen, known, start)
+            self.store.add(done, key)
+            return done
+        self._claim = self.store.claim(frozen, key)  # what follows looks at the storage again before it scores
+        scored = self._await(structure, self._claim)
+        done = self._judged(self._claim, scored, start)
+        added = {name: done.user_attrs[name] for name in done.user_attrs.keys() - self._claim.user_attrs.keys()}
+        kept = self.store.finish(self._claim, done.values, added)
+        self._claim = None
+        return done if kept else None
+
+    def give_up(self) -> None:
+        """Fails the claim that is open, when the process is stopped in the middle of a trial."""
+        if self._claim is not None:
+            self.store.fail(self._claim)
+
+    def _await(self, structure: Structure, claim: FrozenTrial) -> Scored:
+        """The score: of this process, or of another one that claimed the structure earlier."""
+        while True:
+            self.look()
+            if structure.id in self.scores.known:
+                return self.scores.known[structure.id]
+            rivals = (t for t in self.store.running if t.user_attrs.get("structure") == structure.id)
+            if all(rival.number >= claim.number for rival in rivals):
+                return next(self.scores.of([structure]))
+            time.sleep(POLL)
+
+    def _propose(self) -> FrozenTrial:
+        name, seed = self.sampler
+        mirror = self.store.mirrored(len(self.store.finished))
+        index = self.store.total if name == "qmc" else len(self.store.finished)
+        mirror.sampler = sampler_for(name, seed, index, f"{self.lease.slot}/{self._count}")
+        trial = mirror.ask()
+        proposal = propose(self.aim, trial)
+        frozen = copy.copy(mirror.get_trials(deepcopy=False)[trial.number])
+        frozen.user_attrs = dict(proposal.facts)
+        with quiet():
+            mirror.tell(trial, state=TrialState.FAIL)  # it comes back from the storage, with what became of it
+        return frozen
+
+    def _again(self, orphan: FrozenTrial) -> FrozenTrial:
+        frozen = copy.copy(orphan)
+        frozen.datetime_start = datetime.now()
+        facts = {name: value for name, value in orphan.user_attrs.items() if name != CLAIM}
+        frozen.user_attrs = {**facts, "redone": orphan.number}
+        return frozen
+
+    def _structure(self, frozen: FrozenTrial) -> Structure | None:
+        return unpack(self.aim.graph, frozen.user_attrs) if "kept" in frozen.user_attrs else None
+
+    def _judged(self, frozen: FrozenTrial, scored: Scored | None, start: float) -> FrozenTrial:
+        """The trial with its result."""
+        done = copy.copy(frozen)
+        facts: Mapping[str, Any] = frozen.user_attrs
+        complete = scored is not None and scored.score is not None
+        done.state = TrialState.COMPLETE if complete else TrialState.PRUNED
+        done.values = self.aim.values(scored.score, facts["macs"]) if scored and scored.score is not None else None
+        reason = {"reason": scored.reason} if scored and scored.score is None else {}
+        done.user_attrs = {**facts, **reason, "seconds": time.perf_counter() - start}
+        done.datetime_complete = datetime.now()
+        return done

@@ -1,0 +1,1 @@
+"""One engine for every training, and what is built on it: flows, slimming, masks."""

@@ -1,0 +1,123 @@
+"""From a network as it is now to a structure within a budget: what a flow calls again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import cast
+
+import numpy as np
+from optuna.trial import FixedTrial, Trial
+from torch import nn
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.structure import Structure
+from scoring.limits import Limits
+from scoring.tables import FilterTables, filter_tables
+from search.space.budget import Bound, Target
+from search.space.projection import project
+from search.space.rays import HybridRay, Ray
+from search.space.space import KINDS, Space
+
+Choose = Callable[[nn.Module, ChannelGraph, Target], Structure]
+CAP_SLACK = (1.0, 0.97, 0.9, 0.7, 0.0)
+"""How far below its lower end a cap may stay, tried in turn: a study has other trials, a flow has only this one."""
+MakeRay = Callable[[FilterTables, Limits], Ray]
+
+
+def by_norm(tables: FilterTables, limits: Limits) -> Ray:
+    """Filters below a norm go, the norm relative to the group's mean."""
+    return HybridRay(tables, limits, t_norm=1.0, t_dist=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """What a trial proposed, as a direction on the filter tables of another moment.
+
+    Attributes:
+        kind: of the space, a key of `search.space.space.KINDS`.
+        parameters: what the sampler suggested, (name, value).
+    """
+
+    kind: str
+    parameters: tuple[tuple[str, float], ...]
+
+    def __call__(self, tables: FilterTables, limits: Limits) -> Ray:
+        """The same direction on these tables; groups that a smaller network no longer has are left out."""
+        trial = cast("Trial", FixedTrial(dict(self.parameters)))  # it suggests what it was given
+        direction = KINDS[self.kind](trial, tables, limits)
+        return direction(tables, limits, np.arange(len(tables.groups)))
+
+
+def chooser_of(space: Space, parameters: Mapping[str, float]) -> Chooser:
+    """The rule by which a trial of a study chose its structure, to be followed again as the weights change.
+
+    Args:
+        space: of the study.
+        parameters: of the trial.
+    """
+    ray = Proposed(space.kind, tuple(sorted(parameters.items())))
+    return Chooser(ray, space.criterion, space.linkage, space.limits, space.features, space.reduction)
+
+
+@dataclass(frozen=True, slots=True)
+class Chooser:
+    """A rule for a flow: any space's rays, and any criterion that needs the weights alone.
+
+    Attributes:
+        ray: makes the direction from fresh filter tables: `by_norm`, `GlobalRay`, ...
+        criterion: of the filter tables.
+        linkage: of the filter tables.
+        limits: pruning-rate constraint.
+        features, reduction: of the filter tables.
+    """
+
+    ray: MakeRay = by_norm
+    criterion: str = "l2"
+    linkage: str = "average"
+    limits: Limits = field(default_factory=Limits)
+    features: str = "fan_in"
+    reduction: str = "sum"
+
+    def __call__(self, model: nn.Module, graph: ChannelGraph, target: Target) -> Structure:
+        """The structure within `target`; a cap that whole filters can't fill to 2 % is filled as far as they go.
+
+        Raises:
+            SecateurError: when the target is out of reach.
+        """
+        tables = filter_tables(
+            model,
+            graph,
+            criterion=self.criterion,
+            linkage=self.linkage,
+            features=self.features,
+            reduction=self.reduction,
+        )
+        ray = self.ray(tables, self.limits)
+        for share in CAP_SLACK if target.capped else CAP_SLACK[:1]:
+            loose = Target(tuple(replace(bound, low=share * bound.low) for bound in target.bounds), target.capped)
+            found = project(graph, tables, self.limits, ray, loose)
+            if not isinstance(found, str):
+                return found.structure
+        raise SecateurError(f"no structure can be chosen: {found}")
+
+    @property
+    def key(self) -> str:
+        """Names the rule, so that a training can tell whether it is continued with the same."""
+        name = getattr(self.ray, "__name__", repr(self.ray))
+        return f"{name} {self.criterion} {self.linkage} {self.features} {self.reduction} {self.limits}"
+
+
+def partway(dense: Cost, target: Target, share: float) -> Target:
+    """A target on the way: share 0 is the dense cost, 1 the target, in equal factors between.
+
+    Equal factors take the same part of what is left in each of k steps (share 1/k, 2/k, ...).
+    """
+    bounds = []
+    for bound in target.bounds:
+        whole = float(getattr(dense, bound.axis))
+        factor = (min(bound.high, whole) / whole) ** (share - 1)  # 1 at share 1, so that the last target is exact
+        bounds.append(Bound(bound.axis, factor * bound.low, factor * bound.high))
+    return Target(tuple(bounds), target.capped)

@@ -1,0 +1,72 @@
+"""Double pruning (Lee et al., 2020): weights go after filters have gone, and the loss is tuned away with masks held."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from search.data.data import Data
+from search.training.engine import train
+from search.training.history import History
+from search.training.masks import Effective, Masks, Scope, effective_parameters, magnitude_masks
+from search.training.netscore import netscore
+from search.training.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sparse:
+    """A network whose small weights are zero.
+
+    Attributes:
+        masks: parameter name -> True where the weight stayed.
+        parameters: all, and those held at zero.
+        history: of the tuning.
+    """
+
+    masks: Masks
+    parameters: Effective
+    history: History
+
+    def netscore(self, macs: float) -> float:
+        """NetScore of the test accuracy, the effective parameters and `macs`, the multiply-adds of one sample.
+
+        Zero weights save parameters, not multiply-adds: a dense kernel multiplies by them all the same.
+        """
+        return netscore(self.history.test_accuracy or 0.0, self.parameters.effective, macs)
+
+
+def sparsify(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    amount: float,
+    *,
+    scope: Scope = "global",
+    spare: Iterable[str] = (),
+    teacher: nn.Module | None = None,
+    folder: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+) -> Sparse:
+    """Drops the smallest weights of a (pruned) network and tunes the others, in place.
+
+    Args:
+        model: changed in place; its names and shapes stay, dropped weights are exactly zero.
+        data: the task.
+        recipe: of the tuning.
+        amount: share of the weights of convolutions and linear layers to drop, 0 <= amount < 1.
+        scope: compare weights over all layers ("global") or drop the same share of each ("layer").
+        spare: layers left alone, by module path.
+        teacher: the dense network, to learn from.
+        folder: for an exact resume, see `train`.
+        device: of the tuning.
+
+    Raises:
+        SecateurError: as `magnitude_masks` and `train`.
+    """
+    masks = magnitude_masks(model, amount, scope=scope, spare=spare)
+    history = train(model, data, recipe, teacher=teacher, folder=folder, device=device, masks=masks)
+    return Sparse(masks, effective_parameters(model, masks), history)

@@ -1,0 +1,231 @@
+"""From a dense network to a trained small one: at once, step by step, or with filters that may grow back."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
+from scoring.names import check_name
+from search.data.data import Data
+from search.space.budget import Target
+from search.training.choosing import Choose, partway
+from search.training.engine import train
+from search.training.history import History
+from search.training.recipe import Recipe
+from search.training.soft import Growth, Softly, asymptotic, silent, whole
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How pruning and training alternate.
+
+    Attributes:
+        name: a key of `FLOWS`: "one-shot" (choose, cut, train), "iterative" (the same in steps, the target split into
+            equal factors; Molchanov et al., ICLR 2017), "soft" (train the whole network, silence channels after each
+            epoch, cut at the end; He et al., IJCAI 2018) or "asymptotic" (soft with a cut that grows).
+        steps: of "iterative"; each is a training with the whole recipe.
+    """
+
+    name: str = "one-shot"
+    steps: int = 3
+
+    @property
+    def count(self) -> int:
+        """Trainings that it takes."""
+        return self.steps if self.name == "iterative" else 1
+
+    @property
+    def chooses_again(self) -> bool:
+        """Whether the structure is chosen anew as the weights change."""
+        return self.name != "one-shot"
+
+    def __post_init__(self) -> None:
+        check_name("flow", self.name, FLOWS)
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise SecateurError(f"flow: steps must be a whole number >= 1, but got steps={self.steps!r}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shrunk:
+    """What a flow leaves.
+
+    Attributes:
+        model: the small trained network, cut out of the given one (`save` knows where it comes from).
+        structure: of the given network's graph.
+        histories: one per training.
+    """
+
+    model: nn.Module
+    structure: Structure
+    histories: tuple[History, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What every flow starts from.
+
+    Attributes:
+        model: the dense network; it stays as it is, and is the teacher where the recipe distils.
+        graph: of it.
+        data: the task.
+        recipe: of each training.
+        choose: picks a structure for the weights as they are (`search.training.choosing.Chooser`).
+        target: what the small network may cost.
+        folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
+        device: of training.
+        progress: show bars when standard error is a terminal.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    data: Data
+    recipe: Recipe
+    choose: Choose
+    target: Target
+    folder: Path | None = None
+    device: str | torch.device = "cpu"
+    progress: bool = True
+
+    def part(self, name: str) -> Path | None:
+        """The folder of one training."""
+        return None if self.folder is None else self.folder / name
+
+
+def follow(
+    flow: Flow,
+    model: nn.Module,
+    graph: ChannelGraph,
+    data: Data,
+    recipe: Recipe,
+    choose: Choose,
+    target: Target,
+    *,
+    folder: str | os.PathLike[str] | None = None,
+    device: str | torch.device = "cpu",
+    progress: bool = True,
+) -> Shrunk:
+    """Runs a flow.
+
+    Args:
+        flow: which.
+        model: the dense network; a copy is worked on.
+        graph: of `trace`.
+        data: the task.
+        recipe: of each training; the dense network is the teacher.
+        choose: criterion and space (`search.training.choosing.Chooser`).
+        target: the budget, from `Budget.targets`.
+        folder: see `Work`.
+        device: of training.
+        progress: show bars when standard error is a terminal.
+
+    Returns:
+        the small network within `target`, its structure and the curves.
+
+    Raises:
+        SecateurError: when the target is out of reach, or a step by step flow is asked to remove layers.
+    """
+    place = None if folder is None else Path(folder)
+    return FLOWS[flow.name](Work(model, graph, data, recipe, choose, target, place, device, progress), flow.steps)
+
+
+def compose(graph: ChannelGraph, outer: Structure, inner: Structure) -> Structure:
+    """The structure of `graph` that is left when `inner` is cut out of what `outer` keeps.
+
+    Args:
+        graph: of the dense network.
+        outer: of `graph`.
+        inner: of the graph traced anew on the network pruned to `outer`; groups that it no longer has stay as they are.
+
+    Raises:
+        SecateurError: when the two do not fit, or `inner` removes layers.
+    """
+    if inner.removed:
+        raise SecateurError(
+            f"a step by step flow removes no layers, but the structure removes {inner.removed[0]!r}; take 'one-shot'"
+        )
+    kept = dict(outer.keep)
+    for name, channels in inner.kept:
+        if name not in kept or channels[-1] >= len(kept[name]):
+            raise SecateurError(f"group {name!r} of the later structure does not fit what the earlier one keeps")
+        kept[name] = tuple(kept[name][channel] for channel in channels)
+    return Structure.of(graph, kept, outer.removed)
+
+
+def _one_shot(work: Work, steps: int) -> Shrunk:
+    structure = work.choose(work.model, work.graph, work.target)
+    small = prune(work.model, work.graph, structure)
+    return Shrunk(small, structure, (_train(work, small, "training"),))
+
+
+def _iterative(work: Work, steps: int) -> Shrunk:
+    small, graph = work.model, work.graph
+    structure = Structure.full(work.graph)
+    histories = []
+    for step in range(1, steps + 1):
+        inner = work.choose(small, graph, partway(work.graph.costs.dense, work.target, step / steps))
+        weights = prune(small, graph, inner).state_dict()
+        structure = compose(work.graph, structure, inner)
+        # Cut anew out of the dense network, so that the result's origin is that network and not the step before.
+        small = prune(work.model, work.graph, structure)
+        small.load_state_dict(weights)
+        histories.append(_train(work, small, f"step-{step}"))
+        if step < steps:
+            fixed = work.graph.fixed
+            graph = trace(small, work.data.example, ignore=fixed.ignore, only=fixed.only)
+    return Shrunk(small, structure, tuple(histories))
+
+
+def _soft(work: Work, steps: int) -> Shrunk:
+    return _softly(work, whole)
+
+
+def _asymptotic(work: Work, steps: int) -> Shrunk:
+    return _softly(work, asymptotic)
+
+
+def _softly(work: Work, growth: Growth) -> Shrunk:
+    live = copy.deepcopy(work.model)
+    after_epoch = Softly(live, work.graph, work.data, work.recipe, work.choose, work.target, growth)
+    history = train(
+        live,
+        work.data,
+        work.recipe,
+        teacher=work.model,
+        folder=work.part("training"),
+        device=work.device,
+        progress=work.progress,
+        after_epoch=after_epoch,
+    )
+    structure = silent(work.graph, live, scales=after_epoch.scales)
+    return Shrunk(prune(live, work.graph, structure), structure, (history,))
+
+
+def _train(work: Work, small: nn.Module, name: str) -> History:
+    return train(
+        small,
+        work.data,
+        work.recipe,
+        teacher=work.model,
+        folder=work.part(name),
+        device=work.device,
+        progress=work.progress,
+    )
+
+
+FLOWS: dict[str, Callable[[Work, int], Shrunk]] = {
+    "one-shot": _one_shot,
+    "iterative": _iterative,
+    "soft": _soft,
+    "asymptotic": _asymptotic,
+}

@@ -1,0 +1,101 @@
+"""The state of a training after each epoch, on disk, and what must be equal before it may be continued."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from backbones.errors import SecateurError
+from backbones.files import replacing
+from search.data.data import Data
+from search.training.recipe import Recipe
+
+FORMAT = 1
+NAME = "checkpoint.pt"
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """12 hex digits over names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:12]
+
+
+def identity(
+    model: nn.Module, data: Data, recipe: Recipe, teacher: nn.Module | None, masks: Mapping[str, Tensor] | None
+) -> dict[str, Any]:
+    """What makes two trainings the same one, part by part.
+
+    The structure is the network as it prints with the shapes of its tensors, and, of a pruned network, the kept
+    channels: two structures of equal widths are still different networks.
+    """
+    origin = getattr(model, "secateur_origin", None)
+    kept = getattr(getattr(origin, "structure", None), "id", "")
+    shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
+    printed = re.sub(r" at 0x[0-9a-f]+", "", str(model))  # addresses differ from process to process
+    text = repr((printed, shapes, kept))
+    return {
+        "format": FORMAT,
+        "structure": hashlib.sha256(text.encode()).hexdigest()[:12],
+        "recipe": recipe.to_dict(),
+        "data": data.fingerprint + repr(data.augment),
+        "teacher": weights_digest(teacher.state_dict()) if teacher is not None and recipe.distill > 0 else "",
+        "masks": weights_digest(masks) if masks else "",
+    }
+
+
+def write(folder: Path, state: dict[str, Any]) -> None:
+    """Replaces the snapshot in `folder` in one step: a kill leaves the one before."""
+    with replacing(folder / NAME) as part:
+        torch.save(state, part)
+
+
+def read(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The snapshot in `folder`, None when there is none.
+
+    Args:
+        folder: of the training.
+        wanted: the `identity` of the training that wants to go on.
+
+    Raises:
+        SecateurError: when the file cannot be read, or belongs to another training; says what differs.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        found = state["identity"]
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise SecateurError(f"{path} is not a training checkpoint ({reason}); remove it to start again") from None
+    for part, value in wanted.items():
+        if found.get(part) != value:
+            raise SecateurError(
+                f"{path} was made with {_difference(part, found.get(part), value)}; "
+                "give the same again or another folder"
+            )
+    return dict(state)
+
+
+def _difference(part: str, found: Any, wanted: Any) -> str:
+    if part == "recipe" and isinstance(found, dict):
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                return f"{name}={found.get(name)!r} in the recipe, not {value!r}"
+    if part == "arithmetic":
+        return f"{found} arithmetic, not {wanted}"
+    what = {
+        "structure": "another structure (widths, layers or kept channels)",
+        "teacher": "another teacher",
+        "after_epoch": "another flow",
+    }
+    return what.get(part, f"other {part}")
