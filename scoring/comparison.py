@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.errors import SecateurError
+from scoring.alignment import kept_units
 from scoring.codes import signs, watch
 from scoring.naswot import kernel, log_det
 from scoring.subject import Subject
@@ -58,6 +59,26 @@ def region_kernel(subject: Subject) -> float:
     ours, dense = ours - ours.mean(), dense - dense.mean()
     scale = float(ours.norm() * dense.norm())
     return float(ours @ dense) / scale if scale > 0 else 0.0
+
+
+def region_agreement(subject: Subject) -> float:
+    """Share of the last layer's code bits that equal the dense network's: mean over samples and kept units of [s = s*].
+
+    s are the codes of the recalibrated structure, s* those that the same units (channel and position) have in the dense
+    network. Not published. Needs the batch and recalibration batches; one forward pass beside the recalibration (the
+    dense network's is shared).
+
+    Raises:
+        SecateurError: when the last non-linearity's units cannot be mapped onto the dense network's.
+    """
+    ours, dense = subject.view("region_agreement").codes, subject.task.dense.codes
+    kept = torch.as_tensor(kept_units(subject.task.graph, subject.structure, subject.task.units), device=dense.device)
+    if len(kept) != dense.shape[1] or int(kept.sum()) != ours.shape[1]:
+        raise SecateurError(
+            f"region_agreement expects {int(kept.sum())} of {len(kept)} units in the last non-linearity, but found "
+            f"{ours.shape[1]} of {dense.shape[1]}; score on images of the size that was traced"
+        )
+    return int((ours == dense[:, kept]).sum()) / ours.numel()
 
 
 def fidelity(subject: Subject) -> float:

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from backbones.cost import cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring.comparison import adaptive_bn, fidelity, naswot_balanced, region_kernel, region_separation
+from scoring.comparison import (
+    adaptive_bn,
+    fidelity,
+    naswot_balanced,
+    region_agreement,
+    region_kernel,
+    region_separation,
+)
 from scoring.names import check_name
 from scoring.naswot import naswot, naswot_last
 from scoring.saliency import synflow, zico
@@ -57,6 +64,7 @@ SCORERS: dict[str, Scorer] = {
     "naswot_balanced": naswot_balanced,
     "region_kernel": region_kernel,
     "region_separation": region_separation,
+    "region_agreement": region_agreement,
     "fidelity": fidelity,
     "adaptive_bn": adaptive_bn,
     "synflow": synflow,

@@ -9,9 +9,10 @@ from functools import cached_property
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.graph import ChannelGraph
+from backbones.graph import ChannelGraph, Index
 from backbones.structure import Structure
 from backbones.surgery import prune
+from scoring.alignment import activation_units
 from scoring.codes import signs, watch
 from scoring.recalibration import recalibrate
 
@@ -73,6 +74,11 @@ class Task:
     def dense(self) -> View:
         """The dense network's own view of the batch; one forward pass for all structures."""
         return view(self.model, self.batch)
+
+    @cached_property
+    def units(self) -> dict[int, Index | None]:
+        """The channel of every unit of every non-linearity, see `activation_units`; found once for all structures."""
+        return activation_units(self.graph)
 
     def need_labels(self, name: str) -> Tensor:
         """The labels.
