@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,10 @@ from backbones.graph import ChannelGraph, Frozen
 
 NAMED_LAYERS = 4
 """So many member layers of a group are named, the others counted."""
+WIDTH = 80
+"""Columns of a terminal. What is longer goes on in the next line; no name is cut."""
+LONGEST = 34
+"""A name longer than this stands on a line of its own, above the rest of its row."""
 
 
 def shares(graph: ChannelGraph) -> Mapping[str, float]:
@@ -39,11 +44,10 @@ def describe(graph: ChannelGraph) -> str:
     dense, least = graph.costs.dense, minimum(graph)
     lines = [
         f"dense              {dense.macs:>15,} MACs  {dense.params:>13,} parameters",
-        f"reachable minimum  {least.macs:>15,} MACs  {least.params:>13,} parameters  "
-        f"({least.macs / max(1, dense.macs):.2%} of the MACs, one channel a group)",
+        f"reachable minimum  {least.macs:>15,} MACs  {least.params:>13,} parameters",
+        f"                   {least.macs / max(1, dense.macs):>15.2%} of the MACs, one channel a group",
         "",
-        f"{len(graph.groups)} prunable groups, {graph.channels} channels "
-        "(share: of the MACs, that the channels take part in; layers have two sides, so shares overlap)",
+        f"{len(graph.groups)} prunable groups, {graph.channels} channels",
     ]
     share = shares(graph)
     rows = [["group", "size", "share", "layers"]]
@@ -52,13 +56,15 @@ def describe(graph: ChannelGraph) -> str:
         layers = dict.fromkeys(member.layer or member.tensor for member in group.members)
         rows.append([group.name, str(group.size), f"{share[group.name]:.1%}", _listed(list(layers)) + mark])
     lines += _table(rows, right=(1, 2))
+    lines += ["share: of the MACs, that the channels take part in; layers have two sides, so", "shares overlap"]
     if graph.frozen:
         lines += ["", f"{sum(len(record.channels) for record in graph.frozen)} channels stay"]
         rows = [["layer", "channels", "reason"]]
         rows += [[record.layer, str(len(record.channels)), _why(record)] for record in graph.frozen]
         lines += _table(rows, right=(1,))
     if graph.unreached:
-        lines += ["", f"never used by the traced forward pass (eval mode): {_listed(graph.unreached)}"]
+        unused = f"never used by the traced forward pass (eval mode): {_listed(graph.unreached)}"
+        lines += ["", *_wrapped(unused, WIDTH - 2)]
     return "\n".join(lines)
 
 
@@ -75,12 +81,25 @@ def _why(record: Frozen) -> str:
 
 
 def _table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    """Columns of equal width, two spaces apart; the last one goes on below itself where it is too long."""
+    short = [row for row in rows if len(row[0]) <= LONGEST]
+    sizes = [max(len(row[column]) for row in (short if column == 0 else rows)) for column in range(len(rows[0]) - 1)]
+    start = 2 + sum(sizes) + 2 * len(sizes)
+    lines = []
+    for row in rows:
+        first, *cells = row[:-1]
+        if len(first) > LONGEST:
+            lines.append(f"  {first}")
+            first = ""
+        cells = [
+            cell.rjust(size) if column in right else cell.ljust(size)
+            for column, (cell, size) in enumerate(zip([first, *cells], sizes, strict=True))
+        ]
+        head, *more = _wrapped(row[-1], WIDTH - start)
+        lines += ["  " + "  ".join([*cells, head]).rstrip(), *(" " * start + line for line in more)]
+    return lines
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """At least one line; a word longer than `width` stays whole."""
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

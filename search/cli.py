@@ -8,6 +8,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import NoReturn, TextIO
 
 # Before torch loads OpenMP: on cores that others use too, threads that spin while they wait cost many times the work.
@@ -15,31 +16,49 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from backbones.errors import SecateurError
 from backbones.version import VERSION
-from search.commands import init, inspect, report, resume, retrain, run, search, status, work
+from search.commands import completion, init, inspect, report, resume, retrain, run, search, status, work
 from search.run.console import RED, Console, paint
 from search.run.interrupts import Terminated, sigterm_as_interrupt
 
-OK, BUG, BAD_INPUT, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
-COMMANDS = (init, inspect, run, search, resume, retrain, report, work, status)
+OK, FAILED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
+COMMANDS = (init, inspect, run, search, resume, retrain, report, work, status, completion)
 GUIDE = """\
-examples:
-  secateur init study.toml        write a commented study file to start from
-  secateur inspect study.toml     what can be pruned, what cannot and why
-  secateur run study.toml         train (or load), search, retrain, report
-  secateur run study.toml         again: goes on where it was stopped
-  secateur resume runs/digits     the same, from the run folder alone
-  secateur search study.toml      only the search: seconds to minutes
+a first run:
+  secateur init study.toml             a study that runs as it is (on digits)
+  secateur run study.toml              train or load, search, retrain, report
+  secateur status runs/digits          what it is at, from another terminal
+  secateur resume runs/digits          goes on after Ctrl-C or a power cut
+  then open runs/digits/report.html in a browser
+
+your own network:
+  secateur inspect study.toml          what can be pruned, what cannot and why
+
+step by step:
+  secateur search study.toml           only the search: seconds to minutes
   secateur retrain runs/digits --top 5
+  secateur resume runs/digits --trials 1000
   secateur report runs/digits runs/other -o both
+
+many processes or machines, the same line on each:
   secateur work study.toml --storage postgresql+psycopg://user@host/studies
-  secateur status runs/digits
 
-Every command knows --help. --json gives scripts one JSON object on standard
-output; progress, warnings and errors go to standard error.
+the Tab key (zsh the same; fish: secateur completion fish | source):
+  eval "$(secateur completion bash)"
 
-exit codes: 0 done; 2 input that cannot be used (one line says what and why);
-130 stopped by Ctrl-C, 143 by SIGTERM (both leave a run that resumes);
-1 anything else, --debug shows the traceback.
+scripts:
+  secateur run study.toml --json       one JSON object on standard output
+  secateur run study.toml --quiet      the result table alone
+  Progress, warnings and errors go to standard error. Progress bars and colours
+  show on a terminal only; NO_COLOR=1 takes the colours away.
+
+exit codes:
+  0    done
+  1    a failure of the system or a bug; --debug shows the traceback
+  2    input that cannot be used: one line says what is wrong and what is right
+  130  stopped by Ctrl-C, 143 by SIGTERM; both leave a run that resumes
+  141  whoever read the output stopped reading (`| head`)
+
+Every command has a --help with examples of its own.
 """
 
 
@@ -68,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print("\n".join(["stopped", *getattr(stop, "__notes__", [])]), file=sys.stderr)
         return TERMINATED if isinstance(stop, Terminated) else INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be flushed has no reader
+        return UNREAD
     except Exception as error:
         if arguments.debug:
             traceback.print_exc()
@@ -77,11 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             hint = "" if arguments.debug else "; --debug shows where"
             print(_error_line(f"a bug in secateur: {type(error).__name__}: {error}{hint}"), file=sys.stderr)
-        return BAD_INPUT if known else BUG
+        return BAD_INPUT if known else FAILED
     return OK
 
 
-def _parser() -> _Parser:
+def _parser(brief: bool = False) -> _Parser:
+    """All commands with their arguments; `brief` for completion scripts, where a command is described in one line."""
     form = argparse.RawDescriptionHelpFormatter
     common = _Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="one JSON object on standard output, nothing else")
@@ -97,11 +120,10 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
         name = command.__name__.rpartition(".")[2]
-        part = commands.add_parser(
-            name, parents=[common], help=command.SUMMARY, description=command.DESCRIPTION, formatter_class=form
-        )
+        text = command.SUMMARY if brief else command.DESCRIPTION
+        part = commands.add_parser(name, parents=[common], help=command.SUMMARY, description=text, formatter_class=form)
         command.add(part)
-        part.set_defaults(execute=command.execute)
+        part.set_defaults(execute=command.execute, brief_parser=partial(_parser, brief=True))
     return parser
 
 

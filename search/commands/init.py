@@ -8,6 +8,7 @@ from typing import Any
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
+from search.commands.options import STUDIES, add_path
 from search.run.console import Console
 from search.run.template import template
 
@@ -17,7 +18,7 @@ DESCRIPTION = "Writes a study file that runs as it is (on digits), with every ke
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("path", type=Path, nargs="?", default=Path("study.toml"), help="the file (study.toml)")
+    add_path(parser, "path", offers=STUDIES, nargs="?", default=Path("study.toml"), help="the file (study.toml)")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from backbones.inspect_table import describe, minimum, shares
+from search.commands.options import add_study_file
 from search.run.console import Console
 from search.run.prepare import start_from
 from search.run.study_file import read_study
 
-SUMMARY = "show what can be pruned in a study's network, and what cannot and why"
+SUMMARY = "show what can be pruned in a network, what cannot and why"
 DESCRIPTION = """\
 Traces the network that a study file names and prints its groups of coupled
 channels (size, member layers, share of the MACs), the channels that stay with
@@ -24,7 +24,7 @@ reached. Nothing is trained or written.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="`secateur init` writes one")
+    add_study_file(parser)
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -5,16 +5,40 @@ from __future__ import annotations
 import argparse
 import dataclasses
 from pathlib import Path
+from typing import Any
+
+import shtab
 
 from backbones.files import write_text
 from search.run.folder import RunFolder, find_run, open_run
 from search.run.study_file import StudyFile, read_study, render
 
+STUDIES, FOLDERS = shtab.glob("*.toml"), shtab.DIRECTORY
+"""What the Tab key of a shell offers for an argument (`secateur completion`)."""
+
+
+def add_path(parser: argparse.ArgumentParser, *names: str, offers: Any, **options: Any) -> None:
+    """An argument that names a file or folder.
+
+    Args:
+        parser: of the command.
+        names: of the argument.
+        offers: `STUDIES` or `FOLDERS`.
+        options: of `add_argument`.
+    """
+    action: Any = parser.add_argument(*names, **{"type": Path, **options})
+    action.complete = offers
+
+
+def add_study_file(parser: argparse.ArgumentParser) -> None:
+    """The study file alone."""
+    add_path(parser, "study", offers=STUDIES, metavar="STUDY.toml", help="`secateur init` writes one")
+
 
 def add_study(parser: argparse.ArgumentParser) -> None:
     """The study file, and where runs go."""
-    parser.add_argument("study", type=Path, metavar="STUDY.toml", help="`secateur init` writes one")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="holds all run folders (runs)")
+    add_study_file(parser)
+    add_path(parser, "--runs", offers=FOLDERS, default=Path("runs"), metavar="DIR", help="holds all run folders (runs)")
 
 
 def add_trials(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +58,19 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_jobs(parser: argparse.ArgumentParser) -> None:
     """How many structures are scored at once."""
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="structures scored at the same time (1)")
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="structures scored at the same time (1)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number >= 1, but got {text!r}")
+    return int(text)
 
 
 def add_fork(parser: argparse.ArgumentParser) -> None:
     """What a new run begins with."""
-    parser.add_argument(
-        "--fork", type=Path, metavar="RUN", help="begin with the scores of another run of the same network"
+    add_path(
+        parser, "--fork", offers=FOLDERS, metavar="RUN", help="begin with the scores of another run of the same network"
     )
 
 
@@ -51,7 +81,7 @@ def forked(arguments: argparse.Namespace) -> RunFolder | None:
 
 def add_run(parser: argparse.ArgumentParser) -> None:
     """A folder that `run` or `search` made."""
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder, runs/<name>")
+    add_path(parser, "run", offers=FOLDERS, metavar="RUN", help="a run folder, runs/<name>")
 
 
 def changed(study: StudyFile, arguments: argparse.Namespace) -> StudyFile:

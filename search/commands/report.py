@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
+from search.commands.options import FOLDERS, add_path
 from search.review.pages import joint_report, run_report
 from search.run.console import Console
 from search.run.folder import find_run
@@ -23,8 +23,8 @@ drawn over each other in a folder of their own.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folders, runs/<name>")
-    parser.add_argument("--output", "-o", type=Path, metavar="DIR", help="where to (the run folder itself)")
+    add_path(parser, "runs", offers=FOLDERS, nargs="+", metavar="RUN", help="run folders, runs/<name>")
+    add_path(parser, "--output", "-o", offers=FOLDERS, metavar="DIR", help="where to (the run folder itself)")
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from search.commands.options import add_device, add_fork, add_jobs, add_study, a
 from search.run.console import Console
 from search.run.stages import ALL, run
 
-SUMMARY = "train or load, search, retrain, report; on an existing run: go on"
+SUMMARY = "train or load, search, retrain, report; again: go on"
 DESCRIPTION = """\
 Runs a study from beginning to end in runs/<name>: trains the dense network
 (or loads its checkpoint), searches for structures within the budget, retrains

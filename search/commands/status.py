@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from search.commands.options import FOLDERS, add_path
 from search.run.console import Console
 from search.run.folder import find_run
 from search.study.status import status
@@ -22,7 +23,7 @@ storage alone; nothing is loaded, changed or waited for.
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("place", metavar="RUN|URL", help="a run folder, or the URL of a storage")
+    add_path(parser, "place", offers=FOLDERS, type=str, metavar="RUN|URL", help="a run folder, or the URL of a storage")
     parser.add_argument("--name", metavar="NAME", help="of the study, where a storage has several")
 
 

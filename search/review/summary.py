@@ -8,8 +8,8 @@ from typing import Any
 from search.review.front import Candidate, Front
 from search.run.console import amount, percent, table
 
-HEADER = ("structure", "MACs", "of dense", "params", "of dense", "ms", "size", "test", "change")
-SCORED = ("structure", "trial", "MACs", "of dense", "params", "of dense", "score")
+HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
+SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
 
 
 def retrained(front: Front) -> list[Candidate]:

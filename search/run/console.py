@@ -51,8 +51,8 @@ class Console:
 
 
 def paint(text: str, code: str, stream: IO[str]) -> str:
-    """`text` in a colour when `stream` is a terminal and NO_COLOR is not set (no-color.org)."""
-    if os.environ.get("NO_COLOR") or not stream.isatty():
+    """`text` in a colour when `stream` is a terminal that knows colours and NO_COLOR is not set (no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"{code}{text}{RESET}"
 

@@ -112,6 +112,8 @@ def choose_device(name: str) -> str:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
+        if reason.startswith("Expected one of"):
+            reason = "no such device; give auto, cpu, cuda or cuda:1"
         raise SecateurError(f"--device {name} cannot be used here: {reason}") from error
     return name
 
@@ -122,15 +124,11 @@ def load_data(section: DataSection, seed: int) -> Data:
     Raises:
         SecateurError: for an unknown name, missing files, options the data set does not have, a factory that fails.
     """
-    offered = {"folder": section.folder, "validation": section.validation}
-    options = {key: value for key, value in offered.items() if value is not None}
     if section.factory is not None:
-        data = call(section.factory, "[data] factory", Data, seed=seed, **options)
+        data = call(section.factory, "[data] factory", Data, seed=seed, **section.options())
     else:
         try:
-            data = load(str(section.name), seed=seed, **options)
-        except TypeError as error:
-            raise SecateurError(f"[data] {section.name!r} takes no such option: {error}") from error
+            data = load(str(section.name), seed=seed, **section.options())
         except SecateurError as error:
             raise SecateurError(f"[data] {error}") from error
     changes = {key: value for key, value in (("mean", section.mean), ("std", section.std)) if value is not None}

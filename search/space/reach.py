@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 from math import prod
@@ -22,6 +24,8 @@ from search.space.space import Space
 
 ENUMERABLE = 20_000
 """A network with at most so many admissible combinations of widths is looked through in full."""
+WIDTH = 80
+"""Columns of a terminal: a wider table is shown in two parts."""
 TITLES = {"macs": "MACs", "params": "parameters", "latency": "latency", "memory": "memory"}
 
 
@@ -137,12 +141,22 @@ def feasibility(
     costs = Costing(graph.costs) if ground is None else ground.costs
     dense = costs.dense
     axes = list(dict.fromkeys(["macs", "params", *budget.axes]))
-    rows = [["", *(cell for axis in axes for cell in (TITLES[axis], "of dense"))]]
-    ends = [("dense", dense), ("largest reachable", dense)]
-    ends.append(("smallest reachable", reachable(graph, tables, limits, ground)))
-    for name, cost in ends:
-        rows.append([name, *(cell for axis in axes for cell in _amount(axis, cost, dense))])
     targets = budget.targets(dense)
+    ends = {"dense": dense, "largest reachable": dense, "smallest reachable": reachable(graph, tables, limits, ground)}
+    blocks = [_block(axes, ends, targets)]
+    if max(map(len, blocks[0].splitlines())) > WIDTH:
+        blocks = [_block(axes[:2], ends, targets), _block(axes[2:], ends, targets)]
+    if ground is not None and ground.depth is not None:
+        blocks.append(textwrap.fill(f"layers that may go: {', '.join(ground.depth.order)}", WIDTH))
+    return "\n\n".join(blocks)
+
+
+def _block(axes: Sequence[str], ends: Mapping[str, Cost], targets: Sequence[Target]) -> str:
+    """The table of some axes."""
+    dense = ends["dense"]
+    rows = [["", *(cell for axis in axes for cell in (TITLES[axis], "of dense"))]]
+    for name, cost in ends.items():
+        rows.append([name, *(cell for axis in axes for cell in _amount(axis, cost, dense))])
     for number, target in enumerate(targets, 1):
         name = "budget" if len(targets) == 1 else f"target {number}"
         for side, words in (("low", "at least"), ("high", "at most")):
@@ -152,18 +166,16 @@ def feasibility(
                 for axis in axes
             ]
             rows.append([f"{name}, {words}", *(cell for pair in cells for cell in pair)])
-    if ground is not None and ground.depth is not None:
-        rows.append([f"layers that may go: {', '.join(ground.depth.order)}"])
     return _aligned(rows)
 
 
 def _aligned(rows: list[list[str]]) -> str:
-    """Columns of equal width, the first to the left; a row of one cell stands as it is."""
-    widths = [max(map(len, column)) for column in zip(*(row for row in rows if len(row) > 1), strict=True)]
+    """Columns of equal width, the first to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = [cell.rjust(n) if i else cell.ljust(n) for i, (cell, n) in enumerate(zip(row, widths, strict=False))]
-        lines.append("  ".join(cells).rstrip() if len(row) > 1 else row[0])
+        cells = [cell.rjust(n) if i else cell.ljust(n) for i, (cell, n) in enumerate(zip(row, widths, strict=True))]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
 

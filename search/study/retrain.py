@@ -14,6 +14,7 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
+from tqdm import tqdm
 
 from backbones.artefact import save
 from backbones.cost import Cost, cost
@@ -122,13 +123,16 @@ class Retrainer:
         What was retrained by the same job before is left as it is.
         """
         left = {one.id: one for one in choose(front, top)}
-        text = job.text
-        with Lease(self.ledger, "work") as lease:
+        text, done = job.text, dict[str, float]()
+        bar = tqdm(total=len(left), desc="retrained", unit="structure", disable=None if progress else True)
+        with Lease(self.ledger, "work") as lease, bar:
             while left:
                 trials = [one for one in self.ledger.trials() if one.user_attrs.get("recipe") == text]
                 for trial in trials:
-                    if trial.state is TrialState.COMPLETE:
-                        left.pop(trial.user_attrs["structure"], None)
+                    if trial.state is TrialState.COMPLETE and left.pop(trial.user_attrs["structure"], None):
+                        done[trial.user_attrs["structure"]] = trial.values[0]
+                        bar.set_postfix_str(f"best {max(done.values()):.1%}", refresh=False)
+                        bar.update()
                 busy = {one.user_attrs["structure"] for one in trials if self._busy(one, lease)}
                 free = [one for name, one in left.items() if name not in busy]
                 if free:

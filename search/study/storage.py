@@ -31,6 +31,7 @@ PATIENCE = 300.0
 """Seconds for which a server that is away is asked again."""
 BUSY = 15
 """Seconds for which SQLite waits for another process's lock, each of the five times that Optuna tries."""
+KINDS = "it starts with sqlite:///, journal:///, postgresql+psycopg:// or mysql+pymysql://"
 DRIVERS = {"postgresql": "pip install 'secateur[postgres]'", "mysql": "pip install pymysql"}
 
 Result = TypeVar("Result")
@@ -70,6 +71,8 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
         backend = re.split(r"[+:]", url)[0]
         how = DRIVERS.get(backend, "install its driver")
         raise SecateurError(f"storage {shown_url(url)} needs a driver ({error}): {how}") from None
+    except sqlalchemy.exc.NoSuchModuleError:
+        raise SecateurError(f"storage {shown_url(url)} is of no known kind; {KINDS}") from None
     except (*Failure, ValueError, RuntimeError) as error:
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: {explain(error, url)}") from None
 

@@ -102,6 +102,7 @@ def _run(
         initial=run.steps * len(history.epochs),
         desc=run.data.name,
         unit="step",
+        leave=None,  # stays on the screen, unless it stands below the bar of several trainings
         disable=None if progress and run.team.rank == 0 else True,  # None: quiet when not a terminal
     )
     try:

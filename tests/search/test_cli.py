@@ -374,7 +374,7 @@ def test_help_fits_a_terminal_and_shows_examples(
     code, out, _ = called(capsys, "--help")
     assert code == 0
     assert "secateur run study.toml" in out
-    assert "130 stopped by Ctrl-C" in out
+    assert "130  stopped by Ctrl-C" in out
     for command in ("init", "inspect", "run", "search", "resume", "retrain", "report"):
         code, page, _ = called(capsys, command, "--help")
         assert code == 0

@@ -52,9 +52,20 @@ def test_the_table_has_a_column_for_every_axis_of_the_budget_and_the_layers_that
     text = feasibility(here.task.graph, here.tables, here.limits, Budget(memory="50%"), here)
     lines = text.splitlines()
     assert "memory" in lines[0]
-    assert "50.00%" in lines[-2]
+    assert "50.00%" in lines[-3]
     assert here.depth is not None
     assert lines[-1] == f"layers that may go: {', '.join(here.depth.order)}"
+
+
+def test_a_table_of_many_axes_is_shown_in_two_parts() -> None:
+    here = ground(Space(removal=Removal(most=5)), ("latency", "memory"))
+    budget = Budget(macs="20%..30%", latency="50%", memory="50%")
+    text = feasibility(here.task.graph, here.tables, here.limits, budget, here)
+    assert max(map(len, text.splitlines())) <= 80
+    first, second, _ = text.split("\n\n")
+    assert (first.split()[:3], second.split()[:3]) == (["MACs", "of", "dense"], ["latency", "of", "dense"])
+    assert first.splitlines()[-1].startswith("budget, at most")
+    assert second.splitlines()[-1].startswith("budget, at most")
 
 
 def test_what_does_not_depend_on_the_weights_is_refused_early() -> None:
