@@ -1,10 +1,10 @@
-"""Images and labels in memory, split into training, validation and test, and everything that reads them."""
+"""Images and labels, split into training, validation and test, and everything that reads them."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import inspect
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.errors import SecateurError
+from scoring.names import check_name
 from search.data.augment import Augment
 from search.data.sources import Split, Stream, counts, materialise, split_off
 
@@ -111,7 +112,8 @@ class Data:
         generator = torch.Generator().manual_seed(seed)
         if isinstance(self.train, Split):
             chosen = torch.randperm(len(self.train), generator=generator)[:size]
-            return self.normalise(self.train.images[chosen]), self.train.labels[chosen]
+            images, labels = self.train.take(chosen)
+            return self.normalise(images), labels
         images, labels = self.train.first(size, seed)
         check_labels(labels, self.num_classes, f"data {self.name!r}: train")
         return self.normalise(images), labels
@@ -120,7 +122,7 @@ class Data:
         """One split from beginning to end, normalised, not augmented, at most `size` images at a time."""
         source = self.source(split)
         if isinstance(source, Split):
-            for images, labels in zip(source.images.split(size), source.labels.split(size), strict=True):
+            for images, labels in source.pieces(size):
                 yield self.normalise(images), labels
         else:
             for images, labels in source.epoch(0):
@@ -130,8 +132,8 @@ class Data:
     @cached_property
     def example(self) -> Tensor:
         """(1, C, H, W) the first training image, normalised: what `trace` runs on."""
-        first = self.train.images[:1] if isinstance(self.train, Split) else self.train.first(1, 0)[0]
-        return self.normalise(first)
+        first = next(self.train.pieces(1)) if isinstance(self.train, Split) else self.train.first(1, 0)
+        return self.normalise(first[0])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -264,33 +266,23 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
         raise SecateurError(f"{where} has label {wrong}; labels must be 0 to {num_classes - 1}")
 
 
-def _digits(**options: Any) -> Data:
-    from search.data.digits import digits
-
-    return digits(**options)
-
-
-def _cifar10(**options: Any) -> Data:
-    from search.data.cifar import cifar10
-
-    return cifar10(**options)
-
-
-DATASETS: dict[str, Callable[..., Data]] = {"digits": _digits, "cifar10": _cifar10}
-
-
 def load(name: str, **options: Any) -> Data:
     """A data set by name.
 
     Args:
-        name: a key of `DATASETS`.
-        options: passed on (`validation`, `seed`; `folder` for cifar10).
+        name: "digits", "cifar10", "cifar100", "tiny-imagenet", "caltech256", "cub200", "aircraft", "cars", "fer2013",
+            or "folder" for any tree with one folder a class.
+        options: what its reader takes: `validation`, `seed` and `augment` all of them, `folder` all but digits, `size`
+            all whose images come in many sizes; see the functions in `search.data.readers.DATASETS`.
 
     Raises:
-        SecateurError: for an unknown name.
+        SecateurError: for an unknown name, an option that the data set does not have, missing or broken files.
     """
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(DATASETS))}"
-        raise SecateurError(f"unknown data set {name!r}; {hint}")
+    from search.data.readers import DATASETS  # here, because every reader makes a Data
+
+    check_name("data set", name, DATASETS)
+    known = inspect.signature(DATASETS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join(known)}")
     return DATASETS[name](**options)

@@ -1,4 +1,4 @@
-"""From images in memory to augmented, normalised batches on the device, the same for the same seed."""
+"""From stored images to augmented, normalised batches on the device, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def _raw(data: Data, recipe: Recipe, team: Team, epoch: int) -> Iterator[Batch]:
         shuffle = torch.Generator().manual_seed(seed_of(recipe.seed, epoch, 0))
         order = torch.randperm(len(source), generator=shuffle)
         for step in range(steps(data, recipe)):
-            chosen = order[step * size : (step + 1) * size][team.rank :: team.size].to(source.images.device)
-            yield source.images[chosen], source.labels[chosen]
+            chosen = order[step * size : (step + 1) * size][team.rank :: team.size]
+            yield source.take(chosen)
         return
     for images, labels in source.epoch(seed_of(recipe.seed, epoch, 0)):
         check_labels(labels, data.num_classes, f"data {data.name!r}: train")
@@ -64,10 +64,10 @@ def resident(data: Data, device: torch.device) -> Data:
     if device.type != "cuda" or not isinstance(data.train, Split):
         return data
     free, _ = torch.cuda.mem_get_info(device)
-    if data.train.images.nbytes > free // 2:
+    if data.train.nbytes > free // 2:
         return data
     moved = copy.copy(data)  # not dataclasses.replace: all images would be checked again
-    object.__setattr__(moved, "train", Split(data.train.images.to(device), data.train.labels.to(device)))
+    object.__setattr__(moved, "train", data.train.to(device))
     return moved
 
 

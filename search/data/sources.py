@@ -1,10 +1,11 @@
-"""Where images come from: tensors held in memory, or a loader that is read anew in every epoch."""
+"""Where images come from: tensors in memory or mapped from a file, or a loader that is read anew in every epoch."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,18 +20,25 @@ from backbones.errors import SecateurError
 
 Shape = tuple[int, ...]
 
+PIECE = 2**22  # values that are worked on at once where a whole data set may not fit
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Split:
-    """Images held in memory.
+    """Images held in memory, or some of the images of a memory map.
 
     Attributes:
-        images: (N, C, H, W), uint8 0..255 (kept so: a quarter of the memory) or floating point.
+        pool: (M, C, H, W), uint8 0..255 (kept so: a quarter of the memory) or floating point.
         labels: (N,) int64.
+        rows: (N,) int64, which images of the pool these are, in order; None for all of them (M = N). Splits with rows
+            share one pool, which then need not fit into memory.
+        content: fingerprint of the whole pool where it is known, so that nothing is read to tell data sets apart.
     """
 
-    images: Tensor
+    pool: Tensor
     labels: Tensor
+    rows: Tensor | None = None
+    content: str = ""
 
     @staticmethod
     def of(pair: Split | tuple[Any, Any], where: str) -> Split:
@@ -40,7 +48,9 @@ class Split:
             SecateurError: naming `where`, for a wrong number of dimensions, lengths that differ, or no image.
         """
         if isinstance(pair, Split):
-            pair = (pair.images, pair.labels)
+            if pair.rows is not None:
+                return pair
+            pair = (pair.pool, pair.labels)
         images, labels = torch.as_tensor(pair[0]), torch.as_tensor(pair[1])
         if images.ndim != 4:
             raise SecateurError(f"{where} images must be (N, C, H, W), but got shape {tuple(images.shape)}")
@@ -67,20 +77,58 @@ class Split:
     @property
     def shape(self) -> Shape:
         """(C, H, W)."""
-        return tuple(self.images.shape[1:])
+        return tuple(self.pool.shape[1:])
+
+    @property
+    def images(self) -> Tensor:
+        """(N, C, H, W) all images; of a split with rows a copy in memory, so take a few at a time instead."""
+        return self.pool if self.rows is None else self.pool[self.rows]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images together."""
+        return len(self) * math.prod(self.shape) * self.pool.element_size()
+
+    def take(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and labels at the positions `chosen` (B,), as copies on the split's device."""
+        chosen = chosen.to(self.pool.device)
+        return self.pool[chosen if self.rows is None else self.rows[chosen]], self.labels[chosen]
+
+    def pieces(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels from beginning to end, at most `size` at a time."""
+        for start in range(0, len(self), size):
+            place = slice(start, start + size)
+            yield self.pool[place if self.rows is None else self.rows[place]], self.labels[place]
+
+    def pick(self, chosen: Tensor) -> Split:
+        """The images at the positions `chosen`: a copy, or of a split with rows other rows of the same pool."""
+        if self.rows is None:
+            return Split(self.pool[chosen], self.labels[chosen])
+        return Split(self.pool, self.labels[chosen], self.rows[chosen], self.content)
+
+    def to(self, device: torch.device) -> Split:
+        """These images, and no others of the pool, in the memory of a device."""
+        if self.rows is None:
+            return Split(self.pool.to(device), self.labels.to(device))
+        images = torch.empty((len(self), *self.shape), dtype=self.pool.dtype, device=device)
+        size = max(1, PIECE // math.prod(self.shape))
+        for held, (part, _) in zip(images.split(size), self.pieces(size), strict=True):
+            held.copy_(part)
+        return Split(images, self.labels.to(device))
 
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation per channel, of pixels scaled to [0, 1]; a constant channel gets deviation 1."""
-        unit = 255.0 if self.images.dtype == torch.uint8 else 1.0
+        unit = 255.0 if self.pool.dtype == torch.uint8 else 1.0
+        pixels = math.prod(self.shape[1:])
         means, deviations = [], []
-        for channel in range(self.images.shape[1]):
+        for channel in range(self.shape[0]):
             # In pieces: a whole data set as float64 would be eight times its size.
             total = square = 0.0
-            for piece in self.images[:, channel].split(4096):
-                values = piece.to(torch.float64) / unit
+            for piece, _ in self.pieces(min(4096, max(1, PIECE // pixels))):
+                values = piece[:, channel].to(torch.float64) / unit
                 total += float(values.sum())
                 square += float(values.square().sum())
-            number = self.images[:, channel].numel()
+            number = len(self) * pixels
             mean = total / number
             deviation = max(0.0, square / number - mean * mean) ** 0.5
             means.append(mean)
@@ -88,9 +136,14 @@ class Split:
         return tuple(means), tuple(deviations)
 
     def digest(self, digest: hashlib._Hash) -> None:
-        """Feeds every image and label into `digest`."""
-        digest.update(repr((tuple(self.images.shape), str(self.images.dtype))).encode())
-        digest.update(self.images.numpy().data)
+        """Feeds every image and label into `digest`; of a pool whose content is known only that and the rows."""
+        digest.update(repr(((len(self), *self.shape), str(self.pool.dtype))).encode())
+        if self.rows is not None and self.content:
+            digest.update(self.content.encode())
+            digest.update(self.rows.numpy().data)
+        else:
+            for images, _ in self.pieces(max(1, PIECE // math.prod(self.shape))):
+                digest.update(images.numpy().data)
         digest.update(self.labels.numpy().data)
 
 
@@ -184,20 +237,29 @@ def split_off(split: Split, fraction: float, num_classes: int, seed: int, where:
     """
     if not 0 < fraction < 1:
         raise SecateurError(f"{where}: 0 < validation < 1 must hold, but got validation={fraction}")
+    sizes = []
+    for label, found in enumerate(counts(split.labels, num_classes).tolist()):
+        if found < 2:
+            raise SecateurError(
+                f"{where}: class {label} has {found} training images; at least 2 are needed, one of them for validation"
+            )
+        sizes.append(min(found - 1, max(1, round(fraction * found))))
+    return draw_off(split, sizes, seed)
+
+
+def draw_off(split: Split, sizes: Sequence[int], seed: int) -> tuple[Split, Split]:
+    """Sets aside `sizes[label]` images of every class, drawn by `seed`.
+
+    Returns:
+        the rest and the part set aside, both in the original order.
+    """
     rng = np.random.default_rng(seed)
     labels = split.labels.numpy()
     taken = np.zeros(len(labels), dtype=np.bool_)
-    for label in range(num_classes):
-        of_class = np.flatnonzero(labels == label)
-        if len(of_class) < 2:
-            raise SecateurError(
-                f"{where}: class {label} has {len(of_class)} training images; at least 2 are needed, one of them for "
-                "validation"
-            )
-        size = min(len(of_class) - 1, max(1, round(fraction * len(of_class))))
-        taken[rng.permutation(of_class)[:size]] = True
+    for label, size in enumerate(sizes):
+        taken[rng.permutation(np.flatnonzero(labels == label))[:size]] = True
     aside, rest = torch.from_numpy(np.flatnonzero(taken)), torch.from_numpy(np.flatnonzero(~taken))
-    return Split(split.images[rest], split.labels[rest]), Split(split.images[aside], split.labels[aside])
+    return split.pick(rest), split.pick(aside)
 
 
 def materialise(source: object, where: str) -> Split:

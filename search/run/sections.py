@@ -52,9 +52,14 @@ class DataSection:
     """Which images.
 
     Attributes:
-        name: a built-in data set, "digits" or "cifar10".
+        name: a built-in data set: "digits", "cifar10", "cifar100", "tiny-imagenet", "caltech256", "cub200", "aircraft",
+            "cars", "fer2013", or "folder" for pictures of your own in one folder a class.
         factory: instead: your own, "package.module:function", returning a secateur.Data.
         folder: where the files are; by default under $SECATEUR_DATA.
+        size: side in pixels that images are resized to, where they come in many sizes; by default the data set's own.
+        grey: of "folder": one colour channel instead of three.
+        test: of "folder": fraction of the images that is set aside for the test, where there is no test folder.
+        per_class: of "caltech256": training images a class; all others are for the test.
         validation: fraction of the training images that is set aside to rank structures; by default the data set's own.
         mean: per channel, of pixels scaled to [0, 1]; by default the data set's own.
         std: per channel, likewise.
@@ -63,14 +68,26 @@ class DataSection:
     name: str | None = None
     factory: str | None = None
     folder: Path | None = None
+    size: int | None = None
+    grey: bool | None = None
+    test: float | None = None
+    per_class: int | None = None
     validation: float | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         _exactly_one("name", self.name, "factory", self.factory)
-        if self.validation is not None and not 0 < self.validation < 1:
-            raise SecateurError(f"0 < validation < 1 must hold, but got validation={self.validation}")
+        for key, value in (("validation", self.validation), ("test", self.test)):
+            if value is not None and not 0 < value < 1:
+                raise SecateurError(f"0 < {key} < 1 must hold, but got {key}={value}")
+        _at_least("size", self.size, 1)
+        _at_least("per_class", self.per_class, 2)
+
+    def options(self) -> dict[str, object]:
+        """What is given of that which readers take, by the names that they have for it."""
+        offered = {key: getattr(self, key) for key in ("folder", "size", "grey", "test", "per_class", "validation")}
+        return {key: value for key, value in offered.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from backbones.errors import SecateurError
-from search.data.cifar import ROW, TEST_FILE, TRAIN_FILES, cifar10
+from search.data.cifar import TEST_FILE, TRAIN_FILES, cifar10
 from search.data.data import load
 from search.data.sources import Split
 
 ROWS = 20
+ROW = 1 + 3 * 32 * 32
 
 
 def write(folder: Path) -> np.ndarray:
@@ -40,7 +41,7 @@ def test_default_folder_is_below_secateur_data(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("SECATEUR_DATA", str(tmp_path))
     assert load("cifar10", rows=ROWS).fingerprint == cifar10(folder, rows=ROWS).fingerprint
     monkeypatch.delenv("SECATEUR_DATA")
-    with pytest.raises(SecateurError, match=r"set SECATEUR_DATA .*data_batch_1.bin to data_batch_5.bin"):
+    with pytest.raises(SecateurError, match=r"set SECATEUR_DATA .*data/cifar-10-batches-bin"):
         cifar10()
 
 
@@ -48,7 +49,7 @@ def test_missing_file_names_all_expected(tmp_path: Path) -> None:
     write(tmp_path)
     (tmp_path / "data_batch_3.bin").unlink()
     with pytest.raises(
-        SecateurError, match=r"data_batch_3.bin is missing.* data_batch_1.bin to data_batch_5.bin and test"
+        SecateurError, match=r"data_batch_3.bin is missing.*data_batch_1.bin to data_batch_5.bin and test"
     ):
         cifar10(tmp_path, rows=ROWS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from backbones.errors import SecateurError
-from search.data.data import DATASETS, Data, load
+from search.data.data import Data, load
+from search.data.readers import DATASETS
 from search.data.sources import Split, counts, split_off
 
 
@@ -138,6 +140,7 @@ IMAGES, LABELS = torch.zeros(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
     ("make", "message"),
     [
         (lambda: load("digit"), "unknown data set 'digit'; did you mean 'digits'?"),
+        (lambda: load("digits", size=8), "'digits' has no option 'size'; it takes validation, seed, augment"),
         (lambda: load("digits", validation=0), "0 < validation < 1 must hold, but got validation=0"),
         (lambda: load("digits").batch(5000), "1 <= batch size <= 1151 training images must hold, but got 5000"),
         (lambda: made(num_classes=2), "train has label 2; labels must be 0 to 1"),
@@ -171,4 +174,9 @@ def test_bad_input_is_refused_in_one_line(make: object, message: str) -> None:
 
 
 def test_registry_names_what_it_loads() -> None:
-    assert set(DATASETS) >= {"digits", "cifar10"}
+    assert set(DATASETS) == {
+        "digits", "cifar10", "cifar100", "tiny-imagenet", "caltech256", "cub200", "aircraft", "cars", "fer2013",
+        "folder",
+    }  # fmt: skip
+    for reader in DATASETS.values():
+        assert {"validation", "seed", "augment"} <= set(inspect.signature(reader).parameters)
