@@ -75,8 +75,6 @@ def assemble(
             maps.setdefault(binding.tensor, {})[binding.dim] = vector
     tensor_maps = {name: TensorMap(tensors.shapes[name], dims) for name, dims in maps.items()}
     unit_of = units[roots]
-    mixed = np.unique(np.concatenate([unit_of[atoms] for atoms in book.mixed])) if book.mixed else np.array([-1])
-    owners = np.searchsorted(np.cumsum(sizes), mixed[mixed >= 0], side="right")
     used = {tensors.names[program.steps[n].op] for n in program.users if program.steps[n].kind == "parameter"}
     layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors.parameters if name in used)
     return ChannelGraph(
@@ -85,7 +83,8 @@ def assemble(
         tensors=tensor_maps,
         costs=cost_table(groups, tensor_maps, tensors.shapes, _counted(program, removed), _counts(book, unit_of)),
         sized={module: _through(unit_of, atoms) for module, atoms in book.sized.items()},
-        mixed=frozenset(names[number] for number in owners),
+        mixed=_named(book.mixed, unit_of, sizes, names),
+        summed=_named(book.summed, unit_of, sizes, names),
         activations=_activations(program),
         layers={layer: tensors.classes[layer] for layer in layers},
         unreached=tuple(name for name in tensors.parameters if name not in used),
@@ -123,6 +122,13 @@ def _activations(program: Program) -> tuple[Activation, ...]:
         for step in program.steps
         if step.kind == "call" and step.op.removeprefix("aten.").rstrip("_") in ACTIVATIONS
     )
+
+
+def _named(noted: Sequence[Ints], unit_of: Ints, sizes: Sequence[int], names: Sequence[str]) -> frozenset[str]:
+    """The groups that noted atoms belong to."""
+    units = np.unique(np.concatenate([unit_of[atoms] for atoms in noted])) if noted else np.array([-1])
+    owners = np.searchsorted(np.cumsum(sizes), units[units >= 0], side="right")
+    return frozenset(names[number] for number in owners)
 
 
 def _unwanted(bindings: Sequence[Binding], fixed: Fixed) -> list[Ban]:

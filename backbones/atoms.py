@@ -67,6 +67,7 @@ class Book:
     joints: list[Joint] = field(default_factory=list)
     spreads: list[Spread] = field(default_factory=list)
     mixed: list[Atoms] = field(default_factory=list)
+    summed: list[Atoms] = field(default_factory=list)
     sized: dict[str, Atoms] = field(default_factory=dict)
     macs: list[tuple[int, tuple[tuple[str, int] | Atoms, ...], Step]] = field(default_factory=list)
     assumed: list[tuple[int, Atoms]] = field(default_factory=list)
@@ -92,6 +93,11 @@ class Book:
         """Notes that layer or group statistics mix these channels: dropping some changes the values of the others."""
         atoms = np.unique(compact(labels).numpy())
         self.mixed.append(atoms[atoms >= 0])
+
+    def summing(self, labels: Tensor) -> None:
+        """Notes that something without weights sums over these channels: dropping one counts as zero there."""
+        atoms = np.unique(compact(labels).numpy())
+        self.summed.append(atoms[atoms >= 0])
 
     def tie(self, left: Tensor, right: Tensor, step: Step) -> None:
         """Unites labels of equal shape position by position. An atom that meets an element without one is frozen."""

@@ -152,6 +152,7 @@ class ChannelGraph:
         sized: modules that hold a channel count but no tensor to read it from (`ZeroPadShortcut`, a layer norm without
             affine parameters): module path -> unit number of each channel (-1: stays).
         mixed: groups whose channels share layer or group statistics: dropping some changes the others' values.
+        summed: groups that an operation without weights sums over (an L2 norm): a dropped channel counts as zero there.
         activations: the non-linearities, in order.
         layers: module path -> class name of every layer with a weight that the trace reached.
         unreached: parameters that the forward pass never used (auxiliary heads, dead code).
@@ -166,6 +167,7 @@ class ChannelGraph:
     costs: CostTable
     sized: Mapping[str, Index]
     mixed: frozenset[str]
+    summed: frozenset[str]
     activations: tuple[Activation, ...]
     layers: Mapping[str, str]
     unreached: tuple[str, ...]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backbones.atoms import Book, Spread
 from backbones.graph import Role
-from backbones.labels import NONE, constant, varying
+from backbones.labels import NONE, Pairs, constant, varying
 from backbones.program import Program, Ref, Step
 
 LARGEST_ELEMENTWISE = 1_000_000
@@ -54,7 +54,8 @@ class Interpreter:
         """Interprets every step.
 
         Args:
-            rules: operation name without `aten.` and the in-place underscore -> rule.
+            rules: operation name without `aten.` and the in-place underscore -> rule; `… of pairs` where an argument
+                has labels of pairs, which are frozen if there is no such rule.
             bypass: step number -> step number whose value it takes over (removed modules).
             skip: steps inside removed modules.
         """
@@ -79,7 +80,13 @@ class Interpreter:
         if step.kind == "output":
             self.freeze_all(args, step, "network output")
             return None
-        rule = rules.get(step.op.removeprefix("aten.").rstrip("_"))
+        name = step.op.removeprefix("aten.").rstrip("_")
+        if _holds_pairs((args, kwargs)):
+            if f"{name} of pairs" in rules:
+                return rules[f"{name} of pairs"](self, step, *args, **kwargs)
+            self._freeze_pairs((args, kwargs), step)
+            args, kwargs = _without_pairs((args, kwargs))
+        rule = rules.get(name)
         if rule is None:
             return self.unknown(step, (args, kwargs))
         return rule(self, step, *args, **kwargs)
@@ -94,10 +101,21 @@ class Interpreter:
         self.freeze_all(values, step, reason)
         return self.nothing(step)
 
+    def _freeze_pairs(self, values: Any, step: Step) -> None:
+        if isinstance(values, Pairs):
+            self.freeze_all(values, step, "an outer product of channels is not followed here")
+        elif isinstance(values, (tuple, list)):
+            for value in values:
+                self._freeze_pairs(value, step)
+        elif isinstance(values, Mapping):
+            self._freeze_pairs(list(values.values()), step)
+
     def freeze_all(self, values: Any, step: Step, reason: str) -> None:
         """Bans every atom inside nested values; parameters used there are not followed any further."""
         if isinstance(values, Tensor):
             self.book.freeze(values, step, reason)
+        elif isinstance(values, Pairs):
+            self.freeze_all((values.rows, values.columns), step, reason)
         elif isinstance(values, Param):
             for dim in range(len(values.shape)):
                 binding = self.book.bindings.get((values.name, dim))
@@ -192,6 +210,23 @@ def _fill(value: Any, values: list[Any]) -> Any:
         return type(value)(_fill(item, values) for item in value)
     if isinstance(value, Mapping):
         return {key: _fill(item, values) for key, item in value.items()}
+    return value
+
+
+def _holds_pairs(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return any(_holds_pairs(item) for item in value.values())
+    return isinstance(value, Pairs) or (isinstance(value, (tuple, list)) and any(_holds_pairs(item) for item in value))
+
+
+def _without_pairs(value: Any) -> Any:
+    """The same values with labels of no channel in place of outer products."""
+    if isinstance(value, Pairs):
+        return constant(value.shape, NONE)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_without_pairs(item) for item in value)
+    if isinstance(value, Mapping):
+        return {key: _without_pairs(item) for key, item in value.items()}
     return value
 
 

@@ -7,6 +7,7 @@ as its channel vector.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +16,24 @@ NONE = -1
 """An element that belongs to no channel: the network's input, a constant, the result of a frozen operation."""
 UNIFORM = -2
 """An element of a constant that is the same everywhere (zeros, ones, full): any slice of it equals any other."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Labels of an outer product: every element belongs to two channels at once and stays only if both stay.
+
+    Attributes:
+        rows: the channel of each element that comes from the left factor, in the activation's shape.
+        columns: the one that comes from the right factor, in the same shape.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """The activation's shape."""
+        return self.rows.shape
 
 
 def constant(shape: Sequence[int], label: int) -> Tensor:

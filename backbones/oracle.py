@@ -19,13 +19,15 @@ from backbones.structure import Structure
 def masked(model: nn.Module, graph: ChannelGraph, structure: Structure, example: Sequence[Any]) -> Any:
     """The dense model's output, in eval mode, with every weight that reads a dropped channel set to zero.
 
-    Layers removed by the structure are not bypassed here. No copy of the model is made.
+    Where an operation without weights sums over a group (`ChannelGraph.summed`) that is not enough: there, all that
+    makes a dropped channel is set to zero too. Layers removed by the structure are not bypassed here. No copy of the
+    model is made.
     """
-    weights = dict(model.named_parameters())
+    weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     changed: dict[str, Tensor] = {}
     for group in graph.groups:
         dropped = np.setdiff1d(np.arange(group.size), structure.keep[group.name])
-        for member in group.inputs:
+        for member in group.members if group.name in graph.summed else group.inputs:
             if member.tensor not in changed:
                 changed[member.tensor] = weights[member.tensor].detach().clone()
             positions = torch.from_numpy(member.index[dropped].reshape(-1))

@@ -116,6 +116,8 @@ class Trial:
                 return None
         except Exception as error:
             return Problem(place(error), f"a literal size in the code: {first_line(error)}", _module(error))
+        if all(group.name in self.graph.summed for group in groups):
+            return Problem("", "a norm over these channels counts a dropped one, which is not zero by then", "")
         return Problem("", "the code uses a channel count as a number: values change when it is pruned", "")
 
     def _fits(self, orders: Orders, cuts: Mapping[str, int]) -> bool:

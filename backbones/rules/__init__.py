@@ -1,7 +1,8 @@
 """What each ATen operation does to labels: operation name (without `aten.` and the in-place underscore) -> rule.
 
 A rule takes the interpreter, the step and the step's arguments with values filled in, and returns the labels of the
-result. An operation without a rule freezes what it reads, so a missing rule costs prunability, never correctness.
+result. Where an argument is an outer product of channels, the rule is the one named `… of pairs`. What has no rule
+freezes what it reads, so a missing rule costs prunability, never correctness.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backbones.rules import layers, pointwise, products, shapes, spatial
+from backbones.rules import layers, pairs, pointwise, products, shapes, spatial
 
 RULES: Mapping[str, Callable[..., Any]] = {
     **pointwise.RULES,
@@ -17,4 +18,5 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **shapes.RULES,
     **layers.RULES,
     **products.RULES,
+    **pairs.RULES,
 }

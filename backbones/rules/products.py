@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import string
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from backbones.interpret import Interpreter, Param
-from backbones.labels import along, compact, compress, varying
+from backbones.labels import Pairs, along, compact, compress, varying
 from backbones.program import Step
 
 
@@ -56,7 +57,10 @@ def _linear(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, reads:
 
 
 def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **options: Any) -> Any:
-    """A matrix product of activations: rows of the left and columns of the right stay what they are."""
+    """A matrix product of activations: rows of the left and columns of the right stay what they are.
+
+    Where both are channels the result is an outer product, and each element belongs to one of either side.
+    """
     left, right = run.labels(left, step), run.labels(right, step)
     length = left.shape[-1]
     free = []
@@ -65,12 +69,21 @@ def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **o
             run.book.freeze(one, step, "matrix product over channels of two activations")
         elif bool((compact(one) >= 0).any()):
             free.append(one.narrow(inner, 0, 1))
+    if len(free) == 2:
+        rows, columns = (compress(_widened(labels, step.shape)) for labels in free)
+        outer, inner = run.extents(rows, range(rows.ndim - 1)), run.extents(columns, [columns.ndim - 1])
+        run.count(step, length, *outer, *inner)
+        return Pairs(rows, columns)
     if len(free) != 1:
         run.count(step, math.prod(step.shape) * length)
         return run.unknown(step, (left, right), "matrix product of two activations")
-    labels = free[0].reshape((1,) * (len(step.shape) - free[0].ndim) + tuple(free[0].shape)).expand(step.shape)
+    labels = _widened(free[0], step.shape)
     run.count(step, length, *run.extents(labels, range(labels.ndim)))
     return labels
+
+
+def _widened(labels: Tensor, shape: Sequence[int]) -> Tensor:
+    return labels.reshape((1,) * (len(shape) - labels.ndim) + tuple(labels.shape)).expand(tuple(shape))
 
 
 def attention(run: Interpreter, step: Step, query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
@@ -101,7 +114,10 @@ def recurrent(run: Interpreter, step: Step, x: Any, state: Any, weights: Any, *r
 
 
 def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: Any, **options: Any) -> Any:
-    """One activation and one parameter: a linear layer over the letters they share; anything else freezes."""
+    """One activation and one parameter: a linear layer over the letters they share; anything else freezes.
+
+    The activation may be an outer product: the weight then has one dimension for its rows and one for its columns.
+    """
     inputs, _, output = equation.replace(" ", "").partition("->")
     letters = inputs.split(",")
     sizes = {
@@ -115,22 +131,36 @@ def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: An
         if len(operands) == 2 and plain:
             run.count(step, math.prod(sizes.values()))
         return run.unknown(step, operands, "an einsum that is not one activation times one parameter")
-    weight, x = operands[params[0]], run.labels(operands[1 - params[0]], step)
+    weight, x = operands[params[0]], operands[1 - params[0]]
+    sides = [x.rows, x.columns] if isinstance(x, Pairs) else [run.labels(x, step)]
     own, read = letters[params[0]], letters[1 - params[0]]
     made = [letter for letter in own if letter not in read and letter in output]
     shared = [letter for letter in own if letter in read]
-    moving = [read[dim] for dim in varying(x)]
-    if any(letter not in shared or letter in output for letter in moving) or len(made) > 1:
+    moving = [read[dim] for labels in sides for dim in varying(labels)]
+    if any(letter not in shared or letter in output or moving.count(letter) > 1 for letter in moving) or len(made) > 1:
         run.count(step, math.prod(sizes.values()))
         return run.unknown(step, operands, "an einsum over positions of channels")
     others = math.prod(size for letter, size in sizes.items() if letter not in own)
     run.count(step, others, *[(weight, dim) for dim in range(len(own))])
     for letter in shared:
-        run.bind(weight, own.index(letter), "input", run.book.channels(x, read.index(letter), step), step)
+        for labels in sides:
+            if len(sides) == 1 or read.index(letter) in varying(labels):
+                run.bind(weight, own.index(letter), "input", run.book.channels(labels, read.index(letter), step), step)
     if not made:
         return run.nothing(step)
     filters = run.bind(weight, own.index(made[0]), "filter", run.book.fresh(sizes[made[0]]), step)
     return compress(along(output.index(made[0]), filters, step.shape))
+
+
+def tensordot(run: Interpreter, step: Step, left: Any, right: Any, summed: Any, against: Any, *rest: Any) -> Any:
+    """The einsum that sums dimensions `summed` of the left against dimensions `against` of the right."""
+    letters = string.ascii_letters
+    one = list(letters[: len(left.shape)])
+    other = list(letters[len(one) : len(one) + len(right.shape)])
+    for dim, partner in zip(summed, against, strict=True):
+        other[partner] = one[dim]
+    output = [letter for letter in one + other if (letter in one) != (letter in other)]
+    return einsum(run, step, f"{''.join(one)},{''.join(other)}->{''.join(output)}", (left, right))
 
 
 RULES: Mapping[str, Callable[..., Any]] = {
@@ -140,6 +170,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "bmm": product,
     "addmm": addmm,
     "einsum": einsum,
+    "tensordot": tensordot,
     "bilinear": bilinear,
     **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     "scaled_dot_product_attention": attention,

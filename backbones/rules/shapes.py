@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backbones.atoms import Joint
 from backbones.interpret import Interpreter, Param
-from backbones.labels import along, compact, compress, constant, varying
+from backbones.labels import UNIFORM, along, compact, compress, constant, varying
 from backbones.program import Step
 
 
@@ -19,6 +19,15 @@ def move(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any
     labels = run.labels(x, step).detach()
     assert step.target is not None
     return compress(step.target(labels, *args, **kwargs))
+
+
+def expand_as(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
+    """One value for all the channels of `other` (the norm in F.normalize) is the same for any of them."""
+    labels, channels = run.labels(x, step), varying(run.labels(other, step))
+    sizes = [1] * (len(step.shape) - labels.ndim) + list(labels.shape)
+    if channels and all(sizes[dim] == 1 for dim in channels) and not bool((compact(labels) >= 0).any()):
+        return constant(step.shape, UNIFORM)
+    return move(run, step, x, other)
 
 
 def reshape(run: Interpreter, step: Step, x: Any, size: Any, *args: Any) -> Any:
@@ -255,7 +264,6 @@ MOVES = [
     "squeeze",
     "unsqueeze",
     "expand",
-    "expand_as",
     "movedim",
     "moveaxis",
     "swapaxes",
@@ -278,6 +286,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(("repeat", "tile", "repeat_interleave"), repeat),
     **dict.fromkeys(("slice", "narrow"), cut),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
+    "expand_as": expand_as,
     "unflatten": unflatten,
     "flatten": flatten,
     "cat": concat,

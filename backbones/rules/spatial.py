@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,17 +28,24 @@ def pooling(run: Interpreter, step: Step, x: Tensor, *rest: Any, **options: Any)
 
 
 def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: Any, **options: Any) -> Any:
-    """mean, sum, amax …: fine over positions; over channels they stay, since the result depends on all of them."""
+    """mean, sum, amax …: fine over positions; over channels they stay, since the result depends on all of them.
+
+    Only a norm over channels leaves them free: it divides by no count, so a dropped channel is one that is zero.
+    """
     if isinstance(dims, Tensor):  # max(x, y) and min(x, y) element by element
         return pointwise(run, step, x, dims)
     x = run.labels(x, step)
-    if dims is not None and step.op in ("aten.norm", "aten.linalg_vector_norm"):  # (x, order, dim, …)
-        dims = rest[0] if rest else None
+    order = None
+    if step.op in NORMS:  # (x, order, dim, …)
+        order, dims = dims, rest[0] if rest else None
     over = options.get("dim", dims)
     over = list(range(x.ndim)) if over is None or over == [] else [over] if isinstance(over, int) else list(over)
     over = [dim % x.ndim for dim in over]
     moving = varying(x)
     if any(dim in over for dim in moving):
+        if all(dim in over for dim in moving) and is_norm(step, order):
+            run.book.summing(x)
+            return run.nothing(step)
         if all(dim in over for dim in moving) or len(moving) > 2:
             return run.unknown(step, x, "reduced over channels")
         kept = next(dim for dim in moving if dim not in over)
@@ -46,6 +54,11 @@ def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: 
     small = compact(compress(x)).expand(shape)
     result = small if _rank(step.shape) == x.ndim else small.squeeze(tuple(over))
     return (result,) * len(step.shape) if step.shape and isinstance(step.shape[0], tuple) else result
+
+
+def is_norm(step: Step, order: Any) -> bool:
+    """Whether a step is a p-norm that adds up |x|^p, to which a channel of zeros contributes nothing."""
+    return step.op in NORMS and (order is None or (isinstance(order, (int, float)) and 0 < order < math.inf))
 
 
 def normalised(run: Interpreter, step: Step, x: Tensor, dim: Any, *rest: Any, **options: Any) -> Any:
@@ -77,6 +90,8 @@ DIMENSIONS = {
     "grid_sampler": 2,
 }
 """Operation -> number of spatial dimensions behind the channel dimension."""
+
+NORMS = ("aten.norm", "aten.linalg_vector_norm")
 
 REDUCTIONS = [
     "mean",

@@ -20,9 +20,10 @@ from tests.backbones.zoo_convnets import CONVNETS
 from tests.backbones.zoo_expected import FROZEN, GROUPS
 from tests.backbones.zoo_norms import NORMS
 from tests.backbones.zoo_others import OTHERS
+from tests.backbones.zoo_pairs import PAIRS
 from tests.backbones.zoo_patterns import COUPLINGS
 
-ZOO: Mapping[str, Callable[[], Sample]] = {**COUPLINGS, **NORMS, **CODE, **CONVNETS, **OTHERS}
+ZOO: Mapping[str, Callable[[], Sample]] = {**COUPLINGS, **NORMS, **CODE, **CONVNETS, **OTHERS, **PAIRS}
 
 MIXED = (
     "GroupNorm", "PlainGroupNorm", "LayerNorm", "RmsNorm", "LayerNormOfImage", "convnext", "perceptron", "gated_mlp",
@@ -135,3 +136,33 @@ def test_tied_weights_are_one_tensor_with_two_sides() -> None:
     assert roles["code.weight", 1] == "both"
     assert roles["stem.weight", 0] == "filter"
     assert [member.tensor for member in graph.by_name["stem"].inputs] == ["code.weight", "tail.weight"]
+
+
+def test_a_channel_of_an_outer_product_is_a_row_and_a_column() -> None:
+    _, graph, _ = traced("RootedGram")
+    assert {*members(graph, "last.0")} >= {("weight", 1), ("weight", 2)}
+    assert np.ravel(members(graph, "last.0")["weight", 1]).tolist() == list(range(6))
+    _, graph, _ = traced("TwoStreams")
+    assert ("weight", 2) not in members(graph, "left.0")
+    assert np.ravel(members(graph, "right.0")["weight", 2]).tolist() == list(range(6))
+
+
+def test_outer_products_are_counted_by_both_widths() -> None:
+    """64 positions; 5 classes."""
+    model, graph, _ = traced("TwoStreams")
+    structure = Structure.of(graph, {"left.0": range(4), "right.0": [0, 5, 3]})
+    assert_law(model, graph, structure)
+    assert cost(graph, structure).macs == 64 * 27 * (4 + 3) + 64 * 4 * 3 + 5 * 4 * 3
+
+
+def test_a_norm_over_channels_that_are_no_zero_says_so() -> None:
+    _, graph, _ = traced("GatedGram")
+    assert (
+        "a norm over these channels counts a dropped one"
+        in {record.layer: record.reason for record in graph.frozen}["last.0"]
+    )
+
+
+def test_a_flattened_outer_product_says_what_would_be_followed() -> None:
+    _, graph, _ = traced("FlatGram")
+    assert "read it by tensordot or einsum" in {record.layer: record.reason for record in graph.frozen}["last.0"]

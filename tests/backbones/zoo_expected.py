@@ -49,7 +49,7 @@ GROUPS: Mapping[str, str] = {
     "CatZeros": "stem:4 tail:6",
     "LiteralView": "stem:8 tail:6",
     "CountAsNumber": "inner:8 tail:6",
-    "NormalisedChannels": "stem:8 tail:6",
+    "NormalisedChannels": "stem:8 inner:8 tail:6",
     "StandardisedWeights": "tail:6",
     "NormalisedWeights": "tail:6",
     "Products": "stem:8 mix:6 other:8 tail:6",
@@ -119,6 +119,18 @@ GROUPS: Mapping[str, str] = {
     "library": "encoder.layers.0.linear1:20 encoder.layers.1.linear1:20 pool.out_proj:8 head.0:12",
     "non_local": "stem.0:8 g:6",
     "gated_mlp": "embed:8 wide:12",
+    "Gram": "stem.0:8 last.0:6",
+    "RootedGram": "stem.0:8 last.0:6",
+    "SpelledGram": "stem.0:8 last.0:6",
+    "TwoStreams": "left.0:8 right.0:6",
+    "FlatGram": "stem.0:8",
+    "GramOfGram": "stem.0:8 wide:7",
+    "GatedGram": "stem.0:8",
+    "LargestPair": "stem.0:8",
+    "RowNorms": "stem.0:8",
+    "WeightedPairs": "stem.0:8",
+    "ChannelAttention": "stem.0:8",
+    "Embedding": "stem.0:8 last.0:6",
 }
 """Prunable groups in the order of the forward pass."""
 
@@ -139,7 +151,6 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
     "CatZeros": ("stem:4 aten.slice",),
     "LiteralView": ("fold:8 trial pruning",),
     "CountAsNumber": ("stem:8 trial pruning",),
-    "NormalisedChannels": ("inner:8 aten.linalg_vector_norm",),
     "StandardisedWeights": ("stem:8 aten.conv2d",),
     "NormalisedWeights": ("stem:8 aten.conv2d",),
     "Unfolded": ("stem:8 aten.im2col",),
@@ -190,5 +201,12 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
         "theta:4 aten.matmul",
         "phi:4 aten.matmul",
     ),
+    "FlatGram": ("last.0:6 aten.flatten",),
+    "GramOfGram": ("last.0:6 aten.matmul",),
+    "GatedGram": ("last.0:6 trial pruning",),
+    "LargestPair": ("last.0:6 aten.linalg_vector_norm",),
+    "RowNorms": ("last.0:6 aten.linalg_vector_norm",),
+    "WeightedPairs": ("last.0:6 aten.mul",),
+    "ChannelAttention": ("last.0:6 aten.softmax",),
 }
 """Layers that stay (the outputs left out): layer:channels and the operation that freezes them."""
