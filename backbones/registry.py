@@ -8,10 +8,17 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from backbones import resnet_cifar, vgg
+from backbones import alexnet, bilinear, mobilenet_v3, resnet, resnet_cifar, vgg
 from backbones.errors import SecateurError
 
-BACKBONES: Mapping[str, Callable[..., nn.Module]] = {**resnet_cifar.BACKBONES, **vgg.BACKBONES}
+BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
+    **resnet_cifar.BACKBONES,
+    **resnet.BACKBONES,
+    **alexnet.BACKBONES,
+    **vgg.BACKBONES,
+    **mobilenet_v3.BACKBONES,
+    **bilinear.BACKBONES,
+}
 """Name -> function of (num_classes, in_channels)."""
 
 
@@ -28,8 +35,9 @@ def build(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     """A freshly initialised backbone.
 
     Args:
-        name: a key of `BACKBONES`; it fixes the input form and the shortcut: `resnet56`, `resnet56_proj`,
-            `vgg16_bn_cifar`, `vgg16_bn`.
+        name: a key of `BACKBONES`; it fixes the input form and the shortcut: `resnet56` (32 pixels, zero-padded
+            shortcuts), `resnet56_proj` (projections), `resnet18` (224 pixels), `resnet18_tiny` (64), `vgg16_bn` (224),
+            `vgg16_bn_cifar` (32). Forms for 32 and 64 pixels take smaller images too, down to one pixel.
         num_classes: outputs.
         in_channels: channels of the image.
 

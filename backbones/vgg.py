@@ -1,4 +1,4 @@
-"""VGG-16 with batch normalisation (Simonyan and Zisserman, ICLR 2015, configuration D)."""
+"""VGG-16 (Simonyan and Zisserman, ICLR 2015, configuration D), with and without batch normalisation."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from backbones.image_size import check_at_least
+
 WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """Output channels of the thirteen convolutions; 0 is a 2x2 max pooling."""
 
 
-class VGG16BN(nn.Module):
+class VGG16(nn.Module):
     """Thirteen 3x3 convolutions and a classifier.
 
     Args:
@@ -18,18 +20,13 @@ class VGG16BN(nn.Module):
         in_channels: of the image.
         small: for images of 32 pixels: average pooling to 1x1 and one linear layer; otherwise the ImageNet form with
             7x7 pooling and three linear layers, parameter names as in torchvision.
+        norm: batch normalisation behind every convolution.
     """
 
-    def __init__(self, num_classes: int, in_channels: int = 3, *, small: bool) -> None:
+    def __init__(self, num_classes: int, in_channels: int = 3, *, small: bool, norm: bool) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width in WIDTHS:
-            if width == 0:
-                layers.append(nn.MaxPool2d(2))
-            else:
-                layers += [nn.Conv2d(in_channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-                in_channels = width
-        self.features = nn.Sequential(*layers)
+        self.smallest = 1 if small else 32
+        self.features = convolutions(in_channels, norm=norm, ceil=small)
         self.avgpool = nn.AdaptiveAvgPool2d(1 if small else 7)
         if small:
             self.classifier: nn.Module = nn.Linear(512, num_classes)
@@ -43,19 +40,52 @@ class VGG16BN(nn.Module):
                 nn.Dropout(),
                 nn.Linear(4096, num_classes),
             )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, 0, 0.01)
-                nn.init.zeros_(module.bias)
+        initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) with H, W >= 32 -> (N, num_classes) logits."""
+        """(N, in_channels, H, W), H, W >= 32 in the ImageNet form -> (N, num_classes) logits."""
+        check_at_least(x, self.smallest, "vgg16")
         logits: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
         return logits
 
 
-BACKBONES = {"vgg16_bn_cifar": partial(VGG16BN, small=True), "vgg16_bn": partial(VGG16BN, small=False)}
+def convolutions(in_channels: int, *, norm: bool, ceil: bool, pools: int = 5) -> nn.Sequential:
+    """The thirteen convolutions, their norms, ReLUs and poolings, numbered as in torchvision.
+
+    Args:
+        in_channels: of the image.
+        norm: batch normalisation behind every convolution.
+        ceil: pooling rounds up, so that images below 32 pixels get through (8x8 digits); the same at 32 pixels.
+        pools: how many of the five poolings there are; an identity stands where the others would.
+    """
+    layers: list[nn.Module] = []
+    for width in WIDTHS:
+        if width == 0:
+            layers.append(nn.MaxPool2d(2, ceil_mode=ceil) if pools > 0 else nn.Identity())
+            pools -= 1
+        else:
+            layers.append(nn.Conv2d(in_channels, width, 3, padding=1))
+            if norm:
+                layers.append(nn.BatchNorm2d(width))
+            layers.append(nn.ReLU(inplace=True))
+            in_channels = width
+    return nn.Sequential(*layers)
+
+
+def initialise(model: nn.Module) -> None:
+    """Fresh weights: He et al. for convolutions, small normal numbers for linear layers, no biases."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0, 0.01)
+            nn.init.zeros_(module.bias)
+
+
+BACKBONES = {
+    f"vgg16{suffix}{form}": partial(VGG16, small=bool(form), norm=norm)
+    for suffix, norm in (("", False), ("_bn", True))
+    for form in ("", "_cifar")
+}
