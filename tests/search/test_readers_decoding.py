@@ -215,7 +215,7 @@ def test_pickled_arrays_are_not_read(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_told_of_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10_000))
+    monkeypatch.setattr("search.data.decoded.shutil.disk_usage", lambda path: types.SimpleNamespace(free=10_000))
     with pytest.raises(SecateurError, match=r"cannot be written: 0.0 GB are needed, 0.0 GB are free; give cache=..."):
         kept(tmp_path)
     assert names(tmp_path) == []
@@ -305,8 +305,8 @@ def test_a_mapped_split_gives_what_the_same_split_in_memory_gives(tmp_path: Path
                 assert torch.equal(a, c)
                 assert torch.equal(b, d)
     assert torch.equal(mapped.example, plain.example)
-    for one, other in zip(mapped.batch(9, 1), plain.batch(9, 1), strict=True):
-        assert torch.equal(one, other)
+    for a, b in zip(mapped.batch(9, 1), plain.batch(9, 1), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_fingerprints_of_mapped_data_follow_content_rows_and_labels(tmp_path: Path) -> None:

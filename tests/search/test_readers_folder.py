@@ -156,7 +156,7 @@ def test_a_study_file_with_an_option_that_the_data_do_not_have(tmp_path: Path) -
         ({"per_class": 1}, "2 <= per_class must hold, but got per_class=1"),
     ):
         with pytest.raises(SecateurError, match=message):
-            DataSection("folder", **options)  # type: ignore[arg-type]
+            DataSection("folder", **options)
 
 
 def test_a_network_trains_on_mapped_pictures_as_on_the_same_in_memory(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_network_trains_on_mapped_pictures_as_on_the_same_in_memory(tmp_path: 
     mapped = load("folder", folder=tmp_path, size=8)
     parts = {}
     for name in ("train", "validation", "test"):
-        source = mapped.source(name)  # type: ignore[arg-type]
+        source = mapped.source(name)
         assert isinstance(source, Split)
         parts[name] = Split(source.images, source.labels)
     held = Data.from_tensors(

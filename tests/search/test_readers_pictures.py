@@ -42,7 +42,7 @@ def write_tiny(home: Path) -> None:
         "n04067472\treel",
     ]
     (home / "words.txt").write_text("\n".join(words))
-    lines = []
+    lines: list[str] = []
     for label, wnid in enumerate(wnids):
         boxes = []
         for number in range(4):
@@ -103,14 +103,14 @@ def write_aircraft(home: Path) -> None:
     (home / "data" / "variants.txt").write_text("707-320\nF-16A/B\n")
 
 
-def annotations(rows: list[tuple[str, int, int]], *, whole: bool = False, without: str = "") -> np.ndarray:
+def annotated(rows: list[tuple[str, int, int]], *, whole: bool = False, without: str = "") -> np.ndarray:
     """The struct array of a `.mat` file: file, class and part of every image; the box is the top right quarter."""
     corners = {"bbox_x1": 11, "bbox_y1": 1, "bbox_x2": 20, "bbox_y2": 8}
     fields = ["relative_im_path", *corners, "class", "test"] if whole else [*corners, "class", "fname"]
     fields = [field for field in fields if field != without]
     found = np.empty((1, len(rows)), dtype=[(field, object) for field in fields])
     for place, (name, label, part) in enumerate(rows):
-        facts = {**corners, "class": label, "fname": name, "relative_im_path": name, "test": part}
+        facts: dict[str, Any] = {**corners, "class": label, "fname": name, "relative_im_path": name, "test": part}
         found[0, place] = tuple(
             value if isinstance(value := facts[field], str) else np.uint8(value) for field in fields
         )
@@ -135,7 +135,7 @@ def write_cars(home: Path, test: str = "cars_test_annos_withlabels.mat") -> None
             file = f"{number:05d}.jpg"
             car(home / ("cars_test" if part else "cars_train") / file, 100 * part + 10 * number)
             rows.append((file, number % 2 + 1, part))
-        savemat(home / name, {"annotations": annotations(rows)})
+        savemat(home / name, {"annotations": annotated(rows)})
 
 
 def write_cars_together(home: Path) -> None:
@@ -144,7 +144,7 @@ def write_cars_together(home: Path) -> None:
         file = f"car_ims/{number:06d}.jpg"
         car(home / file, (100 if number > 6 else 0) + 10 * (number - 6 * (number > 6)))
         rows.append((file, number % 2 + 1, int(number > 6)))
-    savemat(home / "cars_annos.mat", {"annotations": annotations(rows, whole=True), "class_names": CARS[None]})
+    savemat(home / "cars_annos.mat", {"annotations": annotated(rows, whole=True), "class_names": CARS[None]})
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {
@@ -271,7 +271,7 @@ def test_cars_without_labels_or_with_broken_annotations(tmp_path: Path) -> None:
     home = tmp_path / "cars"
     write_cars(home)
     path = home / "cars_test_annos_withlabels.mat"
-    savemat(path, {"annotations": annotations([("00001.jpg", 1, 1)], without="class")})
+    savemat(path, {"annotations": annotated([("00001.jpg", 1, 1)], without="class")})
     with pytest.raises(SecateurError, match=r"have no field 'class'; cars_test_annos_withlabels.mat has it"):
         load("cars", folder=home)
     savemat(path, {"others": 1})
