@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
@@ -163,15 +163,22 @@ def _in_parallel(name: str, work: Work) -> Iterator[Pixels]:
     In threads, because Pillow decodes without holding the interpreter; in blocks, because a whole data set may not fit
     into memory.
     """
-    block = max(1, BLOCK // int(np.prod(work.shape)))
-    total = len(work.items)
+    workers, total = cpu_count(), len(work.items)
+    block = max(8 * workers, BLOCK // int(np.prod(work.shape)))
+    handful = min(16, block // (8 * workers))  # handing out small images one by one costs as much as decoding them
     # delay: no bar for what takes less than two seconds; disable=None: quiet when not a terminal
     bar = tqdm(total=total, desc=f"{name}: decoding", unit="image", delay=2, disable=None)
-    with bar, Parallel(n_jobs=-1, prefer="threads") as parallel:
+    with bar, Parallel(n_jobs=workers, prefer="threads") as parallel:
         for start in range(0, total, block):
-            for pixels in parallel(delayed(work.decode)(item) for item in work.items[start : start + block]):
-                yield np.ascontiguousarray(pixels)
-                bar.update()
+            items = work.items[start : start + block]
+            tasks = (delayed(_several)(work.decode, items[at : at + handful]) for at in range(0, len(items), handful))
+            for several in parallel(tasks):
+                yield from several
+                bar.update(len(several))
+
+
+def _several(decode: Callable[[Any], Pixels], items: Sequence[Any]) -> list[Pixels]:
+    return [np.ascontiguousarray(decode(item)) for item in items]
 
 
 @contextmanager

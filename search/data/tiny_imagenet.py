@@ -72,7 +72,7 @@ def tiny_imagenet(
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise SOURCE.missing(folder)
-    found = sorted(folder.glob("*.JPEG"))
+    found = sorted(folder.glob("*.JPEG"), key=lambda path: path.name)
     if not found:
         raise SOURCE.missing(folder / "*.JPEG")
     return found

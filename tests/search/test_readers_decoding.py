@@ -165,14 +165,15 @@ def test_interrupted_decoding_leaves_nothing_and_starts_anew(tmp_path: Path, mon
     ready = iter(range(100))
 
     def decode(item: np.ndarray) -> np.ndarray:
-        if next(ready) == 2:
+        if next(ready) == 20:
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.05)
         return item
 
-    monkeypatch.setattr(module, "BLOCK", 1)  # each image is written before the next is decoded
+    monkeypatch.setattr(module, "BLOCK", 1)
+    monkeypatch.setattr(module, "cpu_count", lambda: 1)  # eight images are written before the next are decoded
     with pytest.raises(KeyboardInterrupt):
-        decoded(tmp_path, "some", "key", lambda: Work(list(some()), decode, SHAPE))
+        decoded(tmp_path, "some", "key", lambda: Work(list(some(40)), decode, SHAPE))
     assert names(tmp_path) == []
     np.testing.assert_array_equal(kept(tmp_path).images, some())
     assert len(names(tmp_path)) == 2
