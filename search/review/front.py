@@ -15,11 +15,12 @@ from backbones.errors import SecateurError
 from backbones.files import replacing
 from backbones.structure import Structure
 from search.review.footprint import Footprint
+from search.space import budget
 
 if TYPE_CHECKING:
     import pandas
 
-Axis = Literal["macs", "params", "latency", "memory"]
+Axis = Literal["macs", "params", "latency", "memory", "batch_seconds"]
 Measure = Literal["accuracy", "score"]
 Status = Literal["front", "dominated", "infeasible", "unmeasured"]
 
@@ -67,7 +68,9 @@ class Candidate:
         return self.label or f"trial {self.number}"
 
     def on(self, axis: Axis) -> float | None:
-        """The cost on one axis; None when unknown."""
+        """The cost on one axis; None when unknown. `batch_seconds` is the latency of the footprint."""
+        if axis == "batch_seconds":
+            return None if self.footprint is None else self.footprint.latency
         return None if self.cost is None else getattr(self.cost, axis)
 
     def value(self, measure: Measure) -> float | None:
@@ -154,17 +157,19 @@ class Front:
         return tuple(one for _, one in sorted(found.items(), key=lambda item: (item[0][0], item[1].number)))
 
     def best(
-        self, *, macs: float | None = None, params: float | None = None, measure: Measure | None = None
+        self, *, macs: float | str | None = None, params: float | str | None = None, measure: Measure | None = None
     ) -> Candidate:
         """The candidate of the highest accuracy (or score), within the limits; of equals the cheapest.
 
         Args:
-            macs: the most MACs it may have: a fraction of the dense network's up to 1, an absolute number above 1.
+            macs: the most MACs it may have: a fraction of the dense network's (`0.2`, `"20%"`) or an absolute number
+                (`25_000_000`, `"25M"`); up to 1 a number without a unit is a fraction.
             params: the same for parameters.
             measure: accuracy or score; by default `self.measure`.
 
         Raises:
-            SecateurError: when no candidate has been measured, or none of them is within the limits.
+            SecateurError: for a limit that is no amount, when no candidate has been measured, or none of them is within
+                the limits.
         """
         measure = measure or self.measure
         limits = {"macs": self._limit("macs", macs), "params": self._limit("params", params)}
@@ -185,7 +190,13 @@ class Front:
     def knee(self, measure: Measure | None = None) -> Candidate:
         """The point of the front after which more MACs buy little: the one farthest above the line between its ends.
 
-        Both axes are scaled to the front's own range. Of equals (a front of one or two points) the cheapest.
+        Both axes are scaled to the front's own range, and the distance to the chord is compared: the rule of Kneedle
+        (Satopaa et al., "Finding a 'Kneedle' in a haystack", ICDCSW 2011) with the knee of Branke et al. ("Finding
+        knees in multi-objective optimization", PPSN 2004) in mind. Of equals the cheapest; so too of two points, both
+        of which lie on the chord.
+
+        Args:
+            measure: accuracy or score; by default `self.measure`.
 
         Raises:
             SecateurError: when the front is empty.
@@ -252,12 +263,16 @@ class Front:
 
         return notebook_html(self)
 
-    def _limit(self, axis: Axis, limit: float | None) -> float:
+    def _limit(self, axis: Axis, limit: float | str | None) -> float:
         if limit is None:
             return math.inf
+        if isinstance(limit, str):
+            limit, relative = budget.limit(axis, limit)
+        else:
+            relative = limit <= 1
         if not limit > 0:
             raise SecateurError(f"{axis} > 0 must hold, but got {axis}={limit}")
-        if limit > 1:
+        if not relative:
             return limit
         dense = self.dense.on(axis)
         if dense is None:

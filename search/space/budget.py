@@ -138,6 +138,15 @@ class Budget:
         return {axis: [str(amount) for amount in _listed(getattr(self, axis))] for axis in self.axes}
 
 
+def limit(axis: str, amount: str) -> tuple[float, bool]:
+    """A single amount, `"20%"` or `"25M"`, as a number and whether that is a fraction of the dense network.
+
+    Raises:
+        SecateurError: when it is none.
+    """
+    return _single(axis, amount, amount)
+
+
 def _listed(value: Amount | Sequence[Amount] | None) -> list[Amount]:
     if value is None:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,12 @@ def choose(front: Front, top: int) -> list[Candidate]:
     return list(chosen.values())
 
 
+def results_of(trials: Iterable[FrozenTrial]) -> dict[str, Mapping[str, Any]]:
+    """Structure id -> what its latest retraining gave, of the trials of a `RETRAINED` study."""
+    done = (trial for trial in trials if trial.state is TrialState.COMPLETE)
+    return {trial.user_attrs["structure"]: trial.user_attrs for trial in done}
+
+
 class Retrainer:
     """Retrains structures of one study; results are trials of a sibling study in the same storage.
 
@@ -114,8 +120,7 @@ class Retrainer:
 
     def results(self) -> dict[str, Mapping[str, Any]]:
         """Structure id -> what its latest retraining gave."""
-        done = (trial for trial in self.ledger.trials() if trial.state is TrialState.COMPLETE)
-        return {trial.user_attrs["structure"]: trial.user_attrs for trial in done}
+        return results_of(self.ledger.trials())
 
     def run(self, front: Front, top: int, job: Job, *, device: str = "cpu", progress: bool = True) -> None:
         """Retrains `choose(front, top)`, together with whoever else does; returns when all of them are done.
@@ -129,8 +134,10 @@ class Retrainer:
             while left:
                 trials = [one for one in self.ledger.trials() if one.user_attrs.get("recipe") == text]
                 for trial in trials:
-                    if trial.state is TrialState.COMPLETE and left.pop(trial.user_attrs["structure"], None):
-                        done[trial.user_attrs["structure"]] = trial.values[0]
+                    structure = trial.user_attrs["structure"]
+                    if trial.state is TrialState.COMPLETE and structure in left:
+                        del left[structure]
+                        done[structure] = trial.values[0]
                         bar.set_postfix_str(f"best {max(done.values()):.1%}", refresh=False)
                         bar.update()
                 busy = {one.user_attrs["structure"] for one in trials if self._busy(one, lease)}

@@ -19,6 +19,16 @@ from backbones.recount import recount
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import score
+from search.data.data import Data
+
+RECALIBRATION_IMAGES = 1280
+RECALIBRATION_BATCH = 64
+
+
+def recalibration_batches(data: Data, seed: int) -> list[Tensor]:
+    """Training images for the batch-norm statistics of a pruned network, drawn apart from those that are scored on."""
+    images, _ = data.batch(min(len(data.train), RECALIBRATION_IMAGES), seed + 1)
+    return list(images.split(RECALIBRATION_BATCH))
 
 
 @dataclass(frozen=True, slots=True)

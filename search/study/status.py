@@ -71,7 +71,7 @@ def status(storage: str, name: str | None = None) -> Status:
     """
     with quiet(), looking(storage) as opened:
         names = patiently(storage, lambda: optuna.get_all_study_names(opened))
-        study = find_study(name or _only(names, storage), storage, opened)
+        study = find_study(name or only_study(names, storage), storage, opened)
         trials = patiently(storage, lambda: study.get_trials(deepcopy=False))
         facts = patiently(storage, lambda: study.user_attrs)
         sibling = study.study_name + RETRAINED
@@ -93,7 +93,12 @@ def status(storage: str, name: str | None = None) -> Status:
     )
 
 
-def _only(names: list[str], storage: str) -> str:
+def only_study(names: list[str], storage: str) -> str:
+    """The one study of a storage.
+
+    Raises:
+        SecateurError: when it has none or several; they are named.
+    """
     own = [name for name in names if not name.endswith((RETRAINED, REMEMBERED))]
     if len(own) != 1:
         has = ", ".join(map(repr, own[:5])) or "none"

@@ -72,7 +72,7 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
         how = DRIVERS.get(backend, "install its driver")
         raise SecateurError(f"storage {shown_url(url)} needs a driver ({error}): {how}") from None
     except sqlalchemy.exc.NoSuchModuleError:
-        raise SecateurError(f"storage {shown_url(url)} is of no known kind; {KINDS}") from None
+        raise SecateurError(f"storage {shown_url(url)} cannot be opened: unknown kind; {KINDS}") from None
     except (*Failure, ValueError, RuntimeError) as error:
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: {explain(error, url)}") from None
 

@@ -29,12 +29,12 @@ from search.space.ground import lay
 from search.space.proposals import Aim
 from search.space.reach import check_reachable, feasibility
 from search.space.space import Space
-from search.study import fork
+from search.study import fork, outline
 from search.study.candidates import candidate, unpack
 from search.study.identity import FORMAT, fingerprint, to_record
 from search.study.retrain import Job, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
-from search.study.scores import Scores
+from search.study.scores import Scores, recalibration_batches
 from search.study.solo import search_alone
 from search.study.store import Store
 from search.study.workers import search_shared
@@ -44,9 +44,6 @@ from search.training.recipe import Recipe
 if TYPE_CHECKING:
     import pandas
 
-RECALIBRATION_IMAGES = 1280
-RECALIBRATION_BATCH = 64
-"""Training images for the batch-norm statistics of a pruned network, for scorers that recalibrate."""
 Callback = Callable[["Study", FrozenTrial], None]
 
 
@@ -95,8 +92,7 @@ class Study:
         self.budget, self.scorer, self.sampler, self.seed = budget, scorer, sampler, seed
         self.space = Space(space) if isinstance(space, str) else space
         self.folder = Path("runs") / name if folder is None else Path(folder)
-        renewal = min(len(data.train), RECALIBRATION_IMAGES)
-        recalibrate = list(data.batch(renewal, seed + 1)[0].split(RECALIBRATION_BATCH))
+        recalibrate = recalibration_batches(data, seed)
         images = data.batch(batch, seed)
         self.scores = Scores(scorer, model, graph, images, recalibrate)
         task = Task(model, graph, *images, recalibrate)
@@ -107,6 +103,7 @@ class Study:
         self.aim = Aim(graph, self.tables, self.ground, self.targets, budget.objectives)
         url = storage or f"sqlite:///{name}.db"
         self.store = Store(name, url, budget.objectives, self._identity(batch), WINDOWS[sampler])
+        outline.note(self.store, outline.outline(graph, self.ground.costs.dense, scorer, self._caps))
         fork.recall(self.store, self.scores)
 
     def _identity(self, batch: int) -> dict[str, str]:
@@ -249,8 +246,13 @@ class Study:
             dense=Candidate(-1, Structure.full(self.graph), cost=self.ground.costs.dense, label="dense"),
             candidates=self.candidates(),
             scorer=self.scorer,
-            caps=tuple(int(b.high) for target in self.targets for b in target.bounds if b.axis == "macs"),
+            caps=self._caps,
         )
+
+    @property
+    def _caps(self) -> tuple[int, ...]:
+        """The budget in MACs, one per target."""
+        return tuple(int(b.high) for target in self.targets for b in target.bounds if b.axis == "macs")
 
     def retrain(
         self,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -78,9 +80,14 @@ def test_a_retrained_infeasible_candidate_does_not_change_the_measure() -> None:
         ({"params": 0.2}, 1),
         ({"params": 0.1}, 0),
         ({"params": 250}, 4),
+        ({"macs": "300"}, 1),
+        ({"macs": "0.3k"}, 1),
+        ({"macs": "15%"}, 0),
+        ({"macs": "0.15"}, 0),
+        ({"params": "10%"}, 0),
     ],
 )
-def test_best_within_limits(limits: dict[str, float], number: int) -> None:
+def test_best_within_limits(limits: dict[str, Any], number: int) -> None:
     assert literal().best(macs=limits.get("macs"), params=limits.get("params")).number == number
 
 
@@ -98,9 +105,12 @@ def test_best_with_a_negative_score() -> None:
     [
         ({"macs": 20}, r"no candidate with macs <= 20; the smallest with a score have 50 MACs and 25 parameters"),
         ({"macs": 0}, r"macs > 0 must hold, but got macs=0"),
+        ({"macs": float("nan")}, r"macs > 0 must hold, but got macs=nan"),
+        ({"macs": "20ms"}, r"budget macs: an amount is a fraction \(0.3, '30%'\), absolute \('25M'\).* but got '20ms'"),
+        ({"macs": "10%..20%"}, r"but got '10%..20%'"),
     ],
 )
-def test_best_says_what_is_possible(limits: dict[str, float], message: str) -> None:
+def test_best_says_what_is_possible(limits: dict[str, Any], message: str) -> None:
     with pytest.raises(SecateurError, match=message):
         literal().best(macs=limits["macs"])
 
@@ -126,6 +136,30 @@ def test_knee_is_where_the_curve_bends() -> None:
     # Scaled: (0, 0), (.1, .8), (.2, .9), (1, 1): .7 above the diagonal for trials 1 and 2; of equals the cheaper.
     assert front.knee().number == 1
     assert Front("toy", DENSE, (one(3, 100, 1.0),)).knee().number == 3
+    assert Front("toy", DENSE, (one(3, 100, 1.0), one(4, 200, 9.0))).knee().number == 3
+
+
+def test_knee_of_the_curve_that_kneedle_is_explained_with() -> None:
+    """Satopaa et al. 2011, figure 2: y = 5 - 1 / (x + 0.1) at ten even steps of [0, 1] has its knee at x = 0.22."""
+    steps = [step / 9 for step in range(10)]
+    points = tuple(one(i, 1000 + round(9000 * x), 5 - 1 / (x + 0.1)) for i, x in enumerate(steps))
+    knee = Front("toy", DENSE, points).knee()
+    assert steps[knee.number] == pytest.approx(0.22, abs=0.005)
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 100)), min_size=1, max_size=30))
+def test_no_point_of_the_front_lies_farther_from_the_chord_than_the_knee(pairs: list[tuple[int, float]]) -> None:
+    front = Front("toy", DENSE, tuple(one(i, macs, score) for i, (macs, score) in enumerate(pairs)))
+    points, knee = front.points(), front.knee()
+    ends = [(point.on("macs") or 0.0, point.value("score") or 0.0) for point in (points[0], points[-1])]
+    (left, low), (right, high) = ends
+
+    def above(point: Candidate) -> float:
+        x = ((point.on("macs") or 0.0) - left) / max(1.0, right - left)
+        y = ((point.value("score") or 0.0) - low) / (high - low) if high > low else 0.0
+        return y - x
+
+    assert all(above(point) <= above(knee) + 1e-9 for point in points)
 
 
 PAIRS = st.lists(st.tuples(st.integers(0, 8).map(float), st.integers(0, 8).map(float)), max_size=40)
@@ -240,3 +274,16 @@ def test_dataframe(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(SecateurError, match="needs pandas"):
         literal().to_dataframe()
+
+
+def test_a_notebook_shows_it_escaped_and_without_asking_anyone() -> None:
+    hostile = "<script>alert('x')</script>&"
+    front = Front(hostile, DENSE, (*literal().candidates, Candidate(9, None, reason=hostile)), scorer=hostile)
+    page = front._repr_html_()
+    assert "<svg" in page
+    assert all(point.id in page for point in front.points())
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    links = re.findall(r"""(?:src|href)=["'](?!#)[^"']+|url\((?!["']?#)[^)]+""", page)
+    assert links == []
+    assert Front("empty", DENSE, ())._repr_html_()

@@ -123,6 +123,18 @@ class Terminal(io.StringIO):
         return True
 
 
+def test_bars_show_how_long_it_takes_and_the_best_so_far(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Terminal()
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(sys, "stderr", screen)
+    assert main(["run", "study.toml"]) == 0
+    for bar in (r"8/8 \[\d\d:\d\d<\d\d:\d\d, .*trial.*best -?\d", r"retrained: 100%.* 2/2 .*<.*best \d+\.\d%"):
+        assert re.search(bar, screen.getvalue()), bar
+    screen.truncate(0)
+    assert main(["resume", "runs/tiny", "--trials", "9", "--quiet"]) == 0
+    assert screen.getvalue() == ""
+
+
 def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")

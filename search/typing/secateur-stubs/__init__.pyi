@@ -29,6 +29,7 @@ from search.space.baselines import baseline
 from search.space.budget import Budget
 from search.space.depth import Removal
 from search.space.space import Space
+from search.study.stored import StoredStudy, open_study
 from search.study.study import Study
 from search.training.double_pruning import sparsify
 from search.training.engine import train
@@ -61,6 +62,7 @@ __all__ = [
     "SecateurError",
     "Space",
     "Split",
+    "StoredStudy",
     "Structure",
     "Study",
     "StudyFile",
@@ -80,6 +82,7 @@ __all__ = [
     "load_checkpoint",
     "load_data",
     "netscore",
+    "open_study",
     "peak_memory",
     "prune",
     "read_study",

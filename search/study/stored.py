@@ -1,0 +1,168 @@
+"""A study read from its storage alone: no network, graph or data, also from another machine, also while others work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from search.review.front import Candidate, Front
+from search.run.folder import RunFolder
+from search.study.candidates import candidate
+from search.study.fork import find_study
+from search.study.identity import IDENTITY
+from search.study.ledger import FINISHED, quiet
+from search.study.outline import Outline, noted
+from search.study.retrain import RETRAINED, results_of
+from search.study.status import Status, only_study, status
+from search.study.storage import looking, patiently, shown_url
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
+    """Opens a study to look at, from its storage alone.
+
+    Args:
+        storage: an Optuna storage URL, or a run folder.
+        name: of the study; not needed where the storage has one only.
+
+    Returns:
+        the study, to read: its front, candidates, trials, state. To go on with the search, make a `Study`.
+
+    Raises:
+        SecateurError: for a storage that cannot be read, a study that is not there or not secateur's, or no name where
+            there are several.
+    """
+    url = str(storage)
+    if "://" not in url:
+        folder = RunFolder(Path(storage).resolve())
+        if not (folder.path / "study.db").is_file():
+            raise SecateurError(
+                f"{url!r} is neither a run folder (it has no study.db) nor the URL of a storage, "
+                f"sqlite:///study.db or postgresql+psycopg://user@host/studies"
+            )
+        url = folder.storage
+    with quiet(), looking(url) as opened:
+        found = find_study(name or only_study(optuna.get_all_study_names(opened), url), url, opened)
+        known = patiently(url, lambda: found.user_attrs)
+    if IDENTITY not in known:
+        raise SecateurError(f"study {found.study_name!r} in {shown_url(url)} is not secateur's; give another name")
+    return StoredStudy(found.study_name, url, known)
+
+
+class StoredStudy:
+    """A study to look at; made by `open_study`. Every call reads the storage anew and holds no connection afterwards.
+
+    Args:
+        name: of the study.
+        url: of its storage.
+        facts: the study's user attributes.
+
+    Attributes:
+        name: of the study.
+        made_with: what its trials depend on: budget, space, scorer, sampler, seed, fingerprints.
+    """
+
+    def __init__(self, name: str, url: str, facts: Mapping[str, Any]) -> None:
+        self.name = name
+        self.made_with: Mapping[str, str] = dict(facts[IDENTITY])
+        self._url = url
+        self._outline: Outline | None = noted(facts)
+
+    def __repr__(self) -> str:
+        return f"StoredStudy({self.name!r}, {self.storage!r})"
+
+    @property
+    def storage(self) -> str:
+        """URL of the storage, without its password."""
+        return shown_url(self._url)
+
+    def status(self) -> Status:
+        """Trials, best score, workers and retrainings; `print` shows it as `secateur status` does."""
+        return status(self._url, self.name)
+
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Every finished trial, with the result of its retraining where there is one.
+
+        Of a study that was made before outlines were stored a candidate has cost and score but no structure; its
+        `label` is the id of the structure. Opening it once with `Study` adds what is missing.
+        """
+        trials, retrained = self._trials()
+        results = results_of(retrained)
+        done = [trial for trial in trials if trial.state in FINISHED]
+        return tuple(candidate(self._outline, trial, results) for trial in done)
+
+    def front(self) -> Front:
+        """The Pareto front of what is known so far."""
+        about = self._outline
+        return Front(
+            name=self.name,
+            dense=Candidate(-1, about.full if about else None, cost=about.dense if about else None, label="dense"),
+            candidates=self.candidates(),
+            scorer=about.scorer if about else self.made_with.get("scorer", "score").partition(",")[0],
+            caps=about.caps if about else (),
+        )
+
+    def trials_dataframe(self) -> pandas.DataFrame:
+        """All finished trials as a pandas data frame.
+
+        Raises:
+            SecateurError: when pandas is not installed.
+        """
+        return self.front().to_dataframe()
+
+    def structure(self, number: int) -> Structure:
+        """The structure of a finished trial; `prune(model, graph, structure)` builds its network.
+
+        Raises:
+            SecateurError: when the trial found none, or the storage was made before outlines were stored.
+        """
+        for one in self.candidates():
+            if one.number == number and one.structure is not None:
+                return one.structure
+        old = "" if self._outline else "; an older version made it: open it once with Study to add the channel groups"
+        raise SecateurError(f"study {self.name!r} has no trial {number} with a structure{old}")
+
+    def search(self, *arguments: object, **options: object) -> NoReturn:
+        """Raises SecateurError: a search needs more than the storage."""
+        self._lacks("to search")
+
+    def work(self, *arguments: object, **options: object) -> NoReturn:
+        """Raises SecateurError: a worker needs more than the storage."""
+        self._lacks("to search")
+
+    def retrain(self, *arguments: object, **options: object) -> NoReturn:
+        """Raises SecateurError: retraining needs more than the storage."""
+        self._lacks("to retrain")
+
+    @property
+    def model(self) -> NoReturn:
+        """Raises SecateurError: a storage holds no weights."""
+        self._lacks("to build networks")
+
+    def _lacks(self, what: str) -> NoReturn:
+        way = f"Study({self.name!r}, model, graph, data, budget=..., storage=...)"
+        if what == "to build networks":
+            way = "prune(model, graph, study.structure(number))"
+        raise SecateurError(
+            f"study {self.name!r} was opened from its storage alone, which holds neither network nor data; {what}: "
+            f"secateur.{way}"
+        )
+
+    def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
+        """Trials of the search and of its retrainings, by number."""
+        with quiet(), looking(self._url) as opened:
+            names = patiently(self._url, lambda: optuna.get_all_study_names(opened))
+            found = [find_study(one, self._url, opened) for one in (self.name, self.name + RETRAINED) if one in names]
+            lists = [patiently(self._url, partial(one.get_trials, deepcopy=False)) for one in found]
+        if not lists:
+            raise SecateurError(f"storage {self.storage} has no study {self.name!r} any more")
+        return lists[0], lists[1] if len(lists) > 1 else []

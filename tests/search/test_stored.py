@@ -1,0 +1,140 @@
+"""A study opened from its storage alone shows what the study itself shows, and says what it lacks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+
+import secateur as sc
+from backbones.errors import SecateurError
+from search.study.outline import OUTLINE
+from search.training.recipe import Recipe
+from tests.search.study_samples import make, small_parts
+
+ROOT = Path(__file__).resolve().parents[2]
+FAST = Recipe(epochs=1, batch_size=32, distill=0.0)
+
+
+def without_outline(url: str) -> None:
+    """Makes the storage one of an older version."""
+    storage = optuna.storages.RDBStorage(url)
+    number = storage.get_study_id_from_name("s")
+    with storage.engine.begin() as connection:
+        connection.exec_driver_sql(f"delete from study_user_attributes where key = '{OUTLINE}' and study_id = {number}")
+    storage.engine.dispose()
+
+
+def test_it_shows_what_the_study_shows(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = make(url, tmp_path, small_parts(), budget=sc.Budget(macs=[0.2, 0.4]))
+    study.search(12, progress=False)
+    study.retrain(top=1, recipe=FAST, progress=False)
+    seen = sc.open_study(url)
+    assert (seen.name, seen.storage) == ("s", url)
+    assert seen.front() == study.front()
+    assert seen.front().caps == study.front().caps
+    assert len(seen.front().caps) == 2
+    [retrained] = [one for one in seen.candidates() if one.accuracy is not None]
+    assert retrained.structure == study.structure(retrained.number) == seen.structure(retrained.number)
+    assert retrained.artefact is not None
+    assert retrained.artefact.is_file()
+    assert seen.trials_dataframe().equals(study.trials_dataframe())
+    assert seen.made_with["scorer"] == "random, 16 images"
+    assert "trials: 12 scored" in str(seen.status())
+
+    study.search(14, progress=False)  # seen at the next look
+    assert len(seen.candidates()) == 14
+
+
+def test_another_process_needs_the_storage_only(tmp_path: Path) -> None:
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, small_parts())
+    study.search(5, progress=False)
+    best = study.front().best()
+    code = (
+        "import secateur as sc\n"
+        "best = sc.open_study('sqlite:///s.db').front().best(macs='30%')\n"
+        "print(best.id, best.cost.macs, sum(best.structure.widths.values()))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert best.structure is not None
+    assert best.cost is not None
+    assert done.stdout.split() == [best.id, str(best.cost.macs), str(sum(best.structure.widths.values()))]
+
+
+def test_a_run_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(f"sqlite:///{tmp_path}/study.db", tmp_path, small_parts()).search(3, progress=False)
+    monkeypatch.chdir(tmp_path.parent)
+    assert len(sc.open_study(tmp_path.name).candidates()) == 3
+
+
+def test_a_storage_of_an_older_version_stays_readable(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    parts = small_parts()
+    study = make(url, tmp_path, parts)
+    study.search(6, progress=False)
+    whole = study.front()
+    without_outline(url)
+    old = sc.open_study(url)
+    front = old.front()
+    assert [(one.cost, one.score) for one in front.candidates] == [(one.cost, one.score) for one in whole.candidates]
+    assert [one.label for one in front.candidates] == [one.id for one in whole.candidates]
+    assert front.dense.cost is None
+    assert front.scorer == "random"
+    assert front.best().name == whole.best().id
+    with pytest.raises(SecateurError, match="no trial 0 with a structure; an older version made it: open it once with"):
+        old.structure(0)
+
+    make(url, tmp_path, parts)  # opened once with its network
+    assert sc.open_study(url).front() == whole
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda seen: seen.search(trials=9), "to search: secateur.Study('s', model, graph, data, budget="),
+        (lambda seen: seen.work(9), "to search: secateur.Study('s', model, graph, data, budget="),
+        (lambda seen: seen.retrain(top=3), "to retrain: secateur.Study('s', model, graph, data, budget="),
+        (lambda seen: seen.model, "to build networks: secateur.prune(model, graph, study.structure(number))"),
+        (lambda seen: seen.structure(99), "has no trial 99 with a structure"),
+    ],
+)
+def test_it_says_what_it_lacks(ask: Callable[[sc.StoredStudy], object], message: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    make(url, tmp_path, small_parts()).search(1, progress=False)
+    with pytest.raises(SecateurError, match=r"study 's' (was opened from its storage alone|has no)") as refusal:
+        ask(sc.open_study(url))
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_cannot_be_opened(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    with pytest.raises(SecateurError, match="it does not exist"):
+        sc.open_study(url)
+    with pytest.raises(SecateurError, match="is neither a run folder"):
+        sc.open_study(tmp_path)
+    make(url, tmp_path, small_parts())
+    make(url, tmp_path, small_parts(), name="other")
+    with pytest.raises(SecateurError, match=r"has 2 studies \('s', 'other'\); say which one"):
+        sc.open_study(url)
+    with pytest.raises(SecateurError, match="has no study 'third'; it has 's', 'other'"):
+        sc.open_study(url, "third")
+    optuna.create_study(study_name="foreign", storage=url)
+    with pytest.raises(SecateurError, match=r"'foreign' in .* is not secateur's"):
+        sc.open_study(url, "foreign")
+
+
+def test_an_edited_outline_is_told(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    study = make(url, tmp_path, small_parts())
+    study.optuna_study.set_user_attr(OUTLINE, {"groups": 3})
+    with pytest.raises(SecateurError, match="the stored outline of the study cannot be read"):
+        sc.open_study(url)
