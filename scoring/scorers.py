@@ -19,8 +19,10 @@ from scoring.comparison import (
     region_kernel,
     region_separation,
 )
+from scoring.divergence import adaptive_loss, logit_kl
 from scoring.names import check_name
 from scoring.naswot import naswot, naswot_last
+from scoring.readout import readout
 from scoring.saliency import synflow, zico
 from scoring.subject import Subject, Task
 
@@ -66,7 +68,10 @@ SCORERS: dict[str, Scorer] = {
     "region_separation": region_separation,
     "region_agreement": region_agreement,
     "fidelity": fidelity,
+    "logit_kl": logit_kl,
+    "readout": readout,
     "adaptive_bn": adaptive_bn,
+    "adaptive_loss": adaptive_loss,
     "synflow": synflow,
     "zico": zico,
     "macs": _macs,

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
+from backbones.modes import evaluating
 from backbones.graph import ChannelGraph, Index
 from backbones.structure import Structure
 from backbones.surgery import prune
@@ -74,6 +76,12 @@ class Task:
     def dense(self) -> View:
         """The dense network's own view of the batch; one forward pass for all structures."""
         return view(self.model, self.batch)
+
+    @cached_property
+    def dense_on_recalibration(self) -> Tensor:
+        """(images, classes) float64 logits of the dense network on the recalibration images."""
+        with evaluating(self.model), torch.no_grad():
+            return torch.cat([self.model(batch) for batch in self.recalibrate or ()]).double()
 
     @cached_property
     def units(self) -> dict[int, Index | None]:

@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 import inspect
 import json
+import os
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -110,13 +111,26 @@ def _convert(hint: Any, value: object, label: str, folder: Path) -> Any:
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return read_table(hint, value, label, folder)
     if hint is Path and isinstance(value, str) and value:
-        return Path(folder, Path(value).expanduser())
+        return Path(folder, _expanded(value, label))
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     plain = {bool: bool, int: int, float: float, str: str}.get(hint)
     if plain is None or not isinstance(value, plain) or (hint is int and isinstance(value, bool)):
         raise SecateurError(f"{label} must be {_WORDS[hint]}, but got {value!r}")
     return value
+
+
+def _expanded(value: str, label: str) -> Path:
+    """A path with `~` and environment variables put in.
+
+    Raises:
+        SecateurError: for a variable that is not set.
+    """
+    known = os.path.expandvars(value)
+    unset = re.search(r"\$\{?\w+\}?", known)
+    if unset:
+        raise SecateurError(f"{label} needs the environment variable {unset[0]}, which is not set: {value!r}")
+    return Path(known).expanduser()
 
 
 def _convert_union(options: list[Any], value: object, label: str, folder: Path) -> Any:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
+from search.evaluate.plan import Plan
 from search.run.schema import read_table, to_toml, unknown_key
 from search.run.sections import BudgetSection, DataSection, ModelSection, RetrainSection, SearchSection, SpaceSection
 from search.training.recipe import Recipe
@@ -38,6 +39,7 @@ class StudyFile:
     space: SpaceSection = field(default_factory=SpaceSection)
     search: SearchSection = field(default_factory=SearchSection)
     retrain: RetrainSection = field(default_factory=RetrainSection)
+    evaluate: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -46,8 +48,8 @@ class StudyFile:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over every setting, except those that may change between runs of one study (`GROWING`)."""
-        settled = {key: value for key, value in settings(self).items() if key not in GROWING}
+        """16 hex digits over every setting, except those that may change between runs of one study."""
+        settled = {key: value for key, value in settings(self).items() if not may_change(key)}
         return hashlib.sha256(repr(sorted(settled.items())).encode()).hexdigest()[:16]
 
 
@@ -72,9 +74,11 @@ SECTIONS: dict[str, type] = {
     "space": SpaceSection,
     "search": SearchSection,
     "retrain": RetrainSection,
+    "evaluate": Plan,
 }
 REQUIRED = ("model", "data", "budget")
-GROWING = ("[search] trials", "[retrain] top")
+MAY_CHANGE = ("[search] trials", "[retrain] top", "[evaluate] ")
+"""How the settings begin that do not make another study; an evaluation's results know what they rest on."""
 
 
 def read_study(path: str | os.PathLike[str]) -> StudyFile:
@@ -115,7 +119,7 @@ def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
             raise SecateurError(f"section [{name}] is missing; `secateur init` writes a study file to start from")
     parts: dict[str, Any] = {}
     for name, cls in SECTIONS.items():
-        reader = _read_retrain if cls is RetrainSection else read_table
+        reader = _read_with_recipe if cls in (RetrainSection, Plan) else read_table
         parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
     return StudyFile(name=top.name, seed=top.seed, **parts)
 
@@ -158,8 +162,13 @@ def differences(here: StudyFile, there: StudyFile) -> list[str]:
     return [
         f"{key} is {_shown(value)}, not {_shown(other[key])}"
         for key, value in settings(here).items()
-        if key not in GROWING and value != other[key]
+        if not may_change(key) and value != other[key]
     ]
+
+
+def may_change(key: str) -> bool:
+    """Whether a setting, by its name in `settings`, may change between runs of one study."""
+    return key.startswith(MAY_CHANGE)
 
 
 def check_name(name: str) -> None:
@@ -172,23 +181,26 @@ def check_name(name: str) -> None:
 
 def _seeded(section: str, table: object, seed: int) -> object:
     """Trainings take the study's seed unless they name their own."""
-    if section in ("dense", "retrain") and isinstance(table, Mapping):
+    if section in ("dense", "retrain", "evaluate") and isinstance(table, Mapping):
         return {"seed": seed, **table}
     return table
 
 
-def _read_retrain(cls: type[RetrainSection], table: object, section: str, folder: Path) -> RetrainSection:
-    """`top` and the keys of a recipe stand side by side in one section."""
+def _read_with_recipe(cls: type[Any], table: object, section: str, folder: Path) -> Any:
+    """The section's own keys and those of a recipe stand side by side; what is left out is as in its default recipe."""
     if not isinstance(table, Mapping):
         return read_table(cls, table, section, folder)
-    own_keys = [key for key in _fields(RetrainSection) if key != "recipe"]
+    own_keys = [key for key in _fields(cls) if key != "recipe"]
     known = [*own_keys, *_fields(Recipe)]
     for name in table:
         if name not in known:
             raise SecateurError(unknown_key(section, name, known))
     own = read_table(cls, {key: value for key, value in table.items() if key in own_keys}, section, folder)
-    recipe = read_table(Recipe, {key: value for key, value in table.items() if key not in own_keys}, section, folder)
-    return dataclasses.replace(own, recipe=recipe)
+    given = {key: value for key, value in table.items() if key not in own_keys}
+    read = read_table(Recipe, given, section, folder)
+    return dataclasses.replace(
+        own, recipe=dataclasses.replace(own.recipe, **{key: getattr(read, key) for key in given})
+    )
 
 
 def _fields(value: Any) -> list[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from pathlib import Path
 
 from search.data.augment import Augment
 from search.run.schema import describe, to_toml
 from search.run.study_file import SECTIONS, StudyFile, entries, parse
-from search.training.recipe import OPTIMISERS, SCHEDULES
+from search.training.recipe import OPTIMISERS, SCHEDULES, Recipe
 
 HEAD = """\
 # A study: which network, which data, which budget, and how the search goes about it.
@@ -32,6 +33,10 @@ EXAMPLES: dict[str, object] = {
     "[model] checkpoint": "dense.safetensors",
     "[data] factory": "package.module:function",
     "[data] folder": "data/cifar-10-batches-bin",
+    "[data] size": 64,
+    "[data] grey": True,
+    "[data] test": 0.2,
+    "[data] per_class": 60,
     "[data] validation": 0.1,
     "[data] mean": (0.4914, 0.4822, 0.4465),
     "[data] std": (0.2470, 0.2435, 0.2616),
@@ -42,6 +47,7 @@ EXAMPLES: dict[str, object] = {
     "[dense] channels_last": True,
     "[dense] augment": Augment(crop=4, flip=True),
     "[dense] slim_layers": {"layer3.2.bn2": 10.0},
+    "[evaluate] images": 20000,
     "[space] only": ("layer3.*",),
     "[space] ignore": ("conv1",),
     "[space] removal": "cosine",
@@ -55,6 +61,7 @@ ABOUT = {
     "space": "Which structures are looked at.",
     "search": "How they are looked at.",
     "retrain": "How many of the best are retrained, and how: every key of [dense] can stand here too.",
+    "evaluate": "What `secateur evaluate` does; every key of [dense] can stand here too.",
 }
 WORDS = {
     "[dense] optimiser": f"{' or '.join(to_toml(name) for name in OPTIMISERS)}; sgd uses Nesterov momentum.",
@@ -62,7 +69,8 @@ WORDS = {
     "[dense] slim_layers": "batch-norm layer = factor on slim; layers not named have factor 1.",
     "[dense] slim": "lambda of the L1 penalty on batch-norm gammas (network slimming); 0 for none.",
 }
-SHORT = ("top", "epochs", "lr", "batch_size", "distill")
+RECIPE = tuple(item.name for item in dataclasses.fields(Recipe))
+SHORT = {"retrain": ("epochs", "lr", "batch_size", "distill"), "evaluate": ("epochs", "lr", "batch_size")}
 
 
 def template() -> str:
@@ -80,7 +88,7 @@ def template() -> str:
 
 def _entry(section: str, key: str, value: object) -> list[str]:
     label = f"[{section}] {key}" if section else key
-    if section == "retrain" and key not in SHORT:
+    if key not in SHORT.get(section, (key,)) and key in RECIPE:
         return []
     words = WORDS.get(label) or describe(SECTIONS[section] if section else StudyFile).get(key, "")
     comment = textwrap.wrap(f"{key}: {words}", 118, initial_indent="# ", subsequent_indent="#   ") if words else []

@@ -1,0 +1,87 @@
+"""`secateur evaluate`: how well each scorer ranks pruned structures by what retraining makes of them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from search.commands.options import add_device, add_study, opened
+from search.evaluate.evaluation import evaluate
+from search.evaluate.evidence import Evidence
+from search.run.console import Console, table
+from search.run.factories import importable
+from search.run.folder import locked
+from search.run.prepare import ensure_dense, prepare
+
+SUMMARY = "measure which scorers rank structures as retraining does"
+DESCRIPTION = """\
+Draws structures of one cost (the study's [budget]) from families of widths,
+scores all of them by every scorer, retrains all of them by the recipe in
+[evaluate], and compares the orders: Kendall's tau with 95 % intervals over all
+and inside the top third, and what is lost by trusting each score. It takes
+minutes to hours, and goes on where it was stopped.
+
+  secateur evaluate study.toml --jobs 2
+  secateur evaluate study.toml --set 1 --on test    fresh structures, to confirm
+
+Results are in runs/<name>/evaluate/set-0/: evidence.json, evidence.md,
+scatter.png, tau.png."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    add_study(parser)
+    parser.add_argument("--structures", type=int, metavar="N", help="instead of [evaluate] structures")
+    parser.add_argument("--seeds", type=int, metavar="N", help="retrainings of each, instead of [evaluate] seeds")
+    parser.add_argument("--set", type=int, metavar="N", help="which set of structures, instead of [evaluate] set")
+    parser.add_argument("--on", choices=("validation", "test"), default="validation", help="accuracy to compare with")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="retrainings at the same time (1)")
+    add_device(parser)
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Does what is left to do, and prints the table."""
+    folder, study = opened(arguments)
+    given = {key: getattr(arguments, key) for key in ("structures", "seeds", "set")}
+    plan = dataclasses.replace(study.evaluate, **{key: value for key, value in given.items() if value is not None})
+    with locked(folder):
+        start = prepare(study, folder, arguments.device)
+        ensure_dense(start, study, folder, console)
+        console.head(f"Evaluation: {plan.structures} structures, {plan.seeds} retrainings each, set {plan.set}")
+        with importable(arguments.study.resolve().parent, Path.cwd()):  # for the processes that retrain
+            evidence = evaluate(
+                start.model,
+                start.graph,
+                start.data,
+                budget=study.budget.budget(),
+                plan=plan,
+                space=study.space.space(),
+                name=study.name,
+                folder=folder.path / "evaluate",
+                measure=arguments.on,
+                jobs=arguments.jobs,
+                device=start.device,
+                progress=console.progress,
+            )
+    place = folder.path / "evaluate" / f"set-{plan.set}"
+    console.result(shown(evidence))
+    console.say(f"\nPictures and the full table: {folder.shown}/evaluate/set-{plan.set}/")
+    return {**evidence.to_dict(), "folder": str(place)}
+
+
+def shown(evidence: Evidence) -> str:
+    """The verdicts within 80 columns: taus with intervals, regret in points of accuracy."""
+    rows = [
+        [
+            one.scorer,
+            str(one.tau),
+            f"{one.tau_top.value:+.2f}",
+            f"{100 * one.regret:.1f}",
+            "-" if one.seconds is None else f"{one.seconds:.2g}",
+        ]
+        for one in evidence.verdicts
+    ]
+    header = ["score", "tau [95 %]", "top third", "regret", "seconds"]
+    return evidence.summary() + "\n\n" + table(header, rows)

@@ -1,0 +1,1 @@
+"""Evidence for scorers: structures of one cost, scored and then really retrained."""

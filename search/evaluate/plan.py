@@ -1,0 +1,63 @@
+"""What an evaluation of scorers does: which structures, which retraining, which scores."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from backbones.errors import SecateurError
+from scoring.names import check_name
+from scoring.scorers import SCORERS
+from search.evaluate.families import FAMILIES
+from search.training.recipe import Recipe
+
+COMBINED = ("region_separation+fidelity", "region_kernel+fidelity", "fidelity+params", "adaptive_bn+params")
+"""Rank sums that are looked at beside every single scorer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One set of structures and what is done with it.
+
+    Attributes:
+        structures: how many; raise it later to go on.
+        seeds: retrainings of each structure; raise it later to go on.
+        set: 0, 1, ... number of the set: 0 to choose a scorer on, another to confirm the choice on fresh structures.
+        families: how widths are drawn, of "layers", "stages", "depth", "extreme", "hybrid"; they take turns.
+        images: training images of the retraining, drawn once; all by default.
+        scorers: by default all, and a few rank sums; "a+b" is the rank sum of two.
+        batch: images the scorers look at.
+        recipe: of the retraining; no teacher.
+    """
+
+    structures: int = 40
+    seeds: int = 2
+    set: int = 0
+    families: tuple[str, ...] = FAMILIES
+    images: int | None = None
+    scorers: tuple[str, ...] = (*SCORERS, *COMBINED)
+    batch: int = 128
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=1, schedule="one-cycle"))
+
+    def __post_init__(self) -> None:
+        for name, low in (("structures", 4), ("seeds", 1), ("set", 0), ("batch", 2), ("images", 1)):
+            value = getattr(self, name)
+            if value is not None and value < low:
+                raise SecateurError(f"{low} <= {name} must hold, but got {name}={value}")
+        if not self.families or not self.scorers:
+            raise SecateurError("families and scorers need at least one name each")
+        for family in self.families:
+            check_name("family", family, FAMILIES)
+        for scorer in self.scorers:
+            for part in scorer.split("+"):
+                check_name("scorer", part, SCORERS)
+
+    @property
+    def single(self) -> tuple[str, ...]:
+        """Every scorer that has to be computed, the parts of rank sums included."""
+        return tuple(dict.fromkeys(part for name in self.scorers for part in name.split("+")))
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two runs to add to the same results."""
+        facts = {**asdict(self), "recipe": self.recipe.to_dict(), "families": list(self.families)}
+        return {key: value for key, value in facts.items() if key not in ("structures", "seeds", "scorers")}

@@ -1,0 +1,224 @@
+"""Evidence for scorers: sets of structures, retraining that goes on after a kill, verdicts, the command."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backbones.cost import Cost
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from scoring.scorers import SCORERS
+from scoring.subject import Subject, Task
+from search.cli import main
+from search.evaluate import trainings
+from search.evaluate.evaluation import evaluate
+from search.evaluate.evidence import Evidence, with_rank_sums
+from search.evaluate.families import FAMILIES, Drawn, draw
+from search.evaluate.plan import Plan
+from search.space.budget import Budget
+from search.space.ground import Ground, lay
+from search.space.space import Space
+from search.training.recipe import Recipe
+from tests.search.study_samples import small_data, small_graph, small_model
+
+RECIPE = Recipe(epochs=1, batch_size=32, lr=0.05, schedule="one-cycle")
+PLAN = Plan(structures=6, seeds=1, scorers=("params", "random", "fidelity", "params+fidelity"), batch=16, recipe=RECIPE)
+
+
+def ground() -> Ground:
+    model, data = small_model(), small_data()
+    graph = small_graph(model)
+    return lay(Space("ratios"), Task(model, graph, *data.batch(16)), ("macs",), scorer="params")
+
+
+def run(folder: Path, plan: Plan = PLAN, **options: Any) -> Evidence:
+    model = small_model()
+    wanted: dict[str, Any] = {"budget": Budget(macs=0.4), "progress": False, "folder": folder, **options}
+    return evaluate(model, small_graph(model), small_data(), plan=plan, **wanted)
+
+
+def test_a_set_is_in_the_band_different_and_grows_without_changing() -> None:
+    here = ground()
+    [target] = Budget(macs=0.4).targets(here.costs.dense)
+    whole = draw(here, target, 20, FAMILIES, 0)
+    assert Counter(one.family for one in whole) == dict.fromkeys(FAMILIES, 4)
+    assert len({one.structure.id for one in whole}) == 20
+    assert not any(target.over(one.cost) or target.under(one.cost) for one in whole)
+    assert draw(here, target, 7, FAMILIES, 0) == whole[:7]
+    fresh = {one.structure.id for one in draw(here, target, 20, FAMILIES, 1)}
+    assert len(fresh & {one.structure.id for one in whole}) < 10
+
+
+def test_families_differ_in_what_they_say() -> None:
+    here = ground()
+    [target] = Budget(macs=0.4).targets(here.costs.dense)
+    sizes = here.tables.sizes
+    spread = {
+        family: np.mean(
+            [np.std([len(k) for _, k in one.structure.kept] / sizes) for one in draw(here, target, 8, (family,), 0)]
+        )
+        for family in ("depth", "extreme")
+    }
+    assert spread["extreme"] > spread["depth"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"families": ("layer",)}, r"unknown family 'layer'; did you mean 'layers'\?"),
+        ({"scorers": ("fidelity+parms",)}, r"unknown scorer 'parms'; did you mean 'params'\?"),
+        ({"structures": 3}, r"4 <= structures must hold, but got structures=3"),
+        ({"seeds": 0}, r"1 <= seeds must hold, but got seeds=0"),
+        ({"scorers": ()}, r"families and scorers need at least one name each"),
+    ],
+)
+def test_plans_check_themselves(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(SecateurError, match=message):
+        replace(PLAN, **change)
+
+
+def test_a_family_that_has_no_further_structure_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SecateurError, match=r"family 'depth' gives no further structure within .* <= macs <= .*"):
+        run(tmp_path, replace(PLAN, families=("depth",), structures=2000))
+
+
+def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path) -> None:
+    first = run(tmp_path)
+    place = tmp_path / "set-0"
+    files = {path.name: path.stat().st_mtime_ns for path in (place / "trainings").iterdir()}
+    assert len(files) == 6
+    again = run(tmp_path)
+    assert {path.name: path.stat().st_mtime_ns for path in (place / "trainings").iterdir()} == files
+    assert again.verdicts == first.verdicts
+    more = run(tmp_path, replace(PLAN, seeds=2, structures=7, scorers=(*PLAN.scorers, "macs")))
+    assert more.accuracies["validation"].shape == (7, 2)
+    assert np.array_equal(more.accuracies["test"][:6, 0], first.accuracies["test"][:, 0])
+    written = json.loads((place / "evidence.json").read_text())
+    assert {one["scorer"] for one in written["verdicts"]} == {*PLAN.scorers, "macs"}
+    assert written["rows"][0]["scores"]["params"] == more.drawn[0].cost.params
+    assert {"scatter.png", "scatter.svg", "tau.png", "tau.svg", "evidence.md"} <= {p.name for p in place.iterdir()}
+
+
+def test_a_killed_evaluation_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(tmp_path / "whole")
+    real, count = trainings._train_one, iter(range(3))
+
+    def breaks(*arguments: Any) -> trainings.Trained:
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(trainings, "_train_one", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut")
+    assert len(list((tmp_path / "cut/set-0/trainings").iterdir())) == 3
+    monkeypatch.setattr(trainings, "_train_one", real)
+    resumed = run(tmp_path / "cut")
+    assert np.array_equal(resumed.accuracies["validation"], whole.accuracies["validation"])
+    assert resumed.verdicts[0].tau == whole.verdicts[0].tau
+
+
+def test_several_processes_give_the_same_accuracies(tmp_path: Path) -> None:
+    alone, together = run(tmp_path / "alone"), run(tmp_path / "together", jobs=2)
+    for split in ("validation", "test"):
+        assert np.array_equal(alone.accuracies[split], together.accuracies[split])
+
+
+def test_results_of_another_recipe_or_network_are_not_mixed(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(SecateurError, match=r"set-0 holds results with another recipe \(.*\); give another folder"):
+        run(tmp_path, replace(PLAN, recipe=replace(RECIPE, lr=0.1)))
+    with pytest.raises(SecateurError, match=r"holds results with another budget"):
+        run(tmp_path, budget=Budget(macs=0.5))
+    run(tmp_path, replace(PLAN, set=1))  # another set has a folder of its own
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"budget": Budget(macs=[0.3, 0.5])}, r"an evaluation needs one target, but the budget has 2"),
+        ({"measure": "train"}, r"measure must be 'validation' or 'test', but got 'train'"),
+        ({"jobs": 0}, r"jobs >= 1 must hold, but got jobs=0"),
+        ({"plan": replace(PLAN, images=500)}, r"images <= 96 training images must hold, but got images=500"),
+    ],
+)
+def test_bad_input_is_named(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SecateurError, match=message):
+        run(tmp_path, **options)
+
+
+def test_the_retraining_may_see_a_part_of_the_images_classes_in_proportion() -> None:
+    data = small_data()
+    part = trainings.cut(data, 40, 0)
+    assert len(part.train) == 40
+    assert Counter(part.source("train").labels.tolist()) == dict.fromkeys(range(4), 10)  # type: ignore[union-attr]
+    assert trainings.cut(data, None, 0) is data
+
+
+def evidence(scores: dict[str, np.ndarray], accuracies: np.ndarray) -> Evidence:
+    drawn = tuple(Drawn("layers", Structure("g", (("a", (i,)),)), Cost(10, 10)) for i in range(len(accuracies)))
+    both = {"validation": accuracies, "test": accuracies - 0.1}
+    return Evidence("made up", {}, drawn, scores, both, {"good": 0.5})
+
+
+def test_verdicts_on_made_up_scores() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.linspace(0.5, 0.9, 30)
+    seeds = truth[:, None] + 0.001 * rng.normal(size=(30, 2))
+    failing = truth.copy()
+    failing[-1] = np.nan
+    found = {
+        one.scorer: one
+        for one in evidence(
+            {"good": truth, "bad": -truth, "params": rng.normal(size=30), "failing": failing}, seeds
+        ).verdicts
+    }
+    assert next(iter(found)) == "good"
+    assert found["good"].tau.value > 0.98
+    assert found["good"].regret < 0.002
+    assert found["good"].beats["params"] == 1.0
+    assert found["bad"].tau.value < -0.98
+    assert found["bad"].regret == pytest.approx(0.4, abs=0.01)
+    assert found["failing"].failed == 1
+    assert found["failing"].regret > 0.01  # the best structure counts as the worst
+    assert found["good"].seconds == 0.5
+
+
+def test_rank_sums_are_over_the_set() -> None:
+    columns = {"a": np.array([1.0, 2.0, 3.0]), "b": np.array([30.0, 10.0, 20.0])}
+    assert with_rank_sums(columns, ["a+b", "b"])["a+b"].tolist() == [0.5, 0.25, 0.75]
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.search.test_cli import MODULE, STUDY
+
+    text = STUDY + "[evaluate]\nstructures = 5\nseeds = 1\nbatch = 32\nbatch_size = 32\n"
+    (tmp_path / "tiny.py").write_text(MODULE)
+    (tmp_path / "study.toml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "study.toml", "--quiet", "--on", "test"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("5 structures, 1 seed each; test accuracy: best ")
+    assert max(map(len, lines)) <= 80
+    assert {line.split()[0] for line in lines[4:]} >= set(SCORERS)
+    assert main(["evaluate", "study.toml", "--json", "--structures", "6"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["structures"] == 6
+    assert record["measure"] == "validation"
+
+
+def test_scorers_that_cannot_score_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(subject: Subject) -> float:
+        raise SecateurError("never")
+
+    monkeypatch.setitem(SCORERS, "random", refuses)
+    [found] = [one for one in run(tmp_path).verdicts if one.scorer == "random"]
+    assert found.failed == 6
+    assert np.isnan(found.tau.value)
