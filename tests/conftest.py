@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("SECATEUR_CACHE", None)  # decoded images of the tests stay in their own folders
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from search.data.sources import Split
 
 #: Raised whenever the same files decode to other pixels, so that old caches are made again.
 FORMAT = 1
-BLOCK = 2**25  # bytes of pixels that are decoded before they are written
+BLOCK = 2**23  # bytes of pixels that are decoded before they are written and the progress bar moves
 NAME = ".secateur"
 
 Pixels = NDArray[np.uint8]

@@ -10,11 +10,15 @@ import sys
 import threading
 import time
 import types
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from backbones.errors import SecateurError
 from search.data import decoded as module
@@ -71,9 +75,23 @@ def test_the_middle_square_is_kept_and_the_strip_is_not(tmp_path: Path) -> None:
     assert (beyond.images[0, 0, :, 10:] == 0).all()
 
 
-def test_colours_come_in_their_order_and_every_mode_is_read(tmp_path: Path) -> None:
-    from PIL import Image
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(1, 40), st.booleans(), st.floats(0, 0.9), st.floats(0.1, 1))
+def test_any_shape_and_box_gives_a_square_of_the_colours_inside(
+    width: int, height: int, size: int, grey: bool, start: float, share: float
+) -> None:
+    pixels = np.random.default_rng(width).integers(50, 200, (height, width, 3), dtype=np.uint8)
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    left, top = start * (width - 1), start * (height - 1)
+    box = (left, top, min(width, left + 1 + share * width), min(height, top + 1 + share * height))
+    found = pictures.decode(Picture(file, 0, box), View(size, grey=grey), Image)  # type: ignore[arg-type]
+    assert found.shape == (1 if grey else 3, size, size)
+    assert found.dtype == np.uint8
+    assert found.min() >= pixels.min() - 1
+    assert found.max() <= pixels.max() + 1
 
+
+def test_colours_come_in_their_order_and_every_mode_is_read(tmp_path: Path) -> None:
     colour = np.zeros((4, 4, 3), dtype=np.uint8)
     colour[...] = (250, 128, 2)
     image = Image.fromarray(colour)
