@@ -64,6 +64,72 @@ def test_misfits_name_the_first_three(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[name]) for name, value in target.state_dict().items())
 
 
+def convert(state: dict[str, torch.Tensor], *spellings: tuple[str, str]) -> dict[str, torch.Tensor]:
+    for old, new in spellings:
+        state = {name.replace(old, new): value for name, value in state.items()}
+    return state
+
+
+@pytest.mark.parametrize(
+    "spellings", [(("linear", "fc"),), (("shortcut", "downsample"),), (("linear", "fc"), ("shortcut", "downsample"))]
+)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_other_spellings_of_cifar_resnets(tmp_path: Path, spellings: tuple[tuple[str, str], ...], prefix: str) -> None:
+    """The head is `linear` at akamaster and kuangliu, `fc` at chenyaofo; the projection `shortcut` or `downsample`."""
+    source, target = build("resnet20_proj", 10), build("resnet20_proj", 10)
+    state = {prefix + name: value for name, value in convert(source.state_dict(), *spellings).items()}
+    torch.save({"net": state}, tmp_path / "net.pth")
+    load_checkpoint(target, tmp_path / "net.pth")
+    assert equal(source, target)
+
+
+def test_resnet18_for_small_images_reads_what_kuangliu_trains(tmp_path: Path) -> None:
+    source, target = build("resnet18_tiny", 10), build("resnet18_tiny", 10)
+    state = convert(source.state_dict(), ("fc", "linear"), ("downsample", "shortcut"))
+    torch.save({"net": {f"module.{name}": value for name, value in state.items()}, "acc": 95.0}, tmp_path / "ckpt.pth")
+    load_checkpoint(target, tmp_path / "ckpt.pth")
+    assert equal(source, target)
+
+
+def test_a_projection_does_not_fit_a_zero_padded_shortcut(tmp_path: Path) -> None:
+    torch.save(convert(build("resnet20_proj", 10).state_dict(), ("shortcut", "downsample")), tmp_path / "net.pth")
+    with pytest.raises(SecateurError, match=r"layer2.0.downsample.0.weight is unknown; .* and 9 more$"):
+        load_checkpoint(model(0), tmp_path / "net.pth")
+
+
+def test_the_bilinear_network_takes_the_convolutions_of_a_vgg(tmp_path: Path) -> None:
+    """A torchvision checkpoint of vgg16_bn: `features.*` fit, its three linear layers do not."""
+    source, target = build("bcnn_vgg16_bn", 4), build("bcnn_vgg16_bn", 4)
+    state = {name: value for name, value in source.state_dict().items() if name.startswith("features.")}
+    state |= {f"classifier.{i}.{kind}": torch.zeros(3) for i in (0, 3, 6) for kind in ("weight", "bias")}
+    torch.save(state, tmp_path / "vgg16_bn.pth")
+    message = r"classifier.weight is missing; .* and 5 more; skip=\('classifier.\*',\) would load the rest$"
+    with pytest.raises(SecateurError, match=message):
+        load_checkpoint(target, tmp_path / "vgg16_bn.pth")
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    load_checkpoint(target, tmp_path / "vgg16_bn.pth", skip=["classifier.*"])
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, before[name] if name.startswith("classifier.") else source.state_dict()[name]), name
+
+
+def test_a_head_of_other_classes_is_skipped(tmp_path: Path) -> None:
+    source, target = build("resnet20", 100), model(1)
+    torch.save(source.state_dict(), tmp_path / "net.pth")
+    with pytest.raises(SecateurError, match=r"linear.weight has shape \(100, 64\).* skip=\('linear.\*',\) would load"):
+        load_checkpoint(target, tmp_path / "net.pth")
+    load_checkpoint(target, tmp_path / "net.pth", skip=["linear.*"])
+    assert torch.equal(target.state_dict()["conv1.weight"], source.state_dict()["conv1.weight"])
+    assert target.state_dict()["linear.weight"].shape == (10, 64)
+
+
+def test_skips_that_cannot_be_meant(tmp_path: Path) -> None:
+    torch.save(model(0).state_dict(), tmp_path / "net.pth")
+    with pytest.raises(SecateurError, match=r"skip pattern 'head.\*' matches no parameter; .* like 'conv1.weight'"):
+        load_checkpoint(model(1), tmp_path / "net.pth", skip=["head.*"])
+    with pytest.raises(SecateurError, match=r"leaves nothing of checkpoint .* to load"):
+        load_checkpoint(model(1), tmp_path / "net.pth", skip=["*"])
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("echo unpickled",)
