@@ -24,19 +24,22 @@ class _Watch(TorchDispatchMode):
     def __init__(self, see: Callable[[Tensor], None]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.see = see
-        self.count = 0
+        self.largest: list[Tensor] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func.overloadpacket.__name__.rstrip("_") in SIGNED:
-            self.count += 1
-            self.see(args[0])
+            preactivation = args[0].detach()
+            self.largest.append(preactivation.amax())  # NaN if any element is; looked at when the pass is over
+            self.see(preactivation)
         return func(*args, **(kwargs or {}))
 
 
 def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> Any:
     """Runs `model(batch)` once in eval mode, calling `see` with each pre-activation in the order of the forward pass.
+
+    The device is waited for once, at the end.
 
     Args:
         model: any network; left in the mode it was in.
@@ -47,24 +50,23 @@ def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> Any
         the network's output.
 
     Raises:
-        SecateurError: when the network has no activation.
+        SecateurError: when the network has no activation, or a pre-activation or the output is NaN.
     """
     with evaluating(model), torch.no_grad():
         mode = _Watch(see)
         with mode:
             output = model(batch)
-    if mode.count == 0:
-        raise SecateurError("the network has no activation, so its linear regions cannot be counted")
+        if not mode.largest:
+            raise SecateurError("the network has no activation, so its linear regions cannot be counted")
+        if isinstance(output, Tensor):
+            mode.largest.append(output.amax())
+        if bool(torch.stack([value.double() for value in mode.largest]).isnan().any()):
+            raise SecateurError("a pre-activation or the output is NaN; the structure cannot be scored")
     return output
 
 
-def signs(preactivation: Tensor) -> Tensor:
-    """(B, N) codes of one layer as -1 and +1 (float32): +1 where the pre-activation is above 0.
-
-    Raises:
-        SecateurError: when a pre-activation is NaN.
-    """
-    flat = preactivation.detach().flatten(1)
-    if bool(torch.isnan(flat).any()):
-        raise SecateurError("a pre-activation is NaN; the structure cannot be scored")
-    return (flat > 0).to(torch.float32).mul_(2.0).sub_(1.0)
+def samples(preactivation: Tensor) -> Tensor:
+    """(B, N) view of one layer; the units stand as they lie in memory, in the same order for every sample."""
+    if preactivation.ndim == 4 and preactivation.is_contiguous(memory_format=torch.channels_last):
+        preactivation = preactivation.permute(0, 2, 3, 1)
+    return preactivation.flatten(1)

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.errors import SecateurError
+from scoring.agreement import Agreement
 from scoring.alignment import kept_units
-from scoring.codes import signs, watch
-from scoring.naswot import kernel, log_det
+from scoring.codes import watch
+from scoring.naswot import log_det
 from scoring.subject import Subject
 
 
@@ -22,10 +23,11 @@ def naswot_balanced(subject: Subject) -> float:
     values: list[float] = []
 
     def add(preactivation: Tensor) -> None:
-        codes = signs(preactivation)
-        values.append(log_det(kernel(codes) / codes.shape[1]))
+        agreement = Agreement()
+        agreement.add(preactivation)
+        values.append(log_det(agreement.kernel() / agreement.units))
 
-    watch(subject.recalibrated("naswot_balanced"), subject.task.batch, add)
+    watch(subject.recalibrated("naswot_balanced"), subject.task.images, add)
     return sum(values) / len(values)
 
 
@@ -38,10 +40,11 @@ def region_separation(subject: Subject) -> float:
         SecateurError: when the batch has no two samples of one class, or only one class.
     """
     labels = subject.task.need_labels("region_separation")
+    labels = labels.cpu()
     agreement = subject.view("region_separation").agreement
     same = labels[:, None] == labels[None, :]
     other = ~same
-    same = same & ~torch.eye(len(labels), dtype=torch.bool, device=same.device)
+    same = same & ~torch.eye(len(labels), dtype=torch.bool)
     if not bool(same.any()) or not bool(other.any()):
         raise SecateurError("region_separation needs a batch with several classes and two samples of at least one")
     return float(agreement[same].mean() - agreement[other].mean())

@@ -1,8 +1,4 @@
-"""NASWOT: the log-determinant of the kernel of linear-region codes (Mellor et al., ICML 2021, section 3, equation 2).
-
-With codes s in {-1, +1}^N per sample and layer, N_l - d_H(s_i, s_j) = (N_l + s_i . s_j) / 2, so each layer adds one
-matrix product to the kernel. Sums of up to 2^24 units are exact in float32, and the kernel is kept in float64.
-"""
+"""NASWOT: log-determinant of the kernel of linear-region codes (Mellor et al., ICML 2021, section 3, equation 2)."""
 
 from __future__ import annotations
 
@@ -10,16 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from scoring.codes import signs, watch
+from scoring.agreement import Agreement
+from scoring.codes import watch
 
 RELATIVE_FLOOR = 1e-12
 """Eigenvalues of a kernel are lifted to this share of the largest one before the logarithm."""
-
-
-def kernel(codes: Tensor) -> Tensor:
-    """(B, B) float64 number of units on which two samples agree, from (B, N) codes of -1 and +1."""
-    agree: Tensor = (codes.shape[1] + (codes @ codes.T).double()) / 2
-    return agree
 
 
 def log_det(matrix: Tensor) -> float:
@@ -44,6 +35,8 @@ def log_det(matrix: Tensor) -> float:
 def naswot(model: nn.Module, batch: Tensor) -> float:
     """The score as published: log|det sum_l K_l| over all layers, raw counts.
 
+    A layer whose units are all dead gives a constant K_l: it says nothing, and is no error.
+
     Args:
         model: in its final form (pruned); run once in eval mode.
         batch: (B, ...) normalised inputs.
@@ -54,13 +47,9 @@ def naswot(model: nn.Module, batch: Tensor) -> float:
     Raises:
         SecateurError: without activations, or for NaN.
     """
-    total = torch.zeros(len(batch), len(batch), dtype=torch.float64, device=batch.device)
-
-    def add(preactivation: Tensor) -> None:
-        total.add_(kernel(signs(preactivation)))
-
-    watch(model, batch, add)
-    return log_det(total)
+    agreement = Agreement()
+    watch(model, batch, agreement.add)
+    return log_det(agreement.kernel())
 
 
 def naswot_last(model: nn.Module, batch: Tensor) -> float:
@@ -69,11 +58,11 @@ def naswot_last(model: nn.Module, batch: Tensor) -> float:
     Arguments, result and errors as for `naswot`. Not a published score: measured in this project to rank pruned
     structures of one network far better than the sum over all layers.
     """
-    last: list[Tensor] = []
+    last: list[Agreement] = []
 
     def keep(preactivation: Tensor) -> None:
-        last[:] = [preactivation.detach().clone()]
+        last[:] = [Agreement()]
+        last[0].add(preactivation)
 
     watch(model, batch, keep)
-    codes = signs(last[0])
-    return log_det(kernel(codes) / codes.shape[1])
+    return log_det(last[0].kernel() / last[0].units)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.modes import evaluating
 from backbones.graph import ChannelGraph, Index
+from backbones.modes import evaluating
 from backbones.structure import Structure
 from backbones.surgery import prune
+from scoring.agreement import Agreement
 from scoring.alignment import activation_units
-from scoring.codes import signs, watch
+from scoring.codes import watch
+from scoring.folding import Folded, fold
 from scoring.recalibration import recalibrate
 
 
@@ -25,7 +29,7 @@ class View:
 
     Attributes:
         logits: (B, classes) output.
-        codes: (B, N) of the last non-linearity, -1 and +1.
+        codes: (B, N) of the last non-linearity, True where the pre-activation is above 0.
     """
 
     logits: Tensor
@@ -33,8 +37,10 @@ class View:
 
     @cached_property
     def agreement(self) -> Tensor:
-        """(B, B) float64 share of the last layer's units on which two samples agree: K / N."""
-        return (self.codes.shape[1] + (self.codes @ self.codes.T).double()) / (2 * self.codes.shape[1])
+        """(B, B) float64 share of the last layer's units on which two samples agree, on the CPU: K / N."""
+        agreement = Agreement()
+        agreement.add(self.codes)
+        return agreement.kernel() / agreement.units
 
 
 def view(model: nn.Module, batch: Tensor) -> View:
@@ -46,12 +52,27 @@ def view(model: nn.Module, batch: Tensor) -> View:
     last: list[Tensor] = []
 
     def keep(preactivation: Tensor) -> None:
-        last[:] = [signs(preactivation)]
+        last[:] = [(preactivation > 0).flatten(1)]
 
     logits = watch(model, batch, keep)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise SecateurError("this score needs a classifier that returns logits (B, classes)")
     return View(logits.double(), last[0])
+
+
+def fast_layout(model: nn.Module, batch: Tensor) -> torch.memory_format:
+    """Channels last for images on the CPU, where convolutions are fastest so, unless the network's code objects.
+
+    `x.view(len(x), -1)` behind a convolution does; it is asked with one sample.
+    """
+    if batch.device.type != "cpu" or batch.ndim != 4:
+        return torch.contiguous_format
+    try:
+        with evaluating(model), torch.no_grad():
+            model(batch[:1].contiguous(memory_format=torch.channels_last))
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +85,8 @@ class Task:
         batch: (B, C, H, W) normalised training images, on the model's device.
         labels: (B,) their classes, or None.
         recalibrate: small batches for batch-norm statistics, or None.
+        reference: structures among which rank sums rank; none for single scorers.
+        standings: scorer -> its sorted scores of the reference structures, filled when first asked for.
     """
 
     model: nn.Module
@@ -71,11 +94,33 @@ class Task:
     batch: Tensor
     labels: Tensor | None = None
     recalibrate: Sequence[Tensor] | None = None
+    reference: tuple[Structure, ...] = ()
+    standings: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def dense(self) -> View:
         """The dense network's own view of the batch; one forward pass for all structures."""
-        return view(self.model, self.batch)
+        return view(self.model, self.images)
+
+    @cached_property
+    def layout(self) -> torch.memory_format:
+        """How images are laid out in memory for a pass."""
+        return fast_layout(self.model, self.batch)
+
+    @cached_property
+    def images(self) -> Tensor:
+        """The batch, laid out."""
+        return self.batch.contiguous(memory_format=self.layout)
+
+    @cached_property
+    def renewal(self) -> tuple[Tensor, ...]:
+        """The recalibration batches, laid out."""
+        return tuple(batch.contiguous(memory_format=self.layout) for batch in self.recalibrate or ())
+
+    @cached_property
+    def folded(self) -> Folded:
+        """The dense network without the batch norms that can be folded away; structures are cut out of it to be run."""
+        return fold(self.model, self.graph)
 
     @cached_property
     def dense_on_recalibration(self) -> Tensor:
@@ -126,6 +171,11 @@ class Subject:
         """The structure cut out of the model, with the dense network's batch-norm statistics."""
         return prune(self.task.model, self.task.graph, self.structure, check=False)
 
+    @cached_property
+    def lean(self) -> nn.Module:
+        """The same function as `pruned` up to rounding, with batch norms folded away: for forward passes only."""
+        return self.task.folded.cut(self.task.graph, self.structure) or self.pruned
+
     def recalibrated(self, name: str) -> nn.Module:
         """The same with batch-norm statistics of its own, measured on the task's recalibration batches.
 
@@ -138,12 +188,12 @@ class Subject:
     @cached_property
     def _recalibrated(self) -> nn.Module:
         model = prune(self.task.model, self.task.graph, self.structure, check=False)
-        recalibrate(model, self.task.recalibrate or ())
+        recalibrate(model, self.task.renewal)
         return model
 
     @cached_property
     def _view(self) -> View:
-        return view(self._recalibrated, self.task.batch)
+        return view(self._recalibrated, self.task.images)
 
     def view(self, name: str) -> View:
         """What the recalibrated network shows of the batch; `name` is the scorer that asks.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import SecateurError, Structure, build, trace
-from scoring.naswot import kernel, log_det, naswot, naswot_last
-from scoring.scorers import SCORERS, score
+from scoring.agreement import Agreement
+from scoring.naswot import log_det, naswot, naswot_last
+from scoring.scorers import score
+
+ROOT = Path(__file__).parents[2]
 
 
 class Small(nn.Module):
@@ -87,8 +93,9 @@ def test_log_det_of_a_known_matrix() -> None:
 
 
 def test_kernel_of_two_known_codes() -> None:
-    codes = torch.tensor([[1.0, 1.0, -1.0], [1.0, -1.0, -1.0]])
-    assert kernel(codes).tolist() == [[3.0, 2.0], [2.0, 3.0]]
+    agreement = Agreement()
+    agreement.add(torch.tensor([[0.5, 2.0, -1.0], [0.1, 0.0, -3.0]]))
+    assert agreement.kernel().tolist() == [[3.0, 2.0], [2.0, 3.0]]
 
 
 def test_a_network_without_activation_is_an_error(batch: Tensor) -> None:
@@ -112,19 +119,16 @@ def test_the_mode_of_the_network_is_left_alone(net: Small, batch: Tensor) -> Non
     assert all(module.training for module in net.modules())
 
 
-@pytest.mark.parametrize("name", sorted(SCORERS))
-def test_every_scorer_is_finite_and_repeatable(name: str) -> None:
-    torch.manual_seed(0)
-    model = build("resnet20", 10, 1)
-    graph = trace(model, torch.randn(1, 1, 8, 8))
-    structure = Structure.random(graph, keep=0.5, seed=1)
-    images, labels = torch.randn(16, 1, 8, 8), torch.arange(16) % 10
-    batches = list(torch.randn(32, 1, 8, 8).split(16))
-    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-    value = score(name, model, graph, structure, images, labels, batches)
-    assert math.isfinite(value)
-    assert score(name, model, graph, structure, images, labels, batches) == value
-    assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+def test_another_process_finds_the_same() -> None:
+    code = (
+        "import torch; from torch import nn; from scoring.naswot import naswot; torch.manual_seed(3); "
+        "net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 9, 3), nn.ReLU()); "
+        "value = naswot(net, torch.randn(8, 3, 9, 9)).hex()"
+    )
+    here: dict[str, str] = {}
+    exec(code, here)
+    done = subprocess.run([sys.executable, "-c", f"{code}; print(value)"], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == here["value"], done.stderr
 
 
 def test_an_unknown_scorer_names_the_nearest() -> None:
