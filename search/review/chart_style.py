@@ -58,9 +58,46 @@ def config(*, dark: bool = False) -> Spec:
     }
 
 
+def reads_trials(spec: Spec) -> bool:
+    """Whether the chart draws the table `trials`."""
+    return bool(spec.get("data", {}).get("name") == "trials")
+
+
 def with_data(spec: Spec, **tables: Sequence[Row]) -> Spec:
     """The specification with its named tables put in."""
     return {**spec, "datasets": {name: [dict(row) for row in rows] for name, rows in tables.items()}}
+
+
+MOST_DESCRIBED = 1500
+"""Points up to which each carries a description for screen readers; thousands make a picture several megabytes."""
+
+
+def quieter(spec: Spec, points: int) -> Spec:
+    """The specification without descriptions of single points when there are too many of them."""
+    return {**spec, "config": {"aria": False}} if points > MOST_DESCRIBED else spec
+
+
+def still(spec: Spec, width: int) -> Spec:
+    """The chart as a picture of a fixed width: nothing to zoom, and points beyond the axes are left out.
+
+    On a page they are clipped, which each layer of a PNG pays for with a mask of the whole picture.
+    """
+    layers = [_unclipped(layer) for layer in spec.get("layer", ())]
+    return {**spec, "width": width, **({"layer": layers} if layers else {})}
+
+
+def _unclipped(layer: Spec) -> Spec:
+    layer = {key: value for key, value in layer.items() if key != "params"}
+    mark = layer.get("mark")
+    if not isinstance(mark, dict) or not mark.get("clip"):
+        return layer
+    inside = []
+    for channel in (layer["encoding"].get("x", {}), layer["encoding"].get("y", {})):
+        if "field" in channel and "domain" in channel.get("scale", {}):
+            low, high = channel["scale"]["domain"]
+            inside.append({"filter": {"field": channel["field"], "range": [low, high]}})
+    layer["mark"] = {key: value for key, value in mark.items() if key != "clip"}
+    return {**layer, "transform": [*layer.get("transform", ()), *inside]}
 
 
 def to_svg(spec: Spec) -> str:
@@ -75,6 +112,13 @@ def to_png(spec: Spec) -> bytes:
     import vl_convert
 
     return bytes(vl_convert.vegalite_to_png(spec, config=config(), scale=2, allowed_base_urls=[]))
+
+
+def svg_to_png(svg: str) -> bytes:
+    """PNG of an SVG picture, two pixels a point: a chart wanted as both is drawn once."""
+    import vl_convert
+
+    return bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
 def render(spec: Spec, path: str | os.PathLike[str]) -> Path:

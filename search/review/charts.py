@@ -1,11 +1,11 @@
-"""The smaller pictures of a report: kept widths, history, importances, retraining curves, time."""
+"""The smaller pictures of a report: kept widths, history of the sampler, importances, time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from search.review.chart_style import BLUE, GREY, Row, Spec
+from search.review.chart_style import BLUE, GREY, VERMILLION, Row, Spec
 from search.review.front import Candidate
 from search.review.front_chart import COLUMNS, state_field
 
@@ -62,6 +62,37 @@ def widths_chart(dense: Mapping[str, int], candidate: Candidate) -> Spec:
 def history_chart(rows: Sequence[Row], *, scorer: str = "score") -> Spec:
     """The score of each trial in the order in which they ran, with the best so far; reads the table `trials`."""
     several = len({row["study"] for row in rows}) > 1
+    points = _over_trials("score", f"{scorer} (higher is better)", ".4~g", scorer, several)
+    best = {
+        "window": [{"op": "max", "field": "score", "as": "best"}],
+        "sort": [{"field": "trial"}],
+        "groupby": ["study"],
+    }
+    line: Spec = {
+        "transform": [best],
+        "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
+        "encoding": {"x": points["encoding"]["x"], "y": {**points["encoding"]["y"], "field": "best"}},
+    }
+    line["encoding"]["color"] = points["encoding"]["color"] if several else {"value": BLUE}
+    layers = [{"mark": points["mark"], "encoding": points["encoding"]}, line]
+    return {"data": points["data"], "height": points["height"], "transform": points["transform"], "layer": layers}
+
+
+def proposals_chart(rows: Sequence[Row], field: str, title: str, *, form: str = ".3~g", scorer: str = "score") -> Spec:
+    """One column of the table `trials` in the order in which the trials ran: what the sampler turned to.
+
+    Args:
+        rows: what `trial_rows` made.
+        field: the column.
+        title: beside the axis.
+        form: number format of the axis.
+        scorer: what the score is called.
+    """
+    return _over_trials(field, title, form, scorer, len({row["study"] for row in rows}) > 1)
+
+
+def _over_trials(field: str, title: str, form: str, scorer: str, several: bool) -> Spec:
+    """Points, one a trial; those that were not feasible are vermillion where colours do not tell studies apart."""
     state = state_field("score", "macs")
     x = {
         "field": "trial",
@@ -69,9 +100,10 @@ def history_chart(rows: Sequence[Row], *, scorer: str = "score") -> Spec:
         "title": "trial",
         "axis": {"format": "d", "tickMinStep": 1, "tickCount": 8},
     }
-    y: Spec = {"type": "quantitative", "title": f"{scorer} (higher is better)", "scale": {"zero": False, "padding": 8}}
-    y["axis"] = {"format": ".4~g", "tickCount": 6}
-    colour: Spec = {"value": BLUE}
+    y: Spec = {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False, "padding": 8}}
+    y["axis"] = {"format": form, "tickCount": 6}
+    bad = {"test": f"datum.{state} == 'infeasible'", "value": VERMILLION}
+    colour: Spec = {"condition": bad, "value": GREY}
     if several:
         colour = {"field": "study", "type": "nominal", "legend": {"title": None, "orient": "top", "columns": COLUMNS}}
     tooltip = [
@@ -81,75 +113,27 @@ def history_chart(rows: Sequence[Row], *, scorer: str = "score") -> Spec:
         {"field": "macs", "title": "MACs", "format": ".3s"},
         {"field": state, "title": "place"},
     ]
-    best = {
-        "window": [{"op": "max", "field": "score", "as": "best"}],
-        "sort": [{"field": "trial"}],
-        "groupby": ["study"],
-    }
+    if field not in ("score", "macs"):
+        tooltip.insert(2, {"field": field, "title": title, "format": ".4~g"})
     return {
         "data": {"name": "trials"},
         "height": 240,
-        "transform": [{"filter": "isValid(datum.trial) && isValid(datum.score)"}],
-        "encoding": {"x": x, "color": colour},
-        "layer": [
-            {
-                "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.5},
-                "encoding": {
-                    "y": {**y, "field": "score"},
-                    "tooltip": tooltip,
-                    **({} if several else {"color": {"value": GREY}}),
-                },
-            },
-            {
-                "transform": [best],
-                "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
-                "encoding": {"y": {**y, "field": "best"}},
-            },
-        ],
+        "transform": [{"filter": f"isValid(datum.trial) && isValid(datum.{field})"}],
+        "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.5},
+        "encoding": {"x": x, "y": y, "color": colour, "tooltip": tooltip},
     }
 
 
 def importances_chart(importances: Mapping[str, float]) -> Spec:
     """How much of the variation of the score each parameter explains, largest first."""
     ranked = sorted(importances.items(), key=lambda item: -item[1])[:MOST_BARS]
-    return _bars(
-        [{"name": name, "value": value, "text": f"{value:.0%}"} for name, value in ranked], "share of importance", "%"
-    )
+    rows = [{"name": name, "value": value, "text": f"{value:.{0 if value > 0.095 else 1}%}"} for name, value in ranked]
+    return _bars(rows, "share of importance", "%")
 
 
 def stages_chart(seconds: Mapping[str, float]) -> Spec:
     """Wall-clock seconds of each stage, in the order in which they ran."""
     return _bars([{"name": k, "value": v, "text": duration(v)} for k, v in seconds.items()], "seconds", "~s")
-
-
-def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Spec:
-    """One line a retrained candidate: the value `key` of each of its history rows, over their `epoch`."""
-    rows = [
-        {"candidate": name, "epoch": row["epoch"], "value": row[key]}
-        for name, history in histories.items()
-        for row in history
-        if key in row
-    ]
-    share = "accuracy" in key
-    y: Spec = {"field": "value", "type": "quantitative", "title": key.replace("_", " "), "scale": {"zero": False}}
-    y["axis"] = {"format": ".1%" if share else ".3~g", "tickCount": 6}
-    legend = {"title": None, "orient": "top", "columns": COLUMNS, "symbolType": "stroke"}
-    tooltip = [
-        {"field": "candidate"},
-        {"field": "epoch"},
-        {"field": "value", "title": key.replace("_", " "), "format": ".2%" if share else ".4~g"},
-    ]
-    return {
-        "data": {"values": rows},
-        "height": 260,
-        "mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 24}},
-        "encoding": {
-            "x": {"field": "epoch", "type": "quantitative", "axis": {"format": "d", "tickMinStep": 1, "tickCount": 8}},
-            "y": y,
-            "color": {"field": "candidate", "type": "nominal", "sort": None, "legend": legend},
-            "tooltip": tooltip,
-        },
-    }
 
 
 def duration(seconds: float) -> str:
@@ -167,7 +151,9 @@ def _bars(rows: list[dict[str, Any]], title: str, form: str) -> Spec:
     y["axis"] = {"labelExpr": SHORT_NAME, "labelLimit": 170, "ticks": False, "domain": False}
     # The longest bar leaves room for the number behind it, on a phone too.
     most = max((row["value"] for row in rows), default=0.0)
-    x = {"field": "value", "type": "quantitative", "title": title, "axis": {"format": form, "tickCount": 5}}
+    x: Spec = {"field": "value", "type": "quantitative", "title": title, "axis": {"format": form, "tickCount": 5}}
+    if form == "%":
+        x["axis"]["labelExpr"] = "datum.value > 1 ? '' : datum.label"
     x["scale"] = {"domainMin": 0, "domainMax": {"expr": f"{most or 1.0} * (width < 300 ? 1.7 : 1.2)"}, "nice": False}
     text = {"type": "text", "align": "left", "dx": 5}
     return {

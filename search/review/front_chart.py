@@ -3,17 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec
 from search.review.front import Axis, Candidate, Front, Measure
 from search.run.console import amount
 
-AXES: dict[Axis, tuple[str, str]] = {
-    "macs": ("MACs for one sample", "~s"),
-    "params": ("parameters", "~s"),
-    "latency": ("latency, seconds", "~s"),
-    "memory": ("peak memory, bytes", "~s"),
+
+@dataclass(frozen=True, slots=True)
+class CostAxis:
+    """How one cost is shown.
+
+    Attributes:
+        name: in one or two words, for a button and a tooltip.
+        title: beside the axis.
+        ticks, exact: number formats of the axis and of a tooltip.
+        factor: what the cost is multiplied with to be in the unit of the title.
+    """
+
+    name: str
+    title: str
+    ticks: str = "~s"
+    exact: str = ".3s"
+    factor: float = 1
+
+
+AXES: dict[Axis, CostAxis] = {
+    "macs": CostAxis("MACs", "MACs for one sample"),
+    "params": CostAxis("parameters", "parameters"),
+    "latency": CostAxis("latency", "latency by the budget's table, ms a batch", ".4~g", ".4~g", 1e3),
+    "memory": CostAxis("memory", "peak memory, bytes"),
+    "batch_seconds": CostAxis("measured latency", "measured latency, ms a batch", ".4~g", ".4~g", 1e3),
 }
 # state -> (colour, shape, area, opacity)
 LOOKS = {
@@ -27,6 +48,9 @@ LOOKS = {
 RETRAINED_LOOKS = {word: LOOKS[word] for word in LOOKS if word != "infeasible"} | {
     "dominated": (GREY, "circle", 60, 0.9)
 }
+HEIGHT = 340
+LINE = 13
+"""Pixels between two labels that stand above each other."""
 # Legends wrap on a phone; pictures side by side (width 0) are wide enough.
 COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
 WORDS = {"front": "on the front", "dominated": "dominated", "infeasible": "infeasible", "unmeasured": "not measured"}
@@ -37,14 +61,17 @@ def state_field(measure: Measure, axis: Axis) -> str:
     return f"{measure}_by_{axis}"
 
 
-def axes_measured(fronts: Sequence[Front]) -> tuple[Axis, ...]:
-    """The costs that at least one candidate knows: always MACs, then parameters, latency, memory."""
-    others = [axis for axis in AXES if any(one.on(axis) is not None for front in fronts for one in front.candidates)]
-    return tuple(dict.fromkeys(["macs", *others]))
+def axes_measured(fronts: Sequence[Front], measure: Measure | None = None) -> tuple[Axis, ...]:
+    """The costs that at least one candidate (one with this measure) knows: always MACs, then the others."""
+    ones = [one for front in fronts for one in front.candidates if measure is None or one.value(measure) is not None]
+    return tuple(dict.fromkeys(["macs", *(axis for axis in AXES if any(one.on(axis) is not None for one in ones))]))
 
 
-def trial_rows(fronts: Sequence[Front]) -> list[dict[str, Any]]:
-    """One flat row for each candidate, dense network and baseline of all fronts: the table behind the charts."""
+def trial_rows(fronts: Sequence[Front], parameters: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One flat row for each candidate, dense network and baseline of all fronts: the table behind the charts.
+
+    What was proposed for the i-th of the `parameters` is in the column `p<i>`.
+    """
     table = []
     fields = [(measure, axis) for measure in _MEASURES for axis in axes_measured(fronts)]
     for front in fronts:
@@ -53,6 +80,10 @@ def trial_rows(fronts: Sequence[Front]) -> list[dict[str, Any]]:
             table.append(_row(front, one, {field: WORDS[states[field][i]] for field in states}))
         for word, ones in (("dense", (front.dense,)), ("baseline", front.baselines)):
             table.extend(_row(front, one, dict.fromkeys(states, word)) for one in ones)
+    every = [one for front in fronts for one in (*front.candidates, front.dense, *front.baselines)]
+    for i, name in enumerate(parameters):
+        for row, one in zip(table, every, strict=True):
+            row[f"p{i}"] = one.parameters.get(name)
     return table
 
 
@@ -75,7 +106,7 @@ def front_chart(
     several = len({row["study"] for row in rows}) > 1
     caps = tuple(caps) if axis == "macs" else ()
     x = _scale(rows, axis, state, measure, caps)
-    x |= {"title": AXES[axis][0], "axis": {"format": AXES[axis][1], "tickCount": 6}}
+    x |= {"title": AXES[axis].title, "axis": {"format": AXES[axis].ticks, "tickCount": 6}}
     y = _scale(rows, measure, state, measure)
     y |= {"title": _title(measure, scorer), "axis": {**_ticks(measure), "tickCount": 6}}
     looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
@@ -106,7 +137,9 @@ def front_chart(
         layers.insert(0, _caps(x, shown))
     if measure == "score" and any(row["accuracy"] is not None for row in rows if row["trial"] is not None):
         layers.append(_rings(x, y, GREY if several else VERMILLION))
-    return {"data": {"name": "trials"}, "height": 340, "layer": layers}
+    if not several and (named := _baseline_names(rows, x, y, state)):
+        layers.append(named)
+    return {"data": {"name": "trials"}, "height": HEIGHT, "layer": layers}
 
 
 def describe(front: Front, measure: Measure) -> str:
@@ -130,7 +163,7 @@ def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]
         "trial": one.number if one.number >= 0 else None,
         "name": one.name,
         "structure": one.id,
-        **{axis: one.on(axis) for axis in AXES},
+        **{axis: _times(one.on(axis), scale.factor) for axis, scale in AXES.items()},
         "share": macs / dense if macs is not None and dense else None,
         "score": one.value("score"),
         "accuracy": one.value("accuracy"),
@@ -143,6 +176,10 @@ def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]
     }
 
 
+def _times(cost: float | None, factor: float) -> float | None:
+    return cost if cost is None or factor == 1 else cost * factor
+
+
 def _scale(rows: Sequence[Row], field: str, state: str, measure: Measure, caps: Sequence[float] = ()) -> Spec:
     """One position channel, over all candidates; with what belongs beside them, unless that would squeeze them.
 
@@ -150,11 +187,12 @@ def _scale(rows: Sequence[Row], field: str, state: str, measure: Measure, caps: 
     """
     shown = ("on the front", "dominated", "infeasible") if measure == "score" else ("on the front", "dominated")
     own = [row[field] for row in rows if row[field] is not None and row[state] in shown]
-    dense = [row[field] for row in rows if row[field] is not None and row[state] in ("dense", "baseline")]
-    low, high = min([*own, *caps, *dense], default=0.0), max([*own, *caps, *dense], default=1.0)
-    near_low, near_high = min([*own, *caps], default=low), max([*own, *caps], default=high)
-    if own and measure == "score" and near_high - near_low < 0.25 * (high - low):
-        low, high = near_low, near_high
+    near = [*own, *caps]
+    for beside in ("baseline", "dense"):
+        both = near + [row[field] for row in rows if row[field] is not None and row[state] == beside]
+        squeezed = own and measure == "score" and max(near) - min(near) < 0.25 * (max(both) - min(both))
+        near = near if squeezed else both
+    low, high = min(near, default=0.0), max(near, default=1.0)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 0.5
     scale = {"domain": [low - margin, high + margin], "nice": False, "zero": False}
     return {"field": field, "type": "quantitative", "scale": scale}
@@ -162,7 +200,8 @@ def _scale(rows: Sequence[Row], field: str, state: str, measure: Measure, caps: 
 
 def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> Spec:
     looks_of = LOOKS if measure == "score" else RETRAINED_LOOKS
-    shown = [word for word in looks_of if any(row[state] == word and row["macs"] is not None for row in rows)]
+    drawn = [row for row in rows if row[measure] is not None or row[state] == "infeasible"]
+    shown = [word for word in looks_of if any(row[state] == word for row in drawn)]
     shown = shown or ["on the front"]
     column = {
         name: [looks_of[word][i] for word in shown] for i, name in enumerate(("color", "shape", "size", "opacity"))
@@ -204,6 +243,32 @@ def _rings(x: Spec, y: Spec, colour: str) -> Spec:
     }
 
 
+def _baseline_names(rows: Sequence[Row], x: Spec, y: Spec, state: str) -> Spec | None:
+    """The baselines' names beside their points, pushed apart where they would lie on each other."""
+    (left, right), (low, high) = x["scale"]["domain"], y["scale"]["domain"]
+    shown = [row for row in rows if row[state] == "baseline" and _inside(row[x["field"]], x)]
+    shown = sorted((row for row in shown if _inside(row[y["field"]], y)), key=lambda row: -row[y["field"]])
+    labels: list[Spec] = []
+    for side in (-1, 1):
+        last = -float("inf")
+        for row in shown:
+            if (-1 if 2 * row[x["field"]] > left + right else 1) != side:
+                continue
+            own = HEIGHT * (high - row[y["field"]]) / (high - low)
+            last = max(own, last + LINE)
+            place = {x["field"]: row[x["field"]], y["field"]: row[y["field"]]}
+            labels.append({**place, "text": row["name"], "side": side, "shift": last - own})
+    if not labels:
+        return None
+    beside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": "9 * datum.side"}}
+    mark = {"type": "text", "baseline": "middle", "dy": {"expr": "datum.shift"}, "clip": True}
+    return {
+        "data": {"values": labels},
+        "mark": {**mark, **beside},
+        "encoding": {"x": x, "y": y, "text": {"field": "text"}},
+    }
+
+
 def _caps(x: Spec, caps: Sequence[int]) -> Spec:
     low, high = x["scale"]["domain"]
     rows = [{"cap": cap, "text": f"budget {amount(cap)}", "side": -1 if 2 * cap > low + high else 1} for cap in caps]
@@ -223,8 +288,8 @@ def _caps(x: Spec, caps: Sequence[int]) -> Spec:
 
 def _dense_level(y: Spec, measure: Measure, state: str, several: bool) -> Spec:
     label: Spec = {
-        "mark": {"type": "text", "align": "right", "baseline": "bottom", "dx": -4, "dy": -7},
-        "encoding": {"x": {"value": "width"}, "text": {"field": "level"}},
+        "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 6, "dy": -4},
+        "encoding": {"x": {"value": 0}, "text": {"field": "level"}},
     }
     form = _ticks(measure)["format"]
     return {
@@ -272,8 +337,8 @@ def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: boo
         {"field": "test", "title": "test accuracy", "format": ".2%"},
         {"field": "structure"},
     ]
-    if axis in ("latency", "memory"):
-        tips.insert(-1, {"field": axis, "title": AXES[axis][0], "format": ".3s"})
+    if axis not in ("macs", "params"):
+        tips.insert(-1, {"field": axis, "title": AXES[axis].title, "format": AXES[axis].exact})
     return tips
 
 
@@ -283,5 +348,5 @@ def _infeasible_tooltip(axis: Axis, several: bool) -> list[Spec]:
         *tips,
         {"field": "name", "title": "candidate"},
         {"field": "reason", "title": "infeasible"},
-        {"field": axis, "title": AXES[axis][0], "format": ".3s"},
+        {"field": axis, "title": AXES[axis].title, "format": AXES[axis].exact},
     ]

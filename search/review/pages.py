@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import optuna
 from optuna.trial import TrialState
 
 from search.review.front import Front
-from search.review.report import Report, write_report
+from search.review.report import Facts, Report, write_report
 from search.run.folder import LIBRARIES, RunFolder
 from search.study.ledger import quiet
 from search.training.gammas import read_gammas
@@ -21,10 +23,12 @@ ENOUGH, MOST = 20, 1000
 SHOWN = {
     "best network": "best.safetensors",
     "dense network": "dense.safetensors",
+    "trials with parameters and widths (CSV)": "front.csv",
+    "everything (JSON)": "front.json",
     "study file": "study.toml",
-    "trials": "study.db",
+    "trials (Optuna)": "study.db",
     "record": "run.json",
-    "table": "front.csv",
+    "batch-norm scales": "gammas.json",
 }
 
 
@@ -42,31 +46,45 @@ def run_report(folder: RunFolder, output: Path | None = None) -> Path:
         SecateurError: when the run has no front yet, or its files cannot be read.
     """
     front = Front.load(folder.path)
-    record = folder.record()
-    versions, environment = _environment(record)
     place = folder.path if output is None else output.resolve()
-    links = {label: _relative(folder.path / name, place) for label, name in SHOWN.items()}
-    report = Report(
-        fronts=(front,),
-        histories=histories(folder),
-        stages=record.get("seconds", {}),
-        gammas=read_gammas(folder),
-        importances=record.get("importances", {}),
-        command=environment.pop("command", ""),
-        versions=versions,
-        environment=environment,
-        links={label: path for label, path in links.items() if (place / path).is_file()},
-    )
-    return write_report(report, place)
+    return write_report(Report((front,), facts={front.name: _facts(folder, front, place)}), place)
 
 
 def joint_report(folders: Sequence[RunFolder], output: Path) -> Path:
     """Writes one report over several runs, drawn over each other, into an existing folder.
 
+    Runs of the same name are told apart by the folder that they lie in.
+
     Raises:
         SecateurError: as `run_report`.
     """
-    return write_report(Report(fronts=tuple(Front.load(folder.path) for folder in folders)), output)
+    fronts = [Front.load(folder.path) for folder in folders]
+    counts = Counter(front.name for front in fronts)
+    named, facts = [], {}
+    for folder, front in zip(folders, fronts, strict=True):
+        name = front.name if counts[front.name] == 1 else folder.shown
+        named.append(replace(front, name=name))
+        facts[name] = _facts(folder, front, output.resolve())
+    return write_report(Report(tuple(named), facts=facts), output)
+
+
+def _facts(folder: RunFolder, front: Front, place: Path) -> Facts:
+    """What the run's folder knows beside its front; links are relative to `place`."""
+    record = folder.record()
+    versions, environment = _environment(record)
+    last = environment.pop("command", "")
+    paths = {label: folder.path / name for label, name in SHOWN.items()}
+    paths |= {f"network of {one.name}": one.artefact for one in front.candidates if one.artefact is not None}
+    return Facts(
+        histories=histories(folder),
+        gammas=read_gammas(folder),
+        stages=record.get("seconds", {}),
+        importances=record.get("importances", {}),
+        commands=record.get("commands", [last] if last else []),
+        versions=versions,
+        environment=environment,
+        links={label: _relative(path, place) for label, path in paths.items() if path.is_file()},
+    )
 
 
 def histories(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:

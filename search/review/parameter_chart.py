@@ -121,7 +121,10 @@ def _parallel_lines(scored: Sequence[Candidate], names: Sequence[str], scorer: s
         "title": None,
         "scale": {"type": "point", "padding": 0.3},
     }
-    x["axis"] = {"labelExpr": SHORT_NAME, "labelLimit": 170, "labelAngle": -40, "grid": True}
+    x["axis"] = {"labelExpr": SHORT_NAME, "labelLimit": 170, "grid": True, "labelAlign": "right"}
+    x["axis"] |= {"labelAngle": {"expr": "width && width < 420 ? -90 : -40"}, "labelBaseline": "middle"}
+    faint: Spec = {"field": "rank", "type": "quantitative", "legend": None}
+    faint["scale"] = {"range": [0.1, 0.9], "zero": False}
     return {
         "data": {"values": rows},
         "height": 320,
@@ -131,12 +134,9 @@ def _parallel_lines(scored: Sequence[Candidate], names: Sequence[str], scorer: s
             "y": y,
             "detail": {"field": "rank"},
             "color": _score_colour(scorer),
-            "opacity": {
-                "field": "rank",
-                "type": "quantitative",
-                "scale": {"range": [0.1, 0.9], "zero": False},
-                "legend": None,
-            },
+            # Not the opacity of whole marks: each line would be blended by itself, which takes a PNG seconds.
+            "strokeOpacity": faint,
+            "fillOpacity": faint,
             "tooltip": tooltip,
         },
     }

@@ -12,61 +12,95 @@ from typing import Any
 from torch import Tensor
 
 from backbones.errors import SecateurError
-from backbones.files import write_text
-from search.review.chart_style import Spec, render, to_svg, with_data
+from backbones.files import replacing, write_text
+from search.review.chart_style import Spec, quieter, render, still, svg_to_png, to_svg, with_data
 from search.review.front import Front, Measure
 from search.review.front_chart import describe, front_chart, trial_rows
 from search.review.front_files import save_fronts
 
 
 @dataclass(frozen=True)
-class Report:
-    """Everything that a report shows; only `fronts` is needed, what is empty is left out of the page.
+class Facts:
+    """What is known of one study beside its front; what is empty is left out of the page.
 
     Attributes:
-        fronts: the studies, all their trials included; several are drawn over each other.
-        title: of the page; the names of the studies when empty.
         histories: structure id (or `dense`) -> one row per epoch with `epoch` (or `number`) and measured values.
         gammas: stage of a slimming ("before", "after") -> layer -> batch-norm scales (C,).
         stages: stage -> wall-clock seconds, in the order in which they ran.
         importances: parameter -> share of the score's variation that it explains, in [0, 1].
-        command: the exact command line that made the run.
+        commands: the exact command lines that made the run, in order.
         versions: library -> version.
         environment: machine, processor, threads, seed: whatever else is needed to make it again.
         links: label -> path relative to the page.
     """
 
-    fronts: tuple[Front, ...]
-    title: str = ""
     histories: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    gammas: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     stages: Mapping[str, float] = field(default_factory=dict)
     importances: Mapping[str, float] = field(default_factory=dict)
-    command: str = ""
+    commands: Sequence[str] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, str] = field(default_factory=dict)
-    gammas: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows.
+
+    Attributes:
+        fronts: the studies, all their trials included, each with a name of its own; several are drawn over each other.
+        title: of the page; the names of the studies when empty.
+        facts: name of a study -> what else is known of it.
+    """
+
+    fronts: tuple[Front, ...]
+    title: str = ""
+    facts: Mapping[str, Facts] = field(default_factory=dict)
+
+    def facts_of(self, front: Front) -> Facts:
+        """Of one study; empty when nothing is known."""
+        return self.facts.get(front.name, Facts())
+
+    @property
+    def all_facts(self) -> tuple[Facts, ...]:
+        """One a front, in their order."""
+        return tuple(self.facts_of(front) for front in self.fronts)
 
 
 def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
-    """Writes report.html, front.png, front.svg, front.csv and front.json into an existing folder, each in one step.
+    """Writes a report into an existing folder, each file in one step.
+
+    These are report.html, front.png and front.svg, every figure in `plots/`, front.csv and front.json with all trials,
+    the other tables in `tables/` and report.json.
 
     Returns:
         The path of report.html.
 
     Raises:
-        SecateurError: when the report has no front, or the folder does not exist.
+        SecateurError: when the report has no front, two fronts of one name, or the folder does not exist.
     """
+    from search.review.figures import figures, listed
+    from search.review.plots import write_plots
     from search.review.report_page import page
+    from search.review.tables import write_tables
 
     folder = _existing(folder)
     if not report.fronts:
         raise SecateurError("a report needs at least one front, but got none; run a search first")
+    names = [front.name for front in report.fronts]
+    if len(set(names)) < len(names):
+        raise SecateurError(f"the studies of a report need different names, but got {', '.join(map(repr, names))}")
     save_fronts(report.fronts, folder)
-    picture = front_picture(report.fronts)
-    render(picture, folder / "front.png")
-    render(picture, folder / "front.svg")
-    write_text(folder / "report.html", page(report, folder))
+    picture = to_svg(front_picture(report.fronts))
+    write_text(folder / "front.svg", picture)
+    with replacing(folder / "front.png") as part:
+        part.write_bytes(svg_to_png(picture))
+    rows = trial_rows(report.fronts, listed(report))
+    shown = figures(report, rows)
+    pictures = write_plots(shown, rows, folder)
+    tables = write_tables(report, folder)
+    write_text(folder / "report.html", page(report, folder, rows, shown, pictures=pictures, tables=tables))
     return folder / "report.html"
 
 
@@ -76,6 +110,7 @@ def plot_fronts(fronts: Sequence[Front], path: str | os.PathLike[str]) -> Path:
     Raises:
         SecateurError: for another ending, or a folder that does not exist.
     """
+    from search.review.figures import figures, listed
     from search.review.report_page import page
 
     target = Path(path)
@@ -84,7 +119,9 @@ def plot_fronts(fronts: Sequence[Front], path: str | os.PathLike[str]) -> Path:
         raise SecateurError(f"a plot ends with .png, .svg or .html, but got {target.name!r}")
     folder = _existing(target.parent)
     if ending == ".html":
-        write_text(target, page(Report(tuple(fronts)), folder))
+        report = Report(tuple(fronts))
+        rows = trial_rows(fronts, listed(report))
+        write_text(target, page(report, folder, rows, figures(report, rows)))
         return target
     return render(front_picture(fronts), target)
 
@@ -97,16 +134,12 @@ def front_picture(fronts: Sequence[Front]) -> Spec:
     for measure, heading in measures(fronts):
         subtitle = describe(fronts[0], measure) if len(fronts) == 1 else f"{len(fronts)} studies"
         title = {"text": heading, "subtitle": subtitle}
-        panels.append({**front_chart(rows, measure, scorer=scorer, caps=caps), "width": 480, "title": title})
+        panels.append({**still(front_chart(rows, measure, scorer=scorer, caps=caps), 480), "title": title})
     name = ", ".join(front.name for front in fronts)
     scales = dict.fromkeys(("x", "y", "color", "shape", "size", "opacity"), "independent")
     picture: Spec = {"hconcat": panels, "spacing": 40, "padding": 16, "resolve": {"scale": scales}}
     picture["title"] = {"text": name, "fontSize": 18, "anchor": "start", "offset": 16}
-    # Still pictures do not zoom, and two panels may not share the parameter's name.
-    for panel in panels:
-        for layer in panel["layer"]:
-            layer.pop("params", None)
-    return with_data(picture, trials=rows)
+    return with_data(quieter(picture, len(rows)), trials=rows)
 
 
 def measures(fronts: Sequence[Front]) -> list[tuple[Measure, str]]:

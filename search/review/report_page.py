@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,20 +15,13 @@ from urllib.parse import quote
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
-from search.review.chart_style import Spec, config, vega_bundle
-from search.review.charts import (
-    curves_chart,
-    duration,
-    history_chart,
-    importances_chart,
-    stages_chart,
-    widths_chart,
-)
+from search.review.chart_style import Row, Spec, config, vega_bundle
+from search.review.charts import duration, widths_chart
+from search.review.figures import Figure, listed
 from search.review.front import Candidate, Front
-from search.review.front_chart import AXES, axes_measured, front_chart, state_field, trial_rows
-from search.review.parameter_chart import parameters_chart
-from search.review.report import Report, all_caps, common_scorer, measures
-from search.review.training_charts import gamma_chart
+from search.review.front_chart import state_field
+from search.review.page_data import columns, details
+from search.review.report import Report, measures
 from search.run.console import amount
 
 HEADINGS = (
@@ -36,34 +29,17 @@ HEADINGS = (
     "MACs",
     "of dense",
     "parameters",
-    "ms a batch",
+    "ms",
     "size",
     "score",
     "validation",
     "test",
-    "points lost or won",
+    "against dense",
     "structure",
 )
 MOST_POINTS = 60
-MOST_WIDTHS = 12
-MOST_LISTED_PARAMETERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One picture of the page.
-
-    Attributes:
-        name: unique, for ids and file names.
-        title: above it.
-        caption: below it, how to read it.
-        views: label -> specification; buttons switch between them when there are several.
-    """
-
-    name: str
-    title: str
-    caption: str
-    views: Mapping[str, Spec]
+LARGEST = 4_800_000
+"""Characters that a page has at most; details of trials that do not fit are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,80 +51,75 @@ class PointRow:
     link: str
 
 
-def page(report: Report, folder: Path) -> str:
-    """The whole page as text; links are made relative to `folder`, where it will lie."""
-    rows = trial_rows(report.fronts)
-    shown = figures(report, rows)
-    data = {
-        "trials": _table(report.fronts, rows),
+def page(
+    report: Report,
+    folder: Path,
+    rows: Sequence[Row],
+    shown: Sequence[Figure],
+    *,
+    pictures: Sequence[Mapping[str, str]] = (),
+    tables: Sequence[str] = (),
+) -> str:
+    """The whole page as text.
+
+    Args:
+        report: what it shows.
+        folder: where it will lie; links are made relative to it.
+        rows: `trial_rows` with the parameters that are `listed`.
+        shown: of `figures`.
+        pictures: of `write_plots`.
+        tables: paths of further tables, relative to `folder`.
+    """
+    fronts = report.fronts
+    data: dict[str, Any] = {
+        "trials": {"columns": columns(rows), "state": state_field(measures(fronts)[-1][0], "macs")},
         "figures": [{"name": one.name, "views": one.views} for one in shown],
         "light": config(),
         "dark": config(dark=True),
-        "listed": _listed(report.fronts),
-        "file": "-".join(front.name for front in report.fronts),
+        "listed": listed(report),
+        "widths": _widths_template(fronts),
+        "file": "-".join(front.name for front in fronts),
     }
+    data["details"] = details(fronts, LARGEST - len(vega_bundle()) - len(json.dumps(data, separators=(",", ":"))))
+    reasons = Counter(one.reason for front in fronts for one in front.candidates if one.reason)
     context = {
-        "title": report.title or ", ".join(front.name for front in report.fronts),
-        "cards": [card for front in report.fronts for card in _cards(front, several=len(report.fronts) > 1)],
+        "title": report.title or ", ".join(front.name for front in fronts),
+        "cards": [card for front in fronts for card in _cards(front, several=len(fronts) > 1)],
         "figures": {one.name: one for one in shown},
         "headings": HEADINGS,
-        "points": point_rows(report.fronts, folder),
-        "reasons": Counter(one.reason for front in report.fronts for one in front.candidates if one.reason).most_common(
-            10
-        ),
-        "links": {label: quote(path) for label, path in report.links.items()},
-        "measured": _measured(report.fronts),
-        "report": report,
-        "total": duration(sum(report.stages.values())) if report.stages else "",
+        "points": point_rows(fronts, folder),
+        "missed": [(one.name, one.reason) for front in fronts for one in front.baselines if one.reason],
+        "reasons": reasons.most_common(10),
+        "measured": _measured(fronts),
+        "making": _making(report),
+        "pictures": [{**one, "png": quote(one["png"]), "svg": quote(one["svg"])} for one in pictures],
+        "tables": [quote(path) for path in tables],
         "data": data,
         "bundle": Markup(vega_bundle()),
     }
     return _environment().get_template("report.html.jinja").render(context)
 
 
-def figures(report: Report, rows: Sequence[Mapping[str, Any]]) -> list[Figure]:
-    """Every figure that the report has data for, in the order of the page."""
-    fronts, scorer = report.fronts, common_scorer(report.fronts)
+def _making(report: Report) -> list[dict[str, Any]]:
+    """How each study was made, those left out of which nothing is known."""
     found = []
-    for measure, heading in measures(fronts):
-        views = {
-            AXES[axis][0].split(" for ")[0].split(",")[0]: front_chart(
-                rows, measure, axis, scorer=scorer, caps=all_caps(fronts)
+    for front, facts in zip(report.fronts, report.all_facts, strict=True):
+        if facts.commands or facts.versions or facts.environment or facts.links:
+            found.append(
+                {
+                    "name": front.name if len(report.fronts) > 1 else "",
+                    "facts": facts,
+                    "links": {label: quote(path) for label, path in facts.links.items()},
+                    "total": duration(sum(facts.stages.values())) if facts.stages else "",
+                }
             )
-            for axis in axes_measured(fronts)
-        }
-        ringed = " Circled: retrained." if measure == "score" and len(measures(fronts)) > 1 else ""
-        caption = "The stairs join the candidates that no other beats on both axes." + ringed
-        found.append(
-            Figure(f"front-{measure}", heading, caption + " Shift and the wheel zoom, shift and dragging move.", views)
-        )
-    if widths := _width_views(fronts):
-        found.append(Figure("widths", "Channels kept in each group", "Outlined: the dense network.", widths))
-    found.append(
-        Figure("history", "Score of each trial, and the best so far", "", {"": history_chart(rows, scorer=scorer)})
-    )
-    ranked = sorted(report.importances, key=lambda name: -report.importances[name])
-    proposals = {front.name: parameters_chart(front.candidates, scorer=front.scorer, first=ranked) for front in fronts}
-    if views := {name: spec for name, spec in proposals.items() if spec is not None}:
-        caption = "Of more than 16 parameters the most important, of more than 300 trials the best by score."
-        found.append(Figure("parameters", "What was proposed, and how it scored", caption, views))
-    if report.importances:
-        spec = importances_chart(report.importances)
-        found.append(Figure("importances", "Which parameters decide the score", "Estimated by Optuna.", {"": spec}))
-    if curves := _curve_views(report):
-        found.append(Figure("curves", "Retraining", "", curves))
-    if report.gammas:
-        histogram, share = gamma_chart(report.gammas)["hconcat"]
-        sizes = ("width", "height")
-        views = {
-            name: {key: value for key, value in spec.items() if key not in sizes}
-            for name, spec in (("histogram", histogram), ("cumulative", share))
-        }
-        caption = "The scales of all batch-norm layers; slimming drives those of dispensable channels to zero."
-        found.append(Figure("gammas", "What slimming did to the batch-norm scales", caption, views))
-    if report.stages:
-        found.append(Figure("stages", "Where the time went", "", {"": stages_chart(report.stages)}))
     return found
+
+
+def _widths_template(fronts: Sequence[Front]) -> Spec | None:
+    """The bars of one network without its rows: the page puts in those of the trial that is looked at."""
+    dense = next((front.dense for front in fronts if front.dense.structure is not None), None)
+    return None if dense is None or dense.structure is None else widths_chart({}, dense)
 
 
 def point_rows(fronts: Sequence[Front], folder: Path) -> list[PointRow]:
@@ -157,7 +128,8 @@ def point_rows(fronts: Sequence[Front], folder: Path) -> list[PointRow]:
     for front in fronts:
         own = {one.number: one for one in front.candidates if one.value("accuracy") is not None and one.reason is None}
         own |= {one.number: one for one in front.points()[:MOST_POINTS]}
-        ones = sorted([*own.values(), *front.baselines], key=lambda one: one.on("macs") or 0.0)
+        baselines = [one for one in front.baselines if one.reason is None]
+        ones = sorted([*own.values(), *baselines], key=lambda one: one.on("macs") or 0.0)
         prefix = f"{front.name}: " if len(fronts) > 1 else ""
         rows += [
             PointRow((prefix + one.name, *_cells(front, one)), one is front.dense, _link(one.artefact, folder))
@@ -169,7 +141,9 @@ def point_rows(fronts: Sequence[Front], folder: Path) -> list[PointRow]:
 def _measured(fronts: Sequence[Front]) -> str:
     """What the milliseconds of the table are of."""
     of = {(one.batch, one.threads) for front in fronts for one in [front.dense.footprint] if one is not None}
-    return "".join(f", {batch} images a batch, {threads} threads" for batch, threads in sorted(of))
+    return "".join(
+        f", {batch} images a batch, {threads} thread{'s' if threads > 1 else ''}" for batch, threads in sorted(of)
+    )
 
 
 def _cells(front: Front, one: Candidate) -> tuple[str, ...]:
@@ -233,61 +207,6 @@ def _quality(front: Front, one: Candidate) -> tuple[str, str]:
     if one is not front.dense and front.dense.test_accuracy is not None:
         lost = f" ({_against(front.dense, one).split()[0]} points)"
     return _percent(one.accuracy), f"validation accuracy; test {_percent(one.test_accuracy)}{lost}"
-
-
-def _width_views(fronts: Sequence[Front]) -> dict[str, Spec]:
-    views = {}
-    for front in fronts:
-        if front.dense.structure is None:
-            continue
-        chosen = [one for one in reversed(front.points()) if one.structure][:MOST_WIDTHS]
-        for one in chosen:
-            prefix = f"{front.name}: " if len(fronts) > 1 else ""
-            label = f"{prefix}{one.name}, {amount(one.on('macs'))} MACs"
-            views[label] = widths_chart(front.dense.structure.widths, one)
-    return views
-
-
-def _curve_views(report: Report) -> dict[str, Spec]:
-    ones = [one for front in report.fronts for one in reversed(front.candidates) if one.id]
-    names = {one.id: one.name for one in sorted(ones, key=lambda one: one.accuracy is not None)}
-    histories = {
-        names.get(key, key): [{"epoch": row.get("epoch", row.get("number")), **row} for row in rows]
-        for key, rows in report.histories.items()
-        if rows
-    }
-    keys = dict.fromkeys(key for rows in histories.values() for row in rows for key in row)
-    wanted = [key for key in keys if key not in ("epoch", "number", "seconds")]
-    wanted.sort(key=lambda key: ("accuracy" not in key, "validation" not in key, key != "loss"))
-    return {key.replace("_", " "): curves_chart(histories, key) for key in wanted}
-
-
-def _listed(fronts: Sequence[Front]) -> list[str]:
-    """The proposed parameters that the table of trials has room for."""
-    names = sorted({name for front in fronts for one in front.candidates for name in one.parameters})
-    return names if len(names) <= MOST_LISTED_PARAMETERS else []
-
-
-def _table(fronts: Sequence[Front], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The trials by column names and plain rows, numbers to six digits: thousands of trials stay below a megabyte."""
-    columns = list(rows[0]) if rows else []
-    listed = _listed(fronts)
-    proposals = [one.parameters for front in fronts for one in (*front.candidates, front.dense, *front.baselines)]
-    body = [
-        [*(_short(row[name]) for name in columns), *(_short(found.get(name)) for name in listed)]
-        for row, found in zip(rows, proposals, strict=True)
-    ]
-    return {
-        "columns": [*columns, *(f"parameter {name}" for name in listed)],
-        "rows": body,
-        "state": state_field(measures(fronts)[-1][0], "macs"),
-    }
-
-
-def _short(value: Any) -> Any:
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
 
 
 def _percent(fraction: float | None) -> str:

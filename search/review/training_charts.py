@@ -1,8 +1,8 @@
-"""Pictures of one training: its curve, and what slimming did to the batch-norm scales."""
+"""Pictures of trainings: their curves, and what slimming did to the batch-norm scales."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,29 @@ from torch import Tensor
 
 from backbones.errors import SecateurError
 from search.review.chart_style import Spec
-from search.training.history import History
+from search.review.front_chart import COLUMNS
 
 BINS = 40
 
 
-def curve_chart(history: History) -> Spec:
-    """Loss, and accuracy on training and validation images, over the epochs."""
-    losses = [{"epoch": row.epoch, "value": row.loss} for row in history.epochs]
-    shares = [{"epoch": 0, "of": "validation", "value": history.start_accuracy}]
-    for row in history.epochs:
-        shares.append({"epoch": row.epoch, "of": "training (augmented)", "value": row.train_accuracy})
-        shares.append({"epoch": row.epoch, "of": "validation", "value": row.validation_accuracy})
-    left = _lines(losses, "epoch", "loss", ".3~g")
-    right = _lines(shares, "epoch", "accuracy", ".0%", "of")
-    return {"hconcat": [left, right]}
+def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Spec:
+    """One line a training: the value `key` of each of its history rows, over their `epoch`.
+
+    Args:
+        histories: name of a training -> rows, as `asdict` makes of `History.epochs`.
+        key: a column; accuracies are fractions and shown as percentages.
+    """
+    rows = [
+        {"training": name, "epoch": row["epoch"], "value": row[key]}
+        for name, history in histories.items()
+        for row in history
+        if key in row
+    ]
+    forms = (".1%", ".2%") if "accuracy" in key else (".3~g", ".4~g")
+    return _lines(rows, "epoch", key.replace("_", " "), forms, "training")
 
 
-def gamma_chart(stages: Mapping[str, Mapping[str, Tensor]]) -> Spec:
+def gamma_charts(stages: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Spec]:
     """Histogram and cumulative share of |gamma| over all batch-norm layers, one colour a stage.
 
     Args:
@@ -48,12 +53,12 @@ def gamma_chart(stages: Mapping[str, Mapping[str, Tensor]]) -> Spec:
             bars.append({"stage": name, "low": float(low), "high": float(high), "channels": int(height)})
         shares = np.searchsorted(found, edges, side="right") / len(found)
         steps += [{"stage": name, "gamma": float(x), "value": float(y)} for x, y in zip(edges, shares, strict=True)]
-    colour = {"field": "stage", "type": "nominal", "sort": None, "legend": {"title": None, "orient": "top"}}
+    legend = {"title": None, "orient": "top", "columns": COLUMNS}
+    colour = {"field": "stage", "type": "nominal", "sort": None, "legend": legend}
     whole = {"format": "d", "tickMinStep": 1}
     histogram: Spec = {
         "data": {"values": bars},
-        "height": 240,
-        "width": 320,
+        "height": 260,
         "mark": {"type": "bar", "opacity": 0.55},
         "encoding": {
             "x": {"field": "low", "type": "quantitative", "title": "|gamma|", "bin": {"binned": True}},
@@ -63,9 +68,9 @@ def gamma_chart(stages: Mapping[str, Mapping[str, Tensor]]) -> Spec:
             "tooltip": [{"field": "stage"}, {"field": "low", "format": ".3f"}, {"field": "channels"}],
         },
     }
-    share = _lines(steps, "gamma", "share of channels below", ".0%", "stage")
+    share = _lines(steps, "gamma", "share of channels below", (".0%", ".1%"), "stage")
     share["encoding"]["x"]["title"] = "|gamma|"
-    return {"hconcat": [histogram, share]}
+    return {"histogram": histogram, "cumulative": share}
 
 
 def _flat(layers: Mapping[str, Tensor]) -> NDArray[np.float64]:
@@ -74,26 +79,24 @@ def _flat(layers: Mapping[str, Tensor]) -> NDArray[np.float64]:
     return np.sort(np.concatenate(found)) if found else np.empty(0)
 
 
-def _lines(rows: list[dict[str, Any]], x: str, title: str, form: str, series: str | None = None) -> Spec:
+def _lines(rows: list[dict[str, Any]], x: str, title: str, forms: tuple[str, str], series: str) -> Spec:
+    """Lines of `value` over `x`, a colour a series; `forms` are the number formats of axis and tooltip."""
     whole = {"format": "d", "tickMinStep": 1} if x == "epoch" else {}
-    encoding: Spec = {
-        "x": {"field": x, "type": "quantitative", "axis": {"tickCount": 6, **whole}},
-        "y": {
-            "field": "value",
-            "type": "quantitative",
-            "title": title,
-            "scale": {"zero": False},
-            "axis": {"format": form, "tickCount": 6},
-        },
-        "tooltip": [{"field": x}, {"field": "value", "title": title, "format": ".4~g"}],
-    }
-    if series:
-        legend = {"title": None, "orient": "top", "symbolType": "stroke"}
-        encoding["color"] = {"field": series, "type": "nominal", "sort": None, "legend": legend}
+    y: Spec = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}}
+    legend = {"title": None, "orient": "top", "columns": COLUMNS, "symbolType": "stroke"}
+    tooltip = [
+        {"field": series},
+        {"field": x, "format": "" if whole else ".3f"},
+        {"field": "value", "title": title, "format": forms[1]},
+    ]
     return {
         "data": {"values": rows},
-        "height": 240,
-        "width": 320,
-        "mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 20} if x == "epoch" else False},
-        "encoding": encoding,
+        "height": 260,
+        "mark": {"type": "line", "strokeWidth": 1.8, "point": {"size": 24} if whole else {"size": 8}},
+        "encoding": {
+            "x": {"field": x, "type": "quantitative", "axis": {"tickCount": 8, **whole}},
+            "y": {**y, "axis": {"format": forms[0], "tickCount": 6}},
+            "color": {"field": series, "type": "nominal", "sort": None, "legend": legend},
+            "tooltip": tooltip,
+        },
     }

@@ -18,6 +18,7 @@ from search.run.folder import RunFolder, environment, locked
 from search.run.footprints import with_footprints
 from search.run.forks import take_dense, take_over
 from search.run.prepare import Start, dense_accuracy, ensure_dense, prepare
+from search.run.references import comparison, known_references, with_references
 from search.run.study_file import StudyFile
 from search.space.reach import check_early
 from search.study.study import Study
@@ -75,7 +76,8 @@ def _run(
 ) -> dict[str, Any]:
     start = prepare(study, folder, device)
     _check(study, start)
-    folder.note(environment=environment())
+    made, before = environment(), folder.record().get("commands", [])
+    folder.note(environment=made, commands=before if before[-1:] == [made["command"]] else [*before, made["command"]])
     with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
         return _work(study, start, folder, console, stages, jobs, fork)
 
@@ -156,6 +158,7 @@ def finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> 
     known = dense_accuracy(start, folder)
     front = opened.front()
     front = replace(front, dense=replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"]))
+    front = _compared(front, opened, folder, console)
     front = with_footprints(front, start, folder)
     front.save(folder.path)
     folder.note(importances=importances(opened.optuna_study))
@@ -167,6 +170,20 @@ def finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> 
         run_report(folder)
     _conclude(front, folder, console)
     return result(front, paths)
+
+
+def _compared(front: Front, opened: Study, folder: RunFolder, console: Console) -> Front:
+    """The front beside what it must beat; scored once a run, and only after a search."""
+    if not front.candidates:
+        return front
+    known = known_references(front, folder)
+    if known is not None:
+        return known
+    console.head(f"Simple rules on the same budget, by {front.scorer}")
+    with _timed(folder, "baselines"):
+        front = with_references(front, opened)
+    console.say(comparison(front))
+    return front
 
 
 def _conclude(front: Front, folder: RunFolder, console: Console) -> None:

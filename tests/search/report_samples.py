@@ -8,6 +8,7 @@ import numpy as np
 
 from backbones.cost import Cost
 from backbones.structure import Structure
+from search.review.footprint import Footprint
 from search.review.front import Candidate, Front
 
 GROUPS = {"conv1": 16, "layer1.0.conv1": 16, "layer1.1.conv1": 16, "layer2.0.conv1": 32, "layer3.0.conv1": 64}
@@ -22,6 +23,7 @@ def sample_front(
     groups: dict[str, int] | None = None,
     caps: tuple[int, ...] = (),
     seed: int = 0,
+    baselines: bool = False,
 ) -> Front:
     """A front whose scores grow with the MACs and scatter; every twentieth trial is infeasible."""
     rng = np.random.default_rng(seed)
@@ -49,7 +51,16 @@ def sample_front(
         candidates[one.number] = Candidate(
             one.number, one.structure, one.parameters, one.cost, one.score, accuracy, accuracy - 0.004, one.seconds,
             artefact=Path(f"retrain/{one.id}/small.safetensors"),
+            footprint=Footprint(0.002 * accuracy, 1e-4, 9000, 128, 1),
         )  # fmt: skip
     full = Structure("sample", tuple((group, tuple(range(size))) for group, size in groups.items()))
-    dense = Candidate(-1, full, {}, Cost(dense_macs, dense_params), 0.97, 0.972, 0.969, label="dense")
-    return Front(name, dense, tuple(candidates), "naswot_last", caps)
+    dense = Candidate(
+        -1, full, {}, Cost(dense_macs, dense_params), 0.97, 0.972, 0.969, label="dense",
+        footprint=Footprint(0.004, 1e-4, 90000, 128, 1),
+    )  # fmt: skip
+    half = Structure("sample", tuple((group, tuple(range(max(1, size // 2)))) for group, size in groups.items()))
+    others = tuple(
+        Candidate(-1, half, {"keep": 0.5}, Cost(1_400_000, 70_000), score, label=label)
+        for label, score in (("uniform", 0.8), ("global", 0.805))
+    )
+    return Front(name, dense, tuple(candidates), "naswot_last", caps, others if baselines else ())

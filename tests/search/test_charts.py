@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,8 +13,15 @@ import vl_convert
 
 from backbones.cost import Cost
 from backbones.errors import SecateurError
-from search.review.chart_style import Spec, config, render, to_svg, with_data
-from search.review.charts import curves_chart, duration, history_chart, importances_chart, stages_chart, widths_chart
+from search.review.chart_style import Spec, config, render, still, to_svg, with_data
+from search.review.charts import (
+    duration,
+    history_chart,
+    importances_chart,
+    proposals_chart,
+    stages_chart,
+    widths_chart,
+)
 from search.review.front import Candidate, Front
 from search.review.front_chart import axes_measured, front_chart, trial_rows
 from search.review.parameter_chart import MOST_LINES, MOST_PARAMETERS, parameters_chart
@@ -23,6 +31,7 @@ from tests.search.report_samples import GROUPS, HOSTILE, sample_front
 SVG = "{http://www.w3.org/2000/svg}"
 FRONT = sample_front(caps=(1_536_000,))
 ROWS = trial_rows([FRONT])
+BASED = sample_front(baselines=True)
 MANY = [
     Candidate(n, None, {f"keep layer{i}": ((n + 1) * (i + 3)) % 7 / 7 for i in range(20)}, Cost(1, 1), n / 400)
     for n in range(400)
@@ -40,7 +49,10 @@ def specs() -> Iterator[tuple[str, Spec]]:
     yield "importances", importances_chart({"t_norm": 0.7, "t_dist": 0.3})
     yield "stages", stages_chart({"search": 70.0, "retrain": 0.0})
     yield "nothing took time", stages_chart({"search": 0.0})
-    yield "curves", curves_chart({"trial 3": [{"epoch": 1, "loss": 2.0}, {"epoch": 2}]}, "loss")
+    yield "MACs over trials", with_data(proposals_chart(ROWS, "macs", "MACs", form="~s"), trials=ROWS)
+    with_baselines = trial_rows([BASED], ["t_norm"])
+    yield "baselines", with_data(front_chart(with_baselines, "score"), trials=with_baselines)
+    yield "threshold over trials", with_data(proposals_chart(with_baselines, "p0", "t_norm"), trials=with_baselines)
     for name, candidates in {"one": [MANY[0]], "two": FRONT.candidates, "many": MANY}.items():
         chart = parameters_chart(candidates)
         assert chart is not None
@@ -100,9 +112,42 @@ def test_a_distant_dense_score_does_not_squeeze_the_candidates() -> None:
 
 
 def test_costs_beyond_macs_are_offered_when_measured() -> None:
-    assert axes_measured([FRONT]) == ("macs", "params")
+    assert axes_measured([FRONT]) == ("macs", "params", "batch_seconds")
+    assert axes_measured([sample_front(retrained=0)]) == ("macs", "params")
     timed = Front("timed", FRONT.dense, (Candidate(0, cost=Cost(1, 1, 0.01, 5), score=1.0),))
     assert axes_measured([timed]) == ("macs", "params", "latency", "memory")
+
+
+def test_baselines_are_named_and_their_names_do_not_lie_on_each_other() -> None:
+    rows = trial_rows([BASED])
+    chart = still(with_data(front_chart(rows, "score"), trials=rows), 480)
+    picture = ElementTree.fromstring(to_svg(chart))
+    places = {}
+    for text in picture.iter(f"{SVG}text"):
+        place = re.match(r"translate\(([-\d.]+),([-\d.]+)\)", text.get("transform", ""))
+        if place and text.text in ("uniform", "global"):
+            places[text.text] = float(place[2])
+    assert places["uniform"] - places["global"] >= 12
+    assert sum("place: baseline" in words for words in symbols(chart)) == 2
+
+
+def test_a_still_picture_has_no_clips_and_nothing_beyond_its_axes() -> None:
+    far = Candidate(-1, cost=Cost(10_000_000, 10), score=5000.0, label="dense")
+    rows = trial_rows([Front("far", far, FRONT.candidates)])
+    chart = with_data(front_chart(rows, "score"), trials=rows)
+    assert "clip-path" in to_svg({**chart, "width": 480})
+    picture = to_svg(still(chart, 480))
+    assert "clip-path" not in picture
+    assert "place: dense" not in picture
+    assert picture.count("place: on the front") == FRONT.statuses("score").count("front")
+
+
+def test_costs_in_seconds_are_drawn_in_milliseconds() -> None:
+    rows = [row for row in ROWS if row["trial"] is None]
+    assert rows[0]["batch_seconds"] == pytest.approx(4.0)
+    assert "measured latency, ms a batch" in texts(
+        with_data(front_chart(ROWS, "accuracy", "batch_seconds"), trials=ROWS)
+    )
 
 
 def test_widths_are_in_the_order_of_the_network() -> None:

@@ -1,55 +1,94 @@
 "use strict";
 (() => {
   const page = JSON.parse(document.getElementById("report-data").textContent);
-  const trials = page.trials.rows.map((row) => Object.fromEntries(page.trials.columns.map((name, i) => [name, row[i]])));
+  // The trials come by column: one value for all, numbers of words, or values.
+  const count = Math.max(0, ...page.trials.columns.map((one) => (one.at || one.values || [0]).length));
+  const trials = Array.from({ length: page.trials.columns.length ? count : 0 }, (_, i) => {
+    const row = { i };
+    for (const one of page.trials.columns) row[one.name] = one.at ? one.words[one.at[i]] : one.values ? one.values[i] : one.same;
+    return row;
+  });
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const chosen = new Map(page.figures.map((figure) => [figure.name, Object.keys(figure.views)[0]]));
   const views = new Map();
-  window.secateur = { views, ready: false };
+  window.secateur = { views, ready: 0, pending: 0, shown: null };
 
   // Vega writes into the rows that it is given, so each chart gets its own.
-  const fill = (spec) => ({
+  // Thousands of points are drawn on a canvas, and not described one by one to screen readers: the table is there too.
+  const many = trials.length > 1500;
+  const fill = (name, spec) => ({
     ...spec,
     width: "container",
     autosize: { type: "fit-x", contains: "padding" },
-    ...(spec.data && spec.data.name === "trials" ? { datasets: { trials: trials.map((row) => ({ ...row })) } } : {}),
+    ...(spec.data && spec.data.name === "trials" ? { datasets: { trials: rowsOf(name) } } : {}),
   });
+  const rowsOf = (name) => trials.filter((row) => name !== "front-accuracy" || row.accuracy !== null).map((row) => ({ ...row }));
 
   // What the tooltip puts into the page as HTML: text only, and a dash for what was not measured.
   const said = (value) => (String(value) === "null" ? "–" : String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;"));
 
-  async function draw(figure) {
-    const box = document.querySelector(`#${figure.name} .chart`);
-    const old = views.get(figure.name);
-    const result = await vegaEmbed(box, fill(figure.views[chosen.get(figure.name)]), {
+  async function draw(name, spec) {
+    const box = document.querySelector(`#${name} .chart`);
+    const old = views.get(name);
+    const result = await vegaEmbed(box, fill(name, spec), {
       mode: "vega-lite",
-      renderer: trials.length > 1500 ? "canvas" : "svg",
-      config: dark.matches ? page.dark : page.light,
+      renderer: many ? "canvas" : "svg",
+      config: { ...(dark.matches ? page.dark : page.light), aria: !many },
       tooltip: { theme: dark.matches ? "dark" : "light", sanitize: said },
       actions: { export: true, source: false, compiled: false, editor: false },
-      downloadFileName: `${page.file}-${figure.name}`,
+      downloadFileName: `${page.file}-${name}`,
     });
     if (old) old.finalize();
-    views.set(figure.name, result.view);
+    views.set(name, result.view);
+    result.view.addEventListener("click", (event, item) => {
+      if (item && item.datum && Number.isInteger(item.datum.i)) showTrial(item.datum.i, true);
+    });
   }
 
-  async function drawAll() {
-    for (const figure of page.figures) await draw(figure);
-    window.secateur.ready = true;
+  // One after the other, so that the page answers in between; each figure once it comes near the screen.
+  let queue = Promise.resolve();
+  function plan(name, spec) {
+    secateur.pending += 1;
+    queue = queue.then(() => draw(name, spec())).then(() => new Promise((done) => setTimeout(done))).finally(() => {
+      secateur.pending -= 1;
+      if (!secateur.pending && !secateur.ready) secateur.ready = performance.now();
+    });
+    return queue;
   }
+
+  const specs = new Map(page.figures.filter((figure) => figure.name !== "widths").map((figure) => [figure.name, () => figure.views[chosen.get(figure.name)]]));
+  if (page.widths) specs.set("widths", widthsOf);
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      near.unobserve(entry.target);
+      plan(entry.target.id, specs.get(entry.target.id));
+    }
+    if (!secateur.pending && !secateur.ready) secateur.ready = performance.now();
+  }, { rootMargin: "200px" });
+  function drawRest() {
+    for (const [name, spec] of specs) {
+      near.unobserve(document.getElementById(name));
+      if (!views.has(name)) plan(name, spec);
+    }
+    return queue;
+  }
+  secateur.drawRest = drawRest;
+  window.addEventListener("beforeprint", drawRest);
+  dark.addEventListener("change", () => { for (const name of views.keys()) plan(name, specs.get(name)); });
 
   for (const figure of page.figures) {
     const section = document.getElementById(figure.name);
+    if (!section || figure.name === "widths") continue;
     const show = (label) => {
       chosen.set(figure.name, label);
       for (const button of section.querySelectorAll("[data-view]")) button.setAttribute("aria-pressed", String(button.dataset.view === label));
-      return draw(figure);
+      return plan(figure.name, specs.get(figure.name));
     };
     for (const button of section.querySelectorAll("[data-view]")) button.addEventListener("click", () => show(button.dataset.view));
     const select = section.querySelector("select");
     if (select) select.addEventListener("change", () => show(select.value));
   }
-  dark.addEventListener("change", drawAll);
 
   // The table of trials: sorted by a click on a heading, 25 at a time.
   const whole = (value) => (value === null ? "" : value.toLocaleString("en-US"));
@@ -61,7 +100,7 @@
     ...(several ? [["study", "study", text]] : []),
     ["trial", "trial", whole, 1], ["place", page.trials.state, text], ["MACs", "macs", whole, 1], ["of dense", "share", percent, 1],
     ["parameters", "params", whole, 1], ["score", "score", digits, 1], ["validation", "accuracy", percent, 1], ["test", "test", percent, 1],
-    ...page.listed.map((name) => [name, `parameter ${name}`, digits, 1]),
+    ...page.listed.map((name, i) => [name, `p${i}`, digits, 1]),
     ["seconds", "seconds", digits, 1], ["structure", "structure", text], ["infeasible because", "reason", text],
   ].filter(([, field]) => trials.some((row) => row[field] !== null && row[field] !== ""));
   const section = document.getElementById("trials");
@@ -76,12 +115,20 @@
     return made;
   };
 
+  function opener(row) {
+    const button = element("button", whole(row.trial));
+    button.type = "button";
+    button.title = "show what it keeps";
+    button.addEventListener("click", () => showTrial(row.i, true));
+    return button;
+  }
+
   function list() {
     const order = (a, b) => (a === null) - (b === null) || (a < b ? -1 : a > b ? 1 : 0) * (up ? 1 : -1);
     const rows = [...found].sort((a, b) => order(a[sorted], b[sorted])).slice(first, first + size);
     section.querySelector("tbody").replaceChildren(...rows.map((row) => {
       const line = document.createElement("tr");
-      line.append(...columns.map(([, field, show, number]) => element("td", show(row[field]), number ? "number" : field === "reason" ? "reason" : "")));
+      line.append(...columns.map(([, field, show, number]) => element("td", field === "trial" && page.widths ? opener(row) : show(row[field]), number ? "number" : field === "reason" ? "reason" : "")));
       return line;
     }));
     section.querySelector("thead").replaceChildren(document.createElement("tr"));
@@ -106,5 +153,54 @@
   for (const button of section.querySelectorAll("[data-step]")) button.addEventListener("click", () => { first += size * Number(button.dataset.step); list(); });
 
   list();
-  drawAll();
+  // One network: the bars of what it keeps, and what was proposed for it.
+  function nameOf(row) {
+    const macs = row.macs === null ? "" : `, ${row.macs.toLocaleString("en-US")} MACs`;
+    return (several ? `${row.study}: ` : "") + row.name + macs;
+  }
+
+  function widthsOf() {
+    const row = trials[secateur.shown];
+    const { groups, dense } = page.details.studies[row.study];
+    const kept = (page.details.of[row.i] || [[], []])[1];
+    const values = kept.length ? groups.map((group, i) => ({ group, kept: kept[i], dense: dense[i], share: kept[i] / dense[i] })) : [];
+    return { ...page.widths, data: { values }, height: Math.max(1, values.length) * (values.length <= 60 ? 18 : 12) };
+  }
+
+  function showTrial(index, jump) {
+    const panel = document.getElementById("widths");
+    if (!panel) return;
+    secateur.shown = index;
+    const row = trials[index];
+    const select = panel.querySelector("select");
+    if (![...select.options].some((option) => option.value === String(index))) select.append(new Option(nameOf(row), index));
+    select.value = String(index);
+    const [values, , removed] = page.details.of[index] || [[], [], []];
+    const pairs = page.details.studies[row.study].parameters.map((name, i) => [name, values[i]]).filter(([, value]) => value !== null && value !== undefined);
+    if (removed.length) pairs.push(["layers removed", removed.join(", ")]);
+    if (row.reason) pairs.push(["infeasible", row.reason]);
+    if (!page.details.of[index]) pairs.push(["not on this page, which is full", "front.csv has it"]);
+    panel.querySelector("dl").replaceChildren(...(pairs.length ? pairs : [["nothing", "–"]]).map(([name, value]) => {
+      const line = document.createElement("div");
+      line.append(element("dt", name), element("dd", String(value)));
+      return line;
+    }));
+    if (views.has("widths")) plan("widths", widthsOf);
+    if (jump) panel.scrollIntoView({ behavior: "smooth" });
+  }
+
+  if (page.widths) {
+    const best = page.trials.columns.some((one) => one.name === "accuracy" && one.same !== null) ? "accuracy" : "score";
+    const known = (row) => ["on the front", "baseline", "dense"].includes(row[`${best}_by_macs`]) || row.accuracy !== null;
+    const listed = trials.filter((row) => known(row) && page.details.of[row.i]).slice(0, 200);
+    listed.sort((a, b) => (b.trial !== null) - (a.trial !== null) || b.macs - a.macs);
+    const panel = document.getElementById("widths");
+    const select = panel.querySelector("select");
+    select.append(...listed.map((row) => new Option(nameOf(row), row.i)));
+    select.addEventListener("change", () => showTrial(Number(select.value)));
+    const ranked = listed.filter((row) => row.trial !== null).sort((a, b) => b[best] - a[best]);
+    showTrial((ranked[0] || listed[0] || trials[0]).i);
+  }
+
+  for (const name of specs.keys()) near.observe(document.getElementById(name));
 })();

@@ -1,0 +1,150 @@
+"""Which figures a report has: each drawn once, for the page and as a picture of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.review.chart_style import Row, Spec
+from search.review.charts import history_chart, importances_chart, proposals_chart, stages_chart, widths_chart
+from search.review.front import Front
+from search.review.front_chart import AXES, axes_measured, front_chart
+from search.review.parameter_chart import parameters_chart
+from search.review.report import Report, all_caps, common_scorer, measures
+from search.review.training_charts import curves_chart, gamma_charts
+from search.run.console import amount
+
+MOST_WIDTHS = 12
+MOST_LISTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One picture of the report, or several of which one is shown at a time.
+
+    Attributes:
+        name: unique, for ids and file names.
+        title: above it.
+        caption: below it, how to read it.
+        views: label -> specification; buttons switch between them when there are several.
+    """
+
+    name: str
+    title: str
+    caption: str
+    views: Mapping[str, Spec]
+
+
+def figures(report: Report, rows: Sequence[Row]) -> list[Figure]:
+    """Every figure that the report has data for, in the order of the page.
+
+    Args:
+        report: all of it.
+        rows: `trial_rows(report.fronts, listed(report))`.
+    """
+    found = [*_front_figures(report.fronts, rows), *_search_figures(report, rows), *_training_figures(report)]
+    return [one for one in found if one.views]
+
+
+def listed(report: Report) -> list[str]:
+    """The proposed parameters that have a column in the table of trials: the four that matter most."""
+    names = sorted({name for front in report.fronts for one in front.candidates for name in one.parameters})
+    worth = {name: max(facts.importances.get(name, 0.0) for facts in report.all_facts) for name in names}
+    return sorted(names, key=lambda name: -worth[name])[:MOST_LISTED]
+
+
+def _front_figures(fronts: Sequence[Front], rows: Sequence[Row]) -> list[Figure]:
+    found = []
+    scorer, caps = common_scorer(fronts), all_caps(fronts)
+    for measure, heading in measures(fronts):
+        views = {
+            AXES[axis].name: front_chart(rows, measure, axis, scorer=scorer, caps=caps)
+            for axis in axes_measured(fronts, measure)
+        }
+        ringed = " Circled: retrained." if measure == "score" and len(measures(fronts)) > 1 else ""
+        caption = f"The stairs join the candidates that no other beats on both axes.{ringed} Shift and the wheel zoom, "
+        found.append(Figure(f"front-{measure}", heading, caption + "shift and dragging move.", views))
+    return found
+
+
+def _search_figures(report: Report, rows: Sequence[Row]) -> list[Figure]:
+    fronts, scorer = report.fronts, common_scorer(report.fronts)
+    history = {scorer: history_chart(rows, scorer=scorer)}
+    history["MACs"] = proposals_chart(rows, "macs", "MACs for one sample", form="~s", scorer=scorer)
+    for i, name in enumerate(listed(report)):
+        history[name] = proposals_chart(rows, f"p{i}", name, scorer=scorer)
+    proposals, decisive = {}, {}
+    for front in fronts:
+        shares = report.facts_of(front).importances
+        first = sorted(shares, key=lambda name: -shares[name])
+        if (spec := parameters_chart(front.candidates, scorer=front.scorer, first=first)) is not None:
+            proposals[front.name] = spec
+        if shares:
+            decisive[front.name] = importances_chart(shares)
+    caption = "Of more than 16 parameters the most important, of more than 300 trials the best by score."
+    return [
+        Figure("widths", "Channels kept in each group", "Outlined: the dense network.", _width_views(fronts)),
+        Figure("history", "The search, trial by trial", "The line is the best score so far.", history),
+        Figure("parameters", "What was proposed, and how it scored", caption, proposals),
+        Figure("importances", "Which parameters decide the score", "Estimated by Optuna (fANOVA).", decisive),
+    ]
+
+
+def _training_figures(report: Report) -> list[Figure]:
+    gammas: dict[str, Spec] = {}
+    for front in report.fronts:
+        if stages := report.facts_of(front).gammas:
+            gammas |= {_of(front, name, report): spec for name, spec in gamma_charts(stages).items()}
+    seconds = {
+        _of(front, stage, report): spent
+        for front in report.fronts
+        for stage, spent in report.facts_of(front).stages.items()
+    }
+    caption = "The scales of all batch-norm layers; slimming drives those of dispensable channels to zero."
+    return [
+        Figure("curves", "Training curves", "Every retrained network, and the dense one.", _curve_views(report)),
+        Figure("gammas", "What slimming did to the batch-norm scales", caption, gammas),
+        Figure("stages", "Where the time went", "", {"": stages_chart(seconds)} if seconds else {}),
+    ]
+
+
+def training_rows(report: Report) -> dict[str, list[dict[str, Any]]]:
+    """Name of a candidate -> the rows of its training, all with an `epoch`."""
+    found = {}
+    for front in report.fronts:
+        # The first trial of a structure shows its result; the name of the retrained one counts.
+        ranked = sorted(front.candidates, key=lambda one: (one.accuracy is not None, -one.number))
+        names = {one.id: one.name for one in ranked if one.id}
+        for key, rows in report.facts_of(front).histories.items():
+            if rows:
+                name = _of(front, names.get(key, key), report)
+                found[name] = [{"epoch": row.get("epoch", row.get("number")), **row} for row in rows]
+    return found
+
+
+def _curve_views(report: Report) -> dict[str, Spec]:
+    histories = training_rows(report)
+    keys = dict.fromkeys(key for rows in histories.values() for row in rows for key in row)
+    wanted = [key for key in keys if key not in ("epoch", "number", "seconds")]
+    wanted.sort(key=lambda key: ("accuracy" not in key, "validation" not in key, key != "loss"))
+    return {key.replace("_", " "): curves_chart(histories, key) for key in wanted}
+
+
+def _width_views(fronts: Sequence[Front]) -> dict[str, Spec]:
+    views = {}
+    for front in fronts:
+        if front.dense.structure is None:
+            continue
+        points = [one for one in reversed(front.points()) if one.structure][:MOST_WIDTHS]
+        for one in [*points, *(one for one in front.baselines if one.structure)]:
+            prefix = f"{front.name}: " if len(fronts) > 1 else ""
+            views[f"{prefix}{one.name}, {amount(one.on('macs'))} MACs"] = widths_chart(
+                front.dense.structure.widths, one
+            )
+    return views
+
+
+def _of(front: Front, text: str, report: Report) -> str:
+    """The text, with the study's name before it where there are several."""
+    return f"{front.name}: {text}" if len(report.fronts) > 1 else text

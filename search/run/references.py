@@ -1,0 +1,59 @@
+"""What a search is compared with: the dense network's own score, and simple rules on the same budget."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from search.review.front import Candidate, Front
+from search.run.console import amount, table
+from search.run.folder import RunFolder
+from search.space.baselines import BASELINES, baseline
+from search.study.study import Study
+
+
+def known_references(front: Front, folder: RunFolder) -> Front | None:
+    """The front with the dense score and the baselines that its run folder has stored; None where it has not all."""
+    try:
+        stored = Front.load(folder.path)
+    except SecateurError:
+        return None
+    if stored.scorer != front.scorer or {one.label for one in stored.baselines} != set(BASELINES):
+        return None
+    return _with(front, stored.dense.score, stored.baselines)
+
+
+def with_references(front: Front, study: Study) -> Front:
+    """The front with the dense network's score and one baseline of every kind for each target of the budget.
+
+    Nothing is trained: a baseline costs a score a target, and `sensitivity` `LEVELS` forward passes a group more.
+    """
+    [dense] = study.scores.of([Structure.full(study.graph)])
+    return _with(front, dense.score, tuple(one for name in BASELINES for one in baseline(name, study)))
+
+
+def comparison(front: Front) -> str:
+    """A table: MACs and score of the dense network, the baselines and the best trial."""
+    ones = [front.dense, *front.baselines]
+    rows = [(one.name, amount(one.on("macs")), _score(one)) for one in ones]
+    if front.points("score"):
+        best = front.best(measure="score")
+        rows.append((f"best, {best.name}", amount(best.on("macs")), _score(best)))
+    return table(("", "MACs", front.scorer), rows)
+
+
+def _score(one: Candidate) -> str:
+    score = one.value("score")
+    return "-" if score is None else f"{score:.6g}"
+
+
+def _with(front: Front, dense: float | None, baselines: tuple[Candidate, ...]) -> Front:
+    """Baselines whose structure was retrained as a trial show that trial's accuracy and network."""
+    trained = {one.id: one for one in front.candidates if one.accuracy is not None}
+    shown = []
+    for one in baselines:
+        same = trained.get(one.id)
+        result = {} if same is None else {k: getattr(same, k) for k in ("accuracy", "test_accuracy", "artefact")}
+        shown.append(replace(one, **result))
+    return replace(front, dense=replace(front.dense, score=dense), baselines=tuple(shown))
