@@ -22,7 +22,7 @@ from backbones.modes import evaluating
 from backbones.removal import removable
 from backbones.structure import Structure
 from scoring.names import check_name
-from scoring.scorers import SCORERS
+from scoring.scorers import check_scorer, scorer_of
 from scoring.subject import Subject, Task
 
 Measure = Callable[[Task, Iterable[str], str], dict[str, float]]
@@ -35,7 +35,7 @@ def essentiality(measure: str, task: Task, layers: Iterable[str], scorer: str = 
         measure: a key of `ESSENTIALITY`: "cosine" (one forward pass), "accuracy" or "score" (one a layer).
         task: the dense network and the images to look at.
         layers: module paths that `backbones.removable` names.
-        scorer: whose fall "score" measures, a key of `SCORERS`.
+        scorer: whose fall "score" measures, by name.
 
     Returns:
         layer -> essentiality, in the unit of the measure.
@@ -44,7 +44,7 @@ def essentiality(measure: str, task: Task, layers: Iterable[str], scorer: str = 
         SecateurError: for an unknown measure or scorer, a layer that cannot be removed, labels that are missing.
     """
     check_name("essentiality", measure, ESSENTIALITY)
-    check_name("scorer", scorer, SCORERS)
+    check_scorer(scorer)
     layers = list(layers)
     for layer in layers:
         check_name("removable layer", layer, removable(task.graph))
@@ -116,7 +116,7 @@ def _accuracy(task: Task, layers: Iterable[str], scorer: str) -> dict[str, float
 
 def _score(task: Task, layers: Iterable[str], scorer: str) -> dict[str, float]:
     """The fall in a score."""
-    return _fall(task, layers, SCORERS[scorer])
+    return _fall(task, layers, scorer_of(scorer))
 
 
 def _fall(task: Task, layers: Iterable[str], value: Callable[[Subject], float]) -> dict[str, float]:

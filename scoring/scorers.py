@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from torch import Tensor, nn
 
 from backbones.cost import cost
+from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
+from scoring.combination import rank_sum
 from scoring.comparison import (
     adaptive_bn,
     fidelity,
@@ -31,12 +34,12 @@ Scorer = Callable[[Subject], float]
 
 def _naswot(subject: Subject) -> float:
     """As published: one forward pass of the pruned network. Needs the batch only."""
-    return naswot(subject.pruned, subject.task.batch)
+    return naswot(subject.lean, subject.task.images)
 
 
 def _naswot_last(subject: Subject) -> float:
     """The last layer's codes alone: one forward pass of the pruned network. Needs the batch only."""
-    return naswot_last(subject.pruned, subject.task.batch)
+    return naswot_last(subject.lean, subject.task.images)
 
 
 def _macs(subject: Subject) -> float:
@@ -81,6 +84,27 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
+def check_scorer(name: str) -> None:
+    """Raises SecateurError unless `name` is a key of `SCORERS`, or several different ones joined by "+"."""
+    parts = name.split("+")
+    for part in parts:
+        check_name("scorer", part, SCORERS)
+    if len(set(parts)) < len(parts):
+        raise SecateurError(f"scorer {name!r} names a part twice; a rank sum is of different scorers")
+
+
+def scorer_of(name: str) -> Scorer:
+    """The scorer of a name; "a+b" is the rank sum of a and b (`scoring.combination`).
+
+    Raises:
+        SecateurError: for an unknown name.
+    """
+    check_scorer(name)
+    if "+" not in name:
+        return SCORERS[name]
+    return partial(rank_sum, {part: SCORERS[part] for part in name.split("+")})
+
+
 def score(
     name: str,
     model: nn.Module,
@@ -89,21 +113,23 @@ def score(
     batch: Tensor,
     labels: Tensor | None = None,
     recalibrate: Sequence[Tensor] | None = None,
+    reference: Sequence[Structure] = (),
 ) -> float:
     """The score of one structure.
 
     Args:
-        name: a key of `SCORERS`.
+        name: a key of `SCORERS`, or a rank sum of several, "region_separation+fidelity".
         model: the dense, traced network.
         graph: its channel graph.
         structure: what is scored.
         batch: (B, C, H, W) normalised images.
         labels: (B,) their classes, for scorers that need them.
         recalibrate: small batches for batch-norm statistics, for scorers that need them.
+        reference: structures of about the same cost that a rank sum ranks among; a study draws them itself.
 
     Raises:
         SecateurError: for an unknown name, a structure of another graph, or a structure that cannot be scored.
     """
-    check_name("scorer", name, SCORERS)
+    scorer = scorer_of(name)
     structure.check(graph)
-    return SCORERS[name](Subject(Task(model, graph, batch, labels, recalibrate), structure))
+    return scorer(Subject(Task(model, graph, batch, labels, recalibrate, tuple(reference)), structure))

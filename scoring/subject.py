@@ -18,9 +18,9 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.agreement import Agreement
 from scoring.alignment import activation_units
-from scoring.codes import watch
+from scoring.codes import Mode, watch
 from scoring.folding import Folded, fold
-from scoring.recalibration import recalibrate
+from scoring.recalibration import recalibrate, renewing
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class View:
         return agreement.kernel() / agreement.units
 
 
-def view(model: nn.Module, batch: Tensor) -> View:
-    """Runs the network once in eval mode.
+def view(model: nn.Module, batch: Tensor, mode: Mode = evaluating) -> View:
+    """Runs the network once, in eval mode unless told otherwise.
 
     Raises:
         SecateurError: without activations, for NaN, or when the output is not (B, classes).
@@ -54,7 +54,7 @@ def view(model: nn.Module, batch: Tensor) -> View:
     def keep(preactivation: Tensor) -> None:
         last[:] = [(preactivation > 0).flatten(1)]
 
-    logits = watch(model, batch, keep)
+    logits = watch(model, batch, keep, mode)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise SecateurError("this score needs a classifier that returns logits (B, classes)")
     return View(logits.double(), last[0])
@@ -116,6 +116,14 @@ class Task:
     def renewal(self) -> tuple[Tensor, ...]:
         """The recalibration batches, laid out."""
         return tuple(batch.contiguous(memory_format=self.layout) for batch in self.recalibrate or ())
+
+    @property
+    def renews_itself(self) -> bool:
+        """Whether the scoring batch alone is what recalibrates: one pass then gives statistics and view together.
+
+        It normalises by the batch's own variance, running statistics by n / (n - 1) times that.
+        """
+        return self.recalibrate is not None and len(self.recalibrate) == 1 and self.recalibrate[0] is self.batch
 
     @cached_property
     def folded(self) -> Folded:
@@ -193,6 +201,9 @@ class Subject:
 
     @cached_property
     def _view(self) -> View:
+        if self.task.renews_itself:
+            model = prune(self.task.model, self.task.graph, self.structure, check=False)
+            return view(model, self.task.images, renewing)
         return view(self._recalibrated, self.task.images)
 
     def view(self, name: str) -> View:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,19 @@ def draw(ground: Ground, target: Target, number: int, families: tuple[str, ...],
         one = _draw_new(ground, target, family, np.random.default_rng([seed, index]), set(drawn))
         drawn[one.structure.id] = one
     return tuple(drawn.values())
+
+
+def draw_some(ground: Ground, targets: Sequence[Target], number: int, seed: int) -> tuple[Structure, ...]:
+    """Up to `number` structures of all families, spread over the targets: fewer where there are no more."""
+    found: dict[str, Structure] = {}
+    for index in range(number):
+        family, target = FAMILIES[index % len(FAMILIES)], targets[index % len(targets)]
+        try:
+            one = _draw_new(ground, target, family, np.random.default_rng([seed, index]), set(found))
+        except SecateurError:
+            continue
+        found[one.structure.id] = one.structure
+    return tuple(found.values())
 
 
 def _draw_new(ground: Ground, target: Target, family: str, rng: np.random.Generator, seen: set[str]) -> Drawn:

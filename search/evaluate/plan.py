@@ -7,7 +7,7 @@ from typing import Any
 
 from backbones.errors import SecateurError
 from scoring.names import check_name
-from scoring.scorers import SCORERS
+from scoring.scorers import SCORERS, check_scorer
 from search.evaluate.families import FAMILIES
 from search.training.recipe import Recipe
 
@@ -49,8 +49,7 @@ class Plan:
         for family in self.families:
             check_name("family", family, FAMILIES)
         for scorer in self.scorers:
-            for part in scorer.split("+"):
-                check_name("scorer", part, SCORERS)
+            check_scorer(scorer)
 
     @property
     def single(self) -> tuple[str, ...]:

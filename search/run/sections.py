@@ -12,7 +12,7 @@ from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.essentiality import ESSENTIALITY
 from scoring.limits import Limits
 from scoring.names import check_name as known_name
-from scoring.scorers import SCORERS
+from scoring.scorers import check_scorer
 from scoring.slices import FEATURES
 from search.space.budget import Amount, Budget
 from search.space.depth import Removal
@@ -186,7 +186,8 @@ class SearchSection:
     Attributes:
         trials: structures to score; raise it later and run again to continue.
         sampler: who proposes: "tpe", "nsga2", "random".
-        scorer: what a structure is worth before any training: "naswot", "naswot_last", ...
+        scorer: what a structure is worth before any training: "naswot", "fidelity", ... or a rank sum of several,
+            "fidelity+params".
         batch: images the scorer looks at.
     """
 
@@ -197,7 +198,7 @@ class SearchSection:
 
     def __post_init__(self) -> None:
         known_name("sampler", self.sampler, SAMPLERS)
-        known_name("scorer", self.scorer, SCORERS)
+        check_scorer(self.scorer)
         _at_least("trials", self.trials, 1)
         _at_least("batch", self.batch, 2)
 

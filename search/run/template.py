@@ -48,6 +48,7 @@ EXAMPLES: dict[str, object] = {
     "[dense] augment": Augment(crop=4, flip=True),
     "[dense] slim_layers": {"layer3.2.bn2": 10.0},
     "[evaluate] images": 20000,
+    "[evaluate] scorers": ("params", "fidelity", "fidelity+params"),
     "[space] only": ("layer3.*",),
     "[space] ignore": ("conv1",),
     "[space] removal": "cosine",

@@ -17,7 +17,7 @@ from scoring.hybrid import by_group
 from scoring.limits import Limits
 from scoring.names import check_name
 from scoring.ratios import widths_mask
-from scoring.scorers import SCORERS, score
+from scoring.scorers import SCORERS, scorer_of
 from scoring.subject import Subject, Task
 from scoring.tables import FilterTables
 from search.review.front import Candidate
@@ -110,7 +110,7 @@ def _candidate(name: str, study: Study, ray: BaselineRay, target: Target, prepar
     if isinstance(found, str):
         return Candidate(-1, label=name, reason=found, seconds=preparing + time.perf_counter() - start)
     task = study.ground.task
-    value = score(study.scorer, task.model, task.graph, found.structure, task.batch, task.labels, task.recalibrate)
+    value = scorer_of(study.scorer)(Subject(task, found.structure))
     return Candidate(
         -1,
         found.structure,

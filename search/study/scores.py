@@ -10,15 +10,15 @@ from dataclasses import dataclass
 import torch
 from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
-from torch import Tensor, nn
+from torch import Tensor
 
 from backbones.cost import Cost, cost
 from backbones.errors import SecateurError
-from backbones.graph import ChannelGraph
 from backbones.recount import recount
 from backbones.structure import Structure
 from backbones.surgery import prune
-from scoring.scorers import score
+from scoring.scorers import scorer_of
+from scoring.subject import Subject, Task
 from search.data.data import Data
 
 RECALIBRATION_IMAGES = 1280
@@ -50,23 +50,12 @@ class Scores:
     """What is known of structures, and how to find out more.
 
     Args:
-        scorer: a key of `SCORERS`.
-        model: the dense network.
-        graph: of it.
-        batch: images and labels to score on.
-        recalibrate: small batches for batch-norm statistics.
+        scorer: by name.
+        task: the dense network and what it is scored on.
     """
 
-    def __init__(
-        self,
-        scorer: str,
-        model: nn.Module,
-        graph: ChannelGraph,
-        batch: tuple[Tensor, Tensor],
-        recalibrate: Sequence[Tensor],
-    ) -> None:
-        self.scorer, self.model, self.graph = scorer, model, graph
-        self.batch, self.recalibrate = batch, recalibrate
+    def __init__(self, scorer: str, task: Task) -> None:
+        self.scorer, self.task = scorer_of(scorer), task
         self.known: dict[str, Scored] = {}
         self._verified = False
 
@@ -113,16 +102,16 @@ class Scores:
     def _score(self, structure: Structure) -> Scored:
         start = time.perf_counter()
         try:
-            value = score(self.scorer, self.model, self.graph, structure, *self.batch, self.recalibrate)
+            value = self.scorer(Subject(self.task, structure))
         except SecateurError as error:
             return Scored(None, str(error), time.perf_counter() - start)
         return Scored(value, None, time.perf_counter() - start)
 
     def _verify(self, structure: Structure) -> None:
         """Once per process: the arithmetic of the cost agrees with a count on the pruned network."""
-        pruned = prune(self.model, self.graph, structure)
-        counted = recount(pruned, self.graph.example)
-        stated = cost(self.graph, structure)
-        batch = self.graph.program.batch
+        pruned = prune(self.task.model, self.task.graph, structure)
+        counted = recount(pruned, self.task.graph.example)
+        stated = cost(self.task.graph, structure)
+        batch = self.task.graph.program.batch
         if Cost(stated.macs * batch, stated.params) != counted:
             raise RuntimeError(f"cost() says {stated}, a count on the pruned network {counted} for a batch of {batch}")

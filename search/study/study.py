@@ -18,10 +18,11 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.names import check_name
-from scoring.scorers import SCORERS
+from scoring.scorers import check_scorer
 from scoring.subject import Task
 from scoring.tables import FilterTables
 from search.data.data import Data
+from search.evaluate.families import draw_some
 from search.review.front import Candidate, Front
 from search.run.study_file import check_name as check_study_name
 from search.space.budget import Budget
@@ -44,6 +45,8 @@ from search.training.recipe import Recipe
 if TYPE_CHECKING:
     import pandas
 
+REFERENCE = 30
+"""Structures of the budget that a rank sum ranks among."""
 Callback = Callable[["Study", FrozenTrial], None]
 
 
@@ -58,7 +61,7 @@ class Study:
         budget: what a structure may cost.
         storage: Optuna storage URL.
         space: what is proposed; a kind by name, or a `Space`.
-        scorer: a key of `SCORERS`.
+        scorer: a key of `SCORERS`, or a rank sum "a+b": where a structure stands among some of the same budget.
         sampler: a key of `SAMPLERS`.
         batch: images the scorer looks at.
         seed: of the proposals and the scoring batch.
@@ -86,20 +89,21 @@ class Study:
         folder: str | Path | None = None,
     ) -> None:
         check_study_name(name)
-        check_name("scorer", scorer, SCORERS)
+        check_scorer(scorer)
         check_name("sampler", sampler, SAMPLERS)
         self.name, self.model, self.graph, self.data = name, model, graph, data
         self.budget, self.scorer, self.sampler, self.seed = budget, scorer, sampler, seed
         self.space = Space(space) if isinstance(space, str) else space
         self.folder = Path("runs") / name if folder is None else Path(folder)
-        recalibrate = recalibration_batches(data, seed)
-        images = data.batch(batch, seed)
-        self.scores = Scores(scorer, model, graph, images, recalibrate)
-        task = Task(model, graph, *images, recalibrate)
+        task = Task(model, graph, *data.batch(batch, seed), recalibration_batches(data, seed))
         self.ground = lay(self.space, task, budget.axes, scorer=scorer, seed=seed, folder=self.folder)
         self.tables: FilterTables = self.ground.tables
         self.targets = budget.targets(self.ground.costs.dense)
         check_reachable(graph, self.tables, self.space.limits, budget, self.ground)
+        if "+" in scorer:
+            company = draw_some(self.ground, self.targets, REFERENCE, seed)
+            self.ground = replace(self.ground, task=replace(task, reference=company))
+        self.scores = Scores(scorer, self.ground.task)
         self.aim = Aim(graph, self.tables, self.ground, self.targets, budget.objectives)
         url = storage or f"sqlite:///{name}.db"
         self.store = Store(name, url, budget.objectives, self._identity(batch), WINDOWS[sampler])
@@ -107,14 +111,16 @@ class Study:
         fork.recall(self.store, self.scores)
 
     def _identity(self, batch: int) -> dict[str, str]:
+        budget = to_record(self.budget.to_dict())
+        ranked = f", ranked in {budget}" if "+" in self.scorer else ""  # among structures of that budget
         return {
             "format": str(FORMAT),
             "weights": fingerprint(self.model),
             "graph": self.graph.id,
             "data": self.data.fingerprint,
-            "budget": to_record(self.budget.to_dict()),
+            "budget": budget,
             "space": to_record(asdict(self.space)),
-            "scorer": f"{self.scorer}, {batch} images",
+            "scorer": f"{self.scorer}, {batch} images{ranked}",
             "sampler": self.sampler,
             "seed": str(self.seed),
         }

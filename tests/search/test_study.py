@@ -12,8 +12,9 @@ import pytest
 from optuna.trial import FrozenTrial
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, Structure, cost, load
-from scoring.scorers import score
+from backbones import ChannelGraph, SecateurError, cost, load
+from scoring.scorers import SCORERS
+from scoring.subject import Subject
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study import samplers
@@ -25,6 +26,7 @@ from tests.search.study_samples import BUDGETS, finished, small_data, small_grap
 from tests.search.study_samples import make as sample
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
+RANDOM = SCORERS["random"]
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +57,14 @@ def test_an_interrupted_search_ends_with_the_same_trials(
     straight.search(trials, progress=False, jobs=jobs)
     calls = 0
 
-    def fragile(*args: Any, **kwargs: Any) -> float:
+    def fragile(subject: Subject) -> float:
         nonlocal calls
         calls += 1
         if calls % 5 == 0:  # in the middle of a trial
             raise StopError
-        return score(*args, **kwargs)
+        return RANDOM(subject)
 
-    monkeypatch.setattr("search.study.scores.score", fragile)
+    monkeypatch.setitem(SCORERS, "random", fragile)
     for _ in range(trials):
         broken = make(tmp_path / "parts", parts, **options)
         try:
@@ -89,15 +91,15 @@ def test_the_window_of_the_history_does_not_depend_on_interruptions(
 def test_jobs_score_at_the_same_time(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
     now, most = 0, 0
 
-    def slow(*args: Any, **kwargs: Any) -> float:
+    def slow(subject: Subject) -> float:
         nonlocal now, most
         now += 1
         most = max(most, now)
         time.sleep(0.05)
         now -= 1
-        return score(*args, **kwargs)
+        return RANDOM(subject)
 
-    monkeypatch.setattr("search.study.scores.score", slow)
+    monkeypatch.setitem(SCORERS, "random", slow)
     study = make(tmp_path, parts)
     study.search(12, progress=False, jobs=4)
     assert 2 <= most <= 4
@@ -107,11 +109,11 @@ def test_jobs_score_at_the_same_time(tmp_path: Path, parts: Parts, monkeypatch: 
 def test_a_structure_is_scored_once(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
     seen: list[str] = []
 
-    def counting(name: str, model: nn.Module, graph: ChannelGraph, structure: Structure, *rest: Any) -> float:
-        seen.append(structure.id)
-        return score(name, model, graph, structure, *rest)
+    def counting(subject: Subject) -> float:
+        seen.append(subject.structure.id)
+        return RANDOM(subject)
 
-    monkeypatch.setattr("search.study.scores.score", counting)
+    monkeypatch.setitem(SCORERS, "random", counting)
     make(tmp_path, parts, space="hybrid").search(20, progress=False)
     study = make(tmp_path, parts, space="hybrid")  # another process would start here
     study.search(40, progress=False)

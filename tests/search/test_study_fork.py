@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, Structure
-from scoring.scorers import score
+from backbones import ChannelGraph, SecateurError
+from scoring.scorers import SCORERS
+from scoring.subject import Subject
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study.status import status
 from tests.search.study_samples import make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
+RANDOM = SCORERS["random"]
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +31,11 @@ def scored(monkeypatch: Any) -> list[str]:
     """The structures that were scored, in order."""
     seen: list[str] = []
 
-    def counting(name: str, model: nn.Module, graph: ChannelGraph, structure: Structure, *rest: Any) -> float:
-        seen.append(structure.id)
-        return score(name, model, graph, structure, *rest)
+    def counting(subject: Subject) -> float:
+        seen.append(subject.structure.id)
+        return RANDOM(subject)
 
-    monkeypatch.setattr("search.study.scores.score", counting)
+    monkeypatch.setitem(SCORERS, "random", counting)
     return seen
 
 

@@ -22,6 +22,9 @@ from search.data.augment import Augment
 from search.data.data import Data
 from search.data.data import load as load_data
 from search.data.sources import Split
+from search.evaluate.evaluation import evaluate
+from search.evaluate.evidence import Evidence
+from search.evaluate.plan import Plan
 from search.review.footprint import footprints
 from search.review.front import Candidate, Front
 from search.run.study_file import StudyFile, read_study
@@ -50,6 +53,7 @@ __all__ = [
     "ChannelGraph",
     "Cost",
     "Data",
+    "Evidence",
     "FilterTables",
     "Flow",
     "Front",
@@ -57,6 +61,7 @@ __all__ = [
     "History",
     "Limits",
     "Origin",
+    "Plan",
     "Recipe",
     "Removal",
     "SecateurError",
@@ -72,6 +77,7 @@ __all__ = [
     "build",
     "cost",
     "describe",
+    "evaluate",
     "export_onnx",
     "export_program",
     "filter_tables",
