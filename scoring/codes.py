@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from backbones.errors import SecateurError
 from backbones.modes import evaluating
 
 _NAMES = "relu hardtanh leaky_relu rrelu_with_noise _prelu_kernel prelu elu silu gelu hardswish mish softplus"
+Mode = Callable[[nn.Module], AbstractContextManager[None]]
 SIGNED = frozenset(_NAMES.split())
 """ATen operations that count; ReLU6 arrives as hardtanh, SELU and CELU as elu. Gates (sigmoid, hardsigmoid), softmax
 and pooling don't count."""
@@ -36,8 +38,8 @@ class _Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> Any:
-    """Runs `model(batch)` once in eval mode, calling `see` with each pre-activation in the order of the forward pass.
+def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: Mode = evaluating) -> Any:
+    """Runs `model(batch)` once, calling `see` with each pre-activation in the order of the forward pass.
 
     The device is waited for once, at the end.
 
@@ -45,6 +47,7 @@ def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> Any
         model: any network; left in the mode it was in.
         batch: (B, ...) normalised inputs.
         see: gets (B, ...) pre-activations; must not keep them (in-place activations overwrite them).
+        mode: the state to run it in, `evaluating` or `renewing`.
 
     Returns:
         the network's output.
@@ -52,15 +55,15 @@ def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None]) -> Any
     Raises:
         SecateurError: when the network has no activation, or a pre-activation or the output is NaN.
     """
-    with evaluating(model), torch.no_grad():
-        mode = _Watch(see)
-        with mode:
+    with mode(model), torch.no_grad():
+        watching = _Watch(see)
+        with watching:
             output = model(batch)
-        if not mode.largest:
+        if not watching.largest:
             raise SecateurError("the network has no activation, so its linear regions cannot be counted")
         if isinstance(output, Tensor):
-            mode.largest.append(output.amax())
-        if bool(torch.stack([value.double() for value in mode.largest]).isnan().any()):
+            watching.largest.append(output.amax())
+        if bool(torch.stack([value.double() for value in watching.largest]).isnan().any()):
             raise SecateurError("a pre-activation or the output is NaN; the structure cannot be scored")
     return output
 
