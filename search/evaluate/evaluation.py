@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.graph import ChannelGraph
+from backbones.surgery import prune
 from scoring.subject import Task
 from search.data.data import Data
 from search.evaluate.evidence import Evidence, Measure, with_rank_sums
 from search.evaluate.families import Drawn, draw
 from search.evaluate.plan import Plan
 from search.evaluate.scoring import Sheet, score_all
-from search.evaluate.trainings import Trained, cut, read, retrain_all
+from search.evaluate.trainings import Job, Trained, cut, retrain_all
 from search.run.folder import environment
 from search.space.budget import Budget
 from search.space.ground import lay
@@ -61,7 +64,8 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
         space: whose criterion chooses filters, and whose limits hold.
         name: of the result.
         folder: for results; `runs/<name>/evaluate` by default. Each set has a folder of its own in it.
-        measure: whose accuracy the verdicts are about: "validation" to choose by, "test" to confirm.
+        measure: whose accuracy the verdicts are about: "validation" to choose by, which never looks at the test images;
+            "test" to confirm.
         jobs: retrainings at the same time, each a process (so a script needs `if __name__ == "__main__":`).
         device: where to train.
         progress: show bars when standard error is a terminal.
@@ -94,24 +98,24 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
     }
     _check_same(place / "plan.json", facts)
     drawn = draw(ground, targets[0], plan.structures, plan.families, plan.set)
-    small = cut(data, plan.images, plan.recipe.seed)
-    trained = place / "trainings"
-    retrain_all(
-        model,
-        graph,
-        small,
-        drawn,
-        plan.seeds,
-        plan.recipe,
-        trained,
-        jobs=jobs,
+    wanted = [
+        Job(one.structure.id, partial(prune, model, graph, one.structure, check=False), replace(plan.recipe, seed=seed))
+        for seed in plan.retraining_seeds
+        for one in drawn
+    ]
+    results = retrain_all(
+        wanted,
+        cut(data, plan.images, plan.recipe.seed),
+        place / "trainings",
+        test=measure == "test",
+        processes=jobs,
         device=device,
         progress=progress,
     )
     with fitting_threads(ground.costs.dense.macs, plan.batch):
         sheet = score_all(task, drawn, plan.single, place / "scores.json", progress)
     settings = {**facts, "target": str(targets[0]), "environment": environment(), "jobs": jobs}
-    evidence = _gather(name, settings, plan, drawn, sheet, read(trained), measure)
+    evidence = _gather(name, settings, plan, drawn, sheet, results, measure)
     evidence.save(place)
     return evidence
 
@@ -125,13 +129,15 @@ def _gather(
     results: Mapping[tuple[str, int], Trained],
     measure: Measure,
 ) -> Evidence:
-    seeds = [plan.recipe.seed + seed for seed in range(plan.seeds)]
     values = {
         scorer: np.array([_number(sheet.values[scorer][one.structure.id]) for one in drawn]) for scorer in plan.single
     }
-    accuracies = {
-        split: np.array([[getattr(results[one.structure.id, seed], split) for seed in seeds] for one in drawn])
-        for split in ("validation", "test")
+    splits: tuple[Measure, ...] = ("validation", "test") if measure == "test" else ("validation",)
+    accuracies: dict[str, NDArray[np.float64]] = {
+        split: np.array(
+            [[getattr(results[one.structure.id, seed], split) for seed in plan.retraining_seeds] for one in drawn]
+        )
+        for split in splits
     }
     return Evidence(name, settings, drawn, with_rank_sums(values, plan.scorers), accuracies, sheet.seconds, measure)
 

@@ -59,7 +59,7 @@ class Evidence:
         settings: of the plan, the budget, machine and versions.
         drawn: structures, each retrained with every seed.
         scores: scorer -> (structures,), NaN where it failed.
-        accuracies: "validation" and "test" -> (structures, seeds), fractions.
+        accuracies: "validation", and "test" where it was looked at -> (structures, seeds), fractions.
         seconds: scorer -> a structure.
         measure: whose accuracy the verdicts are about.
     """

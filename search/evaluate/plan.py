@@ -56,6 +56,11 @@ class Plan:
         """Every scorer that has to be computed, the parts of rank sums included."""
         return tuple(dict.fromkeys(part for name in self.scorers for part in name.split("+")))
 
+    @property
+    def retraining_seeds(self) -> range:
+        """Of each structure."""
+        return range(self.recipe.seed, self.recipe.seed + self.seeds)
+
     def identity(self) -> dict[str, Any]:
         """What must be equal for two runs to add to the same results."""
         facts = {**asdict(self), "recipe": self.recipe.to_dict(), "families": list(self.families)}

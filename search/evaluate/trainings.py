@@ -1,4 +1,4 @@
-"""Retrains the structures of a set, several at once, each result a file of its own: a kill loses what was running."""
+"""Retrains many networks, several at once, each result a file of its own: a kill loses what was running."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,11 +17,8 @@ from tqdm import tqdm
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
-from backbones.graph import ChannelGraph
-from backbones.surgery import prune
 from search.data.data import Data
 from search.data.sources import Split, split_off
-from search.evaluate.families import Drawn
 from search.training.engine import train
 from search.training.recipe import Recipe
 
@@ -31,79 +28,81 @@ class Trained:
     """One retraining.
 
     Attributes:
-        structure: id.
+        key: names the network; of a structure its id.
         seed: of the retraining.
-        validation, test: accuracy at the last epoch, fractions; the test images chose nothing.
+        validation: accuracy at the last epoch, a fraction.
+        test: likewise; None where nobody wanted to know yet.
         start: validation accuracy before the first step, batch-norm statistics renewed.
         seconds: it took.
     """
 
-    structure: str
+    key: str
     seed: int
     validation: float
-    test: float
+    test: float | None
     start: float
     seconds: float
 
 
 def read(folder: Path) -> dict[tuple[str, int], Trained]:
-    """What has been retrained, by (structure id, seed)."""
+    """What has been retrained, by (key, seed)."""
     found = (Trained(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json")))
-    return {(one.structure, one.seed): one for one in found}
+    return {(one.key, one.seed): one for one in found}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One retraining that is wanted.
+
+    Attributes:
+        key: names the network; of a structure its id.
+        make: gives the network, when its turn has come.
+        recipe: with the seed.
+    """
+
+    key: str
+    make: Callable[[], nn.Module]
+    recipe: Recipe
 
 
 def retrain_all(
-    model: nn.Module,
-    graph: ChannelGraph,
+    jobs: Sequence[Job],
     data: Data,
-    drawn: Sequence[Drawn],
-    seeds: int,
-    recipe: Recipe,
     folder: Path,
     *,
-    jobs: int = 1,
+    test: bool,
+    processes: int = 1,
     device: str = "cpu",
     progress: bool = True,
-) -> None:
-    """Retrains every structure with every seed that `folder` does not hold yet, seed by seed.
+) -> dict[tuple[str, int], Trained]:
+    """Does every retraining that `folder` does not hold yet, in order.
 
     Args:
-        model: the dense network.
-        graph: of it.
+        jobs: what is wanted.
         data: the task, its training split cut to what the retraining may see.
-        drawn: structures.
-        seeds: `recipe.seed`, `recipe.seed + 1`, ...
-        recipe: of each training.
         folder: one JSON file a result.
-        jobs: processes at the same time, the cores divided among them.
+        test: look at the test images too, after the last epoch.
+        processes: at the same time, the cores divided among them.
         device: where to train.
         progress: show a bar when standard error is a terminal.
 
+    Returns:
+        all results in the folder, by (key, seed).
+
     Raises:
-        SecateurError: for a recipe or data that cannot be trained, or a process that died.
+        SecateurError: for a recipe or data that cannot be trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = read(folder)
-    pairs = [(one, recipe.seed + seed) for seed in range(seeds) for one in drawn]
-    left = [(one, seed) for one, seed in pairs if (one.structure.id, seed) not in done]
-    bar = tqdm(
-        total=len(pairs),
-        initial=len(pairs) - len(left),
-        desc="retraining",
-        unit="net",
-        disable=None if progress else True,
-    )
-
-    def work() -> Iterator[tuple[nn.Module, str, Recipe]]:
-        for one, seed in left:
-            small = prune(model, graph, one.structure, check=False)
-            yield small, one.structure.id, replace(recipe, seed=seed)
-
-    results = _alone(work(), data, device) if jobs == 1 else _together(work(), data, device, jobs)
-    with bar:
+    done = {pair for pair, one in read(folder).items() if one.test is not None or not test}
+    left = [job for job in jobs if (job.key, job.recipe.seed) not in done]
+    task = (data, device, test)
+    results = _alone(left, *task) if processes == 1 else _together(left, task, processes)
+    first, quiet = len(jobs) - len(left), None if progress else True
+    with tqdm(total=len(jobs), initial=first, desc="retraining", unit="net", disable=quiet) as bar:
         for result in results:
-            write_text(folder / f"{result.structure}-{result.seed}.json", json.dumps(asdict(result)) + "\n")
+            write_text(folder / f"{result.key}-{result.seed}.json", json.dumps(asdict(result)) + "\n")
             bar.update()
+    return read(folder)
 
 
 def cut(data: Data, images: int | None, seed: int) -> Data:
@@ -124,49 +123,46 @@ def cut(data: Data, images: int | None, seed: int) -> Data:
     return replace(data, train=chosen)
 
 
-def _train_one(small: nn.Module, structure: str, recipe: Recipe, data: Data, device: str) -> Trained:
-    history = train(small, data, recipe, device=device, progress=False)
-    last = history.epochs[-1]
-    assert history.test_accuracy is not None
+def _train_one(small: nn.Module, key: str, recipe: Recipe, data: Data, device: str, test: bool) -> Trained:
+    history = train(small, data, recipe, device=device, progress=False, test=test)
     return Trained(
-        structure,
+        key,
         recipe.seed,
-        last.validation_accuracy,
+        history.validation_accuracy,
         history.test_accuracy,
         history.start_accuracy,
         round(history.seconds, 2),
     )
 
 
-def _alone(work: Iterator[tuple[nn.Module, str, Recipe]], data: Data, device: str) -> Iterator[Trained]:
-    for small, structure, recipe in work:
-        yield _train_one(small, structure, recipe, data, device)
+def _alone(jobs: Sequence[Job], data: Data, device: str, test: bool) -> Iterator[Trained]:
+    for job in jobs:
+        yield _train_one(job.make(), job.key, job.recipe, data, device, test)
 
 
-_OF_PROCESS: dict[str, tuple[Data, str]] = {}
+_OF_PROCESS: list[tuple[Data, str, bool]] = []
 """What a worker process was given when it began: the images travel once, not with every network."""
 
 
-def _begin(data: Data, device: str, threads: int) -> None:
+def _begin(task: tuple[Data, str, bool], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
     torch.set_num_threads(threads)
-    _OF_PROCESS["task"] = (data, device)
+    _OF_PROCESS[:] = [task]
 
 
-def _in_process(small: nn.Module, structure: str, recipe: Recipe) -> Trained:
-    return _train_one(small, structure, recipe, *_OF_PROCESS["task"])
+def _in_process(small: nn.Module, key: str, recipe: Recipe) -> Trained:
+    return _train_one(small, key, recipe, *_OF_PROCESS[0])
 
 
-def _together(work: Iterator[tuple[nn.Module, str, Recipe]], data: Data, device: str, jobs: int) -> Iterator[Trained]:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    context = multiprocessing.get_context("spawn")
+def _together(jobs: Sequence[Job], task: tuple[Data, str, bool], processes: int) -> Iterator[Trained]:
+    threads = max(1, (os.cpu_count() or 1) // processes)
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(jobs, context, _begin, (data, device, threads))
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (task, threads))
     running: set[Future[Trained]] = set()
     try:
-        for job in work:
-            running.add(pool.submit(_in_process, *job))
-            if len(running) > jobs:
+        for job in jobs:
+            running.add(pool.submit(_in_process, job.make(), job.key, job.recipe))
+            if len(running) > processes:
                 done, running = wait(running, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         while running:

@@ -42,6 +42,7 @@ def train(
     progress: bool = True,
     masks: Mapping[str, Tensor] | None = None,
     after_epoch: AfterEpoch | None = None,
+    test: bool = True,
 ) -> History:
     """Trains `model` in place on the training split; looks at the test split once, after the last epoch.
 
@@ -64,6 +65,7 @@ def train(
         after_epoch: called with the model and the number of epochs done after each pass over the training split, before
             the model is evaluated and saved; what it does must follow from its arguments for an exact resume. Its
             attribute `key`, where it has one, must be equal too.
+        test: look at the test split after the last epoch; not wanted where trainings are still compared.
 
     Returns:
         the curve, the accuracy before the first step and the test accuracy.
@@ -84,14 +86,19 @@ def train(
         wanted["arithmetic"] = "bfloat16" if run.half else "float32"
         try:
             with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
-                return _run(run, place, wanted, after_epoch, progress)
+                return _run(run, place, wanted, after_epoch, progress, test)
         finally:
             learner.move(model, home, torch.contiguous_format)
             model.eval()
 
 
 def _run(
-    run: Learner, folder: Path | None, wanted: dict[str, Any], after_epoch: AfterEpoch | None, progress: bool
+    run: Learner,
+    folder: Path | None,
+    wanted: dict[str, Any],
+    after_epoch: AfterEpoch | None,
+    progress: bool,
+    test: bool,
 ) -> History:
     state = snapshot.read(folder, wanted) if folder is not None else None
     history = _begin(run) if state is None else _restore(run, state)
@@ -115,7 +122,7 @@ def _run(
     except BaseException:
         run.model.load_state_dict(good)
         raise
-    return _finish(run, folder, wanted, history)
+    return _finish(run, folder, wanted, history, test)
 
 
 def _begin(run: Learner) -> History:
@@ -203,9 +210,9 @@ def _restore(run: Learner, state: dict[str, Any]) -> History:
     return History.from_dict(state["history"])
 
 
-def _finish(run: Learner, folder: Path | None, wanted: dict[str, Any], history: History) -> History:
-    """Looks at the test split, once in the life of a training, and leaves the averaged weights in the model."""
-    if history.test_accuracy is None:
+def _finish(run: Learner, folder: Path | None, wanted: dict[str, Any], history: History, test: bool) -> History:
+    """Looks at the test split, once at most in the life of a training, and leaves the averaged weights in the model."""
+    if test and history.test_accuracy is None:
         with run.average.applied() if run.average is not None else nullcontext():
             history = History(history.epochs, history.start_accuracy, accuracy(run.model, run.data, "test"))
         _save(run, folder, wanted, history)

@@ -99,7 +99,7 @@ def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path) -> None:
     assert again.verdicts == first.verdicts
     more = run(tmp_path, replace(PLAN, seeds=2, structures=7, scorers=(*PLAN.scorers, "macs")))
     assert more.accuracies["validation"].shape == (7, 2)
-    assert np.array_equal(more.accuracies["test"][:6, 0], first.accuracies["test"][:, 0])
+    assert np.array_equal(more.accuracies["validation"][:6, 0], first.accuracies["validation"][:, 0])
     written = json.loads((place / "evidence.json").read_text())
     assert {one["scorer"] for one in written["verdicts"]} == {*PLAN.scorers, "macs"}
     assert written["rows"][0]["scores"]["params"] == more.drawn[0].cost.params
@@ -126,9 +126,18 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(tmp_path: Path, monkeypa
 
 
 def test_several_processes_give_the_same_accuracies(tmp_path: Path) -> None:
-    alone, together = run(tmp_path / "alone"), run(tmp_path / "together", jobs=2)
+    alone, together = run(tmp_path / "alone", measure="test"), run(tmp_path / "together", measure="test", jobs=2)
     for split in ("validation", "test"):
         assert np.array_equal(alone.accuracies[split], together.accuracies[split])
+
+
+def test_test_images_are_looked_at_only_when_asked_for(tmp_path: Path) -> None:
+    chosen = run(tmp_path)
+    assert set(chosen.accuracies) == {"validation"}
+    assert all(json.loads(p.read_text())["test"] is None for p in (tmp_path / "set-0/trainings").iterdir())
+    confirmed = run(tmp_path, measure="test")
+    assert np.array_equal(confirmed.accuracies["validation"], chosen.accuracies["validation"])
+    assert 0 <= confirmed.accuracies["test"].min() <= confirmed.accuracies["test"].max() <= 1
 
 
 def test_results_of_another_recipe_or_network_are_not_mixed(tmp_path: Path) -> None:
