@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
 
-.PHONY: demo test check format clean
+.PHONY: demo test check format docs clean
 
 demo: .venv/.core
 	$(BIN)/secateur run studies/digits.toml
@@ -37,6 +37,9 @@ format: .venv/.dev
 .venv/.dev: $(SETUP) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
+
+docs: .venv/.dev
+	$(BIN)/python .ci/docs.py build/docs
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What the README and the scripts in studies/ show is run, as it stands there."""
+"""What the README and the scripts in studies/ show is run, as it stands there, and every name they use is public."""
 
 from __future__ import annotations
 
@@ -14,24 +14,62 @@ import secateur as sc
 from search.run.study_file import read_study
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHOWN = {"README.md": README} | {
+    path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / "studies").rglob("*.py"))
+}
 
 
-def test_there_are_blocks_to_run() -> None:
-    assert BLOCKS
-
-
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().splitlines()[-1][:30])
-def test_python_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
-    scope: dict[str, object] = {"__name__": "readme"}
-    exec(compile(block, "README.md", "exec"), scope)
-    assert sc.load("small.safetensors")
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        scope: dict[str, object] = {"__name__": "readme"}  # each has all its imports
+        exec(compile(block, "README.md", "exec"), scope)
+    said = capsys.readouterr().out
+    assert float(re.findall(r"^(\d+\.\d)%$", said, flags=re.MULTILINE)[0]) > 50
+    assert re.search(r"^trials: .*\b\d+ scored", said, flags=re.MULTILINE)
+    assert re.search(r"^[0-9a-f]{12} Cost\(macs=.* 50$", said, flags=re.MULTILINE)
+    assert (tmp_path / "front.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_name_that_is_shown_is_public(name: str) -> None:
+    assert set(re.findall(r"\bsc\.([A-Za-z_]+)", SHOWN[name])) <= set(sc.__all__)
+
+
+def test_commands_that_are_shown_exist() -> None:
+    from search.cli import COMMANDS
+
+    shown = set(re.findall(r"(?:^    |`|\()secateur ([a-z]+)", README, flags=re.MULTILINE))
+    assert shown <= {command.__name__.rpartition(".")[2] for command in COMMANDS}
+    assert {"init", "inspect", "run", "resume", "search", "retrain", "report", "work", "status", "completion"} <= shown
+
+
+def test_links_inside_the_project_lead_somewhere() -> None:
+    for page in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]+)(#[^)]*)?\)", text):
+            assert (ROOT / target).exists(), target
+            if anchor:
+                headings = re.findall(r"^#+ (.+)$", (ROOT / target).read_text(encoding="utf-8"), flags=re.MULTILINE)
+                slugs = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+                assert anchor[1:] in slugs, anchor
+
+
+def test_every_path_in_contributing_is_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:backbones|scoring|search|tests|studies)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), path
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda path: path.stem)
-def test_study_files_can_be_read(path: Path) -> None:
-    assert read_study(path).name == path.stem
+def test_study_files_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECATEUR_DATA", "/somewhere")
+    assert read_study(path).name.replace("-", "_") == path.stem.replace("-", "_")
 
 
 @pytest.mark.slow
