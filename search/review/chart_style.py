@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,26 @@ def config(*, dark: bool = False) -> Spec:
             "titlePadding": 8,
             "titleLimit": 320,
         },
-        "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 220},
+        "legend": {
+            "labelColor": ink,
+            "titleColor": ink,
+            "labelFontSize": 12,
+            "titleFontSize": 12,
+            "labelLimit": 220,
+            # Below each other: side by side two legends do not fit on a phone.
+            "layout": {"top": {"direction": "vertical", "anchor": "start", "margin": 4}},
+        },
         "text": {"color": ink, "fontSize": 12},
         "rule": {"color": faint},
         "range": {"category": list(CATEGORIES)},
     }
+
+
+def legend_columns(names: Iterable[str]) -> Spec:
+    """How many names stand beside each other above a chart: as many as fit, on a phone too."""
+    longest = 7 * max(map(len, names), default=0) + 34
+    wide, narrow = (max(1, min(5, room // longest)) for room in (480, 280))
+    return {"expr": f"width && width < 380 ? {narrow} : {wide}"}
 
 
 def reads_trials(spec: Spec) -> bool:

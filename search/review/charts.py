@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from search.review.chart_style import BLUE, GREY, VERMILLION, Row, Spec
+from search.review.chart_style import BLUE, GREY, VERMILLION, Row, Spec, legend_columns
 from search.review.front import Candidate
-from search.review.front_chart import COLUMNS, state_field
+from search.review.front_chart import state_field
 
 MOST_BARS = 25
 
@@ -61,8 +61,8 @@ def widths_chart(dense: Mapping[str, int], candidate: Candidate) -> Spec:
 
 def history_chart(rows: Sequence[Row], *, scorer: str = "score") -> Spec:
     """The score of each trial in the order in which they ran, with the best so far; reads the table `trials`."""
-    several = len({row["study"] for row in rows}) > 1
-    points = _over_trials("score", f"{scorer} (higher is better)", ".4~g", scorer, several)
+    studies = {row["study"] for row in rows}
+    points = _over_trials("score", f"{scorer} (higher is better)", ".6~g", scorer, studies)
     best = {
         "window": [{"op": "max", "field": "score", "as": "best"}],
         "sort": [{"field": "trial"}],
@@ -73,7 +73,7 @@ def history_chart(rows: Sequence[Row], *, scorer: str = "score") -> Spec:
         "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
         "encoding": {"x": points["encoding"]["x"], "y": {**points["encoding"]["y"], "field": "best"}},
     }
-    line["encoding"]["color"] = points["encoding"]["color"] if several else {"value": BLUE}
+    line["encoding"]["color"] = points["encoding"]["color"] if len(studies) > 1 else {"value": BLUE}
     layers = [{"mark": points["mark"], "encoding": points["encoding"]}, line]
     return {"data": points["data"], "height": points["height"], "transform": points["transform"], "layer": layers}
 
@@ -88,10 +88,10 @@ def proposals_chart(rows: Sequence[Row], field: str, title: str, *, form: str = 
         form: number format of the axis.
         scorer: what the score is called.
     """
-    return _over_trials(field, title, form, scorer, len({row["study"] for row in rows}) > 1)
+    return _over_trials(field, title, form, scorer, {row["study"] for row in rows})
 
 
-def _over_trials(field: str, title: str, form: str, scorer: str, several: bool) -> Spec:
+def _over_trials(field: str, title: str, form: str, scorer: str, studies: Collection[str]) -> Spec:
     """Points, one a trial; those that were not feasible are vermillion where colours do not tell studies apart."""
     state = state_field("score", "macs")
     x = {
@@ -104,8 +104,9 @@ def _over_trials(field: str, title: str, form: str, scorer: str, several: bool) 
     y["axis"] = {"format": form, "tickCount": 6}
     bad = {"test": f"datum.{state} == 'infeasible'", "value": VERMILLION}
     colour: Spec = {"condition": bad, "value": GREY}
-    if several:
-        colour = {"field": "study", "type": "nominal", "legend": {"title": None, "orient": "top", "columns": COLUMNS}}
+    if len(studies) > 1:
+        legend = {"title": None, "orient": "top", "columns": legend_columns(studies)}
+        colour = {"field": "study", "type": "nominal", "sort": None, "legend": legend}
     tooltip = [
         {"field": "study"},
         {"field": "name", "title": "candidate"},

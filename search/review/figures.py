@@ -82,7 +82,9 @@ def _search_figures(report: Report, rows: Sequence[Row]) -> list[Figure]:
             proposals[front.name] = spec
         if shares:
             decisive[front.name] = importances_chart(shares)
+    most = max((len(one.parameters) for front in fronts for one in front.candidates), default=0)
     caption = "Of more than 16 parameters the most important, of more than 300 trials the best by score."
+    caption = caption if most > 2 else "Crosses: infeasible." if most == 2 else ""
     return [
         Figure("widths", "Channels kept in each group", "Outlined: the dense network.", _width_views(fronts)),
         Figure("history", "The search, trial by trial", "The line is the best score so far.", history),

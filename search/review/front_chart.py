@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec
+from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec, legend_columns
 from search.review.front import Axis, Candidate, Front, Measure
 from search.run.console import amount
 
@@ -32,9 +32,9 @@ class CostAxis:
 AXES: dict[Axis, CostAxis] = {
     "macs": CostAxis("MACs", "MACs for one sample"),
     "params": CostAxis("parameters", "parameters"),
-    "latency": CostAxis("latency", "latency by the budget's table, ms a batch", ".4~g", ".4~g", 1e3),
+    "latency": CostAxis("latency", "latency by the budget's table, ms a batch", ".6~g", ".4~g", 1e3),
     "memory": CostAxis("memory", "peak memory, bytes"),
-    "batch_seconds": CostAxis("measured latency", "measured latency, ms a batch", ".4~g", ".4~g", 1e3),
+    "batch_seconds": CostAxis("measured latency", "measured latency, ms a batch", ".6~g", ".4~g", 1e3),
 }
 # state -> (colour, shape, area, opacity)
 LOOKS = {
@@ -218,7 +218,11 @@ def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> 
         for name, values in column.items()
     }
     if several:
-        looks["color"] = {"field": "study", "type": "nominal", "legend": {**legend, "symbolType": "square"}}
+        # Neither black, which a dark page swallows, nor the colour of a study.
+        for channel in looks.values():
+            channel["legend"] = {**legend, "symbolFillColor": GREY}
+        wide = {**legend, "columns": legend_columns(row["study"] for row in rows), "symbolType": "square"}
+        looks["color"] = {"field": "study", "type": "nominal", "sort": None, "legend": wide}
     return looks
 
 
@@ -272,14 +276,14 @@ def _baseline_names(rows: Sequence[Row], x: Spec, y: Spec, state: str) -> Spec |
 def _caps(x: Spec, caps: Sequence[int]) -> Spec:
     low, high = x["scale"]["domain"]
     rows = [{"cap": cap, "text": f"budget {amount(cap)}", "side": -1 if 2 * cap > low + high else 1} for cap in caps]
-    beside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": "5 * datum.side"}}
+    along = {"angle": 270, "align": "left", "baseline": {"expr": "datum.side < 0 ? 'bottom' : 'top'"}, "dx": 16}
     return {
         "data": {"values": rows},
         "encoding": {"x": {**x, "field": "cap"}},
         "layer": [
             {"mark": {"type": "rule", "strokeDash": [6, 3], "color": OCHRE, "strokeWidth": 1.2}},
             {
-                "mark": {"type": "text", "color": OCHRE, "baseline": "bottom", "dy": -16, **beside},
+                "mark": {"type": "text", "color": OCHRE, "dy": {"expr": "3 * datum.side"}, **along},
                 "encoding": {"y": {"value": "height"}, "text": {"field": "text"}},
             },
         ],
@@ -321,7 +325,7 @@ def _title(measure: Measure, scorer: str) -> str:
 
 def _ticks(measure: Measure) -> Spec:
     """Tick labels, never two alike: accuracies a hair apart get no finer steps than the label shows."""
-    return {"format": ".1%", "tickMinStep": 0.001} if measure == "accuracy" else {"format": ".4~g"}
+    return {"format": ".1%", "tickMinStep": 0.001} if measure == "accuracy" else {"format": ".6~g"}
 
 
 def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: bool) -> list[Spec]:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backbones.errors import SecateurError
-from search.review.chart_style import Spec
-from search.review.front_chart import COLUMNS
+from search.review.chart_style import Spec, legend_columns
 
 BINS = 40
 
@@ -53,7 +52,7 @@ def gamma_charts(stages: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Spec]:
             bars.append({"stage": name, "low": float(low), "high": float(high), "channels": int(height)})
         shares = np.searchsorted(found, edges, side="right") / len(found)
         steps += [{"stage": name, "gamma": float(x), "value": float(y)} for x, y in zip(edges, shares, strict=True)]
-    legend = {"title": None, "orient": "top", "columns": COLUMNS}
+    legend = {"title": None, "orient": "top", "columns": legend_columns(values)}
     colour = {"field": "stage", "type": "nominal", "sort": None, "legend": legend}
     whole = {"format": "d", "tickMinStep": 1}
     histogram: Spec = {
@@ -83,7 +82,8 @@ def _lines(rows: list[dict[str, Any]], x: str, title: str, forms: tuple[str, str
     """Lines of `value` over `x`, a colour a series; `forms` are the number formats of axis and tooltip."""
     whole = {"format": "d", "tickMinStep": 1} if x == "epoch" else {}
     y: Spec = {"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}}
-    legend = {"title": None, "orient": "top", "columns": COLUMNS, "symbolType": "stroke"}
+    names = {row[series] for row in rows}
+    legend = {"title": None, "orient": "top", "columns": legend_columns(names), "symbolType": "stroke"}
     tooltip = [
         {"field": series},
         {"field": x, "format": "" if whole else ".3f"},

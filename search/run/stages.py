@@ -77,6 +77,7 @@ def _run(
     start = prepare(study, folder, device)
     _check(study, start)
     made, before = environment(), folder.record().get("commands", [])
+    made["device"] = start.device
     folder.note(environment=made, commands=before if before[-1:] == [made["command"]] else [*before, made["command"]])
     with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
         return _work(study, start, folder, console, stages, jobs, fork)

@@ -1,0 +1,106 @@
+"""What a run is compared with, and reports over run folders: the dense score, baselines, several runs of one name."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.review.front import Front
+from search.review.front_files import load_fronts
+from search.review.pages import joint_report, run_report
+from search.run.folder import RunFolder
+from search.run.references import comparison, known_references, with_references
+from search.space.baselines import BASELINES
+from search.study.study import Study
+from tests.search.study_samples import make, small_parts
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("study")
+    study = make(f"sqlite:///{folder}/study.db", folder, small_parts(), scorer="params")
+    study.search(6, progress=False)
+    return study
+
+
+@pytest.fixture(scope="module")
+def front(study: Study) -> Front:
+    return with_references(study.front(), study)
+
+
+def run_folder(path: Path, front: Front, **facts: object) -> RunFolder:
+    path.mkdir(parents=True)
+    front.save(path)
+    folder = RunFolder(path)
+    folder.note(**facts)
+    return folder
+
+
+def test_dense_and_baselines_are_scored_like_the_trials(front: Front) -> None:
+    assert [one.label for one in front.baselines] == list(BASELINES)
+    assert front.dense.cost
+    assert front.dense.score == front.dense.cost.params  # what the scorer of this study counts
+    for one in front.baselines:
+        assert one.cost
+        assert one.cost.macs <= front.caps[0]
+        assert one.score == one.cost.params
+    assert front.points("score") == replace(front, baselines=()).points("score")
+
+
+def test_a_baseline_that_was_retrained_as_a_trial_shows_its_accuracy(study: Study, front: Front) -> None:
+    uniform = front.baselines[0]
+    trained = replace(study.front().candidates[0], structure=uniform.structure, accuracy=0.5, test_accuracy=0.4)
+    found = with_references(replace(front, candidates=(trained,)), study).baselines
+    assert {(one.accuracy, one.test_accuracy) for one in found if one.id == uniform.id} == {(0.5, 0.4)}
+    assert all(one.accuracy is None for one in found if one.id != uniform.id)
+
+
+def test_they_are_taken_from_the_run_folder_when_it_has_them_all(front: Front, study: Study, tmp_path: Path) -> None:
+    assert known_references(study.front(), RunFolder(tmp_path)) is None
+    folder = run_folder(tmp_path / "run", front)
+    assert known_references(study.front(), folder) == front
+    assert known_references(replace(study.front(), scorer="naswot"), folder) is None
+    replace(front, baselines=front.baselines[:2]).save(folder.path)
+    assert known_references(study.front(), folder) is None
+
+
+def test_the_comparison_is_a_table_of_scores(front: Front) -> None:
+    lines = comparison(front).splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["dense", *BASELINES, "best,"]
+    assert f"{front.dense.score:.6g}" in lines[2]
+    missed = replace(front, baselines=(replace(front.baselines[0], cost=None, score=None, reason="too large"),))
+    assert comparison(missed).splitlines()[3].split() == ["uniform", "-", "-"]
+
+
+def test_a_report_of_a_run_shows_what_the_folder_knows(front: Front, tmp_path: Path) -> None:
+    folder = run_folder(
+        tmp_path / "run",
+        front,
+        commands=["secateur run a.toml", "secateur resume run"],
+        seconds={"search": 3.0},
+        importances={"keep a": 1.0},
+        environment={"torch": "2.13", "cpus": 2, "command": "secateur resume run"},
+    )
+    page = run_report(folder).read_text(encoding="utf-8")
+    for words in ("secateur run a.toml", "secateur resume run", "3.0 s in all", 'href="run.json"', "importances"):
+        assert words in page
+    assert load_fronts(folder.path)[0].baselines == front.baselines
+    record = json.loads((folder.path / "report.json").read_text())
+    assert [row["network"] for row in record["compared"]] == ["dense", *BASELINES]
+    assert record["stages"] == [{"study": front.name, "stage": "search", "seconds": 3.0}]
+
+
+def test_runs_of_one_name_are_told_apart(front: Front, tmp_path: Path) -> None:
+    folders = [
+        run_folder(tmp_path / place / "s", front, commands=[f"secateur run {place}.toml"]) for place in ("a", "b")
+    ]
+    output = tmp_path / "both"
+    output.mkdir()
+    page = joint_report(folders, output).read_text(encoding="utf-8")
+    names = [one.name for one in load_fronts(output)]
+    assert names == [str(folder.path) for folder in folders]
+    for words in ("secateur run a.toml", "secateur run b.toml", 'href="../a/s/front.csv"', 'href="../b/s/front.csv"'):
+        assert words in page
