@@ -17,8 +17,9 @@ from scoring.subject import Subject
 def naswot_balanced(subject: Subject) -> float:
     """Mean over layers of log|det(K_l / N_l)|: NASWOT without the reward for many units.
 
-    Not published; measured in this project's design. Needs the batch and recalibration batches. One forward pass and
-    one decomposition a layer, beside the recalibration.
+    Not published. Needs the batch and recalibration batches. One forward pass and one decomposition a layer, beside the
+    recalibration. A layer with fewer regions than samples, a dead one above all, counts with lifted eigenvalues
+    (`log_det`).
     """
     values: list[float] = []
 
@@ -34,7 +35,8 @@ def naswot_balanced(subject: Subject) -> float:
 def region_separation(subject: Subject) -> float:
     """Mean of K / N over pairs of one class minus its mean over pairs of two classes, last layer's codes.
 
-    Not published. Needs labels and recalibration batches; one forward pass beside the recalibration.
+    Not published. Needs the batch, labels and recalibration batches; one forward pass beside the recalibration. 0 when
+    the last layer is dead.
 
     Raises:
         SecateurError: when the batch has no two samples of one class, or only one class.
@@ -53,8 +55,8 @@ def region_separation(subject: Subject) -> float:
 def region_kernel(subject: Subject) -> float:
     """Pearson correlation, over pairs of samples, of the last K / N with the dense network's.
 
-    Not published. Needs recalibration batches; one forward pass beside the recalibration (the dense network's is
-    shared). 0 when one of the two kernels is constant.
+    Not published. Needs the batch and recalibration batches; one forward pass beside the recalibration (the dense
+    network's is shared). 0 when one of the two kernels is constant: a dead last layer, equal images.
     """
     rows, columns = torch.triu_indices(len(subject.task.batch), len(subject.task.batch), 1)
     ours = subject.view("region_kernel").agreement[rows, columns]
@@ -87,7 +89,8 @@ def region_agreement(subject: Subject) -> float:
 def fidelity(subject: Subject) -> float:
     """Mean cosine, over samples, of the logits with the dense network's.
 
-    Needs recalibration batches; one forward pass beside the recalibration (the dense network's is shared).
+    Not published as a pruning score. Needs the batch and recalibration batches; one forward pass beside the
+    recalibration (the dense network's is shared). A sample whose logits are all 0 counts 0.
     """
     ours = subject.view("fidelity").logits
     return float(F.cosine_similarity(ours, subject.task.dense.logits, dim=1).mean())
@@ -96,7 +99,7 @@ def fidelity(subject: Subject) -> float:
 def adaptive_bn(subject: Subject) -> float:
     """Accuracy on the batch after recalibration, a fraction (Li et al., ECCV 2020, EagleEye).
 
-    Needs labels and recalibration batches; one forward pass beside the recalibration.
+    Needs the batch, labels and recalibration batches; one forward pass beside the recalibration.
     """
     labels = subject.task.need_labels("adaptive_bn")
     return float((subject.view("adaptive_bn").logits.argmax(1) == labels).double().mean())

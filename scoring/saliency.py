@@ -18,8 +18,9 @@ def synflow(subject: Subject) -> float:
     """Log of sum over weights of |w dR/dw|, R the summed output for an input of ones with all weights made positive.
 
     Tanaka et al., NeurIPS 2020, equation 3 and algorithm 1; normalisation is left out of the flow, as in the zero-cost
-    proxies (Abdelfattah et al., ICLR 2021), by making its parameters positive and running it in eval mode. Needs no
-    data; one forward and one backward pass of one sample, in float64 since the flow grows exponentially with depth.
+    proxies (Abdelfattah et al., ICLR 2021), by making its parameters positive and running it in eval mode. Needs
+    gradients, and of the batch only its shape; one forward and one backward pass of one sample, in float64 since the
+    flow grows exponentially with depth.
 
     Raises:
         SecateurError: when the flow is zero or not finite.
@@ -52,8 +53,8 @@ def synflow(subject: Subject) -> float:
 def zico(subject: Subject) -> float:
     """Sum over layers of log of the sum of |mean| / standard deviation of the weights' gradients over half-batches.
 
-    Li et al., ICLR 2023, equation 15, on two halves of the batch. Needs labels; two forward and backward passes of half
-    a batch each. Weights with the same gradient in both halves don't count.
+    Li et al., ICLR 2023, equation 15, on two halves of the batch. Needs the batch, labels and gradients; two forward
+    and backward passes of half a batch each. Weights with the same gradient in both halves don't count.
 
     Raises:
         SecateurError: without a layer whose gradients vary, or for fewer than 4 samples.

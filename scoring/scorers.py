@@ -33,12 +33,18 @@ Scorer = Callable[[Subject], float]
 
 
 def _naswot(subject: Subject) -> float:
-    """As published: one forward pass of the pruned network. Needs the batch only."""
+    """log|det sum_l K_l|, K_l the pairs' agreeing units of layer l (Mellor et al., ICML 2021, equation 2).
+
+    Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
+    """
     return naswot(subject.lean, subject.task.images)
 
 
 def _naswot_last(subject: Subject) -> float:
-    """The last layer's codes alone: one forward pass of the pruned network. Needs the batch only."""
+    """log|det(K / N)| of the last non-linearity alone; not published.
+
+    Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
+    """
     return naswot_last(subject.lean, subject.task.images)
 
 
