@@ -1,0 +1,199 @@
+"""Does searching by a score pay? One network, one budget, one short recipe, several ways to the structure.
+
+    SECATEUR_DATA=... python studies/search_pays.py --scorers fidelity --jobs 2
+
+ResNet-20 on CIFAR-10 at 33 % MACs from the reference checkpoint. Every way gives one structure: a search of 500 TPE
+trials by each scorer, as many parameters as possible (a search by `params`), uniform widths, one global L2 threshold,
+equal sensitivity of all layers (the rule of ModelOpt's FastNAS, which itself did not run beside this torch), the best
+of 20 random structures after retraining all of them with another seed, and Torch-Pruning where it is installed:
+
+    pip install torch-pruning==1.6.1        # for this comparison only
+
+All are retrained with the same seeds and recipe and looked at on the test images once, at the last epoch. Results are
+kept in runs/search-pays/ and added to; studies/results/search_pays.json holds the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import re
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import secateur as sc
+from backbones.files import write_text
+from backbones.recount import recount
+from backbones.surgery import prune
+from search.evaluate.families import FAMILIES, draw
+from search.evaluate.trainings import Job, Trained, cut, retrain_all
+from search.run.folder import environment
+from search.run.prepare import start_from
+from search.run.study_file import read_study
+from search.space.baselines import structure_of
+from search.space.ground import Ground
+
+HERE = Path(__file__).resolve().parent
+RUN = Path("runs/search-pays")
+EVALUATED = Path("runs/scorers-resnet20/evaluate/set-0/trainings")
+"""`secateur evaluate studies/scorers_resnet20.toml` retrains the same random structures by the same recipe."""
+RANDOM = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scorers", nargs="+", default=["fidelity"], help="each searches on its own")
+    parser.add_argument("--space", default="ratios")
+    parser.add_argument("--trials", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "search_pays.json")
+    options = parser.parse_args()
+    RUN.mkdir(parents=True, exist_ok=True)
+    file = read_study(HERE / "scorers_resnet20.toml")
+    start = start_from(file, HERE, "cpu")
+    plan, data = file.evaluate, cut(start.data, file.evaluate.images, file.evaluate.recipe.seed)
+    study = partial(sc.Study, model=start.model, graph=start.graph, data=start.data, budget=file.budget.budget())
+    networks: dict[str, nn.Module] = {}
+    facts: dict[str, dict[str, Any]] = {}
+
+    def keep(name: str, make: Callable[[], sc.Structure | nn.Module]) -> None:
+        """The network that a way gives; what it gave is kept in files."""
+        path = RUN / f"{slug(name)}.json"
+        if not path.is_file():
+            begun = time.perf_counter()
+            made = make()
+            known: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 1)}
+            if isinstance(made, sc.Structure):
+                known["structure"] = json.loads(made.to_json())
+            else:
+                torch.save(
+                    {key: value.contiguous() for key, value in made.state_dict().items()}, path.with_suffix(".pt")
+                )
+            write_text(path, json.dumps(known) + "\n")
+        known = json.loads(path.read_text())
+        if "structure" in known:
+            structure = sc.Structure.from_json(json.dumps(known.pop("structure")))
+            networks[name] = prune(start.model, start.graph, structure, check=False)
+            known["structure"] = structure.id
+        else:
+            networks[name] = shaped_like(start.model, torch.load(path.with_suffix(".pt"), weights_only=True))
+        facts[name] = {**known, **asdict(recount(networks[name], (start.data.example,)))}
+
+    def searched(scorer: str) -> sc.Structure:
+        name = slug(f"by {scorer} {options.space} {options.trials}")
+        made = study(name, scorer=scorer, space=options.space, storage=f"sqlite:///{RUN}/{name}.db", folder=RUN / name)
+        made.search(options.trials)
+        best = made.front().best(measure="score").structure
+        assert best is not None
+        return best
+
+    for scorer in dict.fromkeys([*options.scorers, "params"]):
+        keep(f"{options.trials} trials by {scorer}", partial(searched, scorer))
+    ground = study("ground", space="ratios", storage="sqlite:///:memory:", folder=RUN / "ground").ground
+    [target] = file.budget.budget().targets(ground.costs.dense)
+    for rule in ("uniform", "global", "sensitivity"):
+        keep(f"{rule}, L2", partial(structure_of, rule, ground, target))
+    keep("best of 20 random", partial(best_of_random, ground, target, plan.recipe, data, options.jobs))
+    try:
+        keep("Torch-Pruning", partial(torch_pruning_peer, start.model, start.data, target.bounds[0].high))
+    except ImportError as error:
+        print(f"Torch-Pruning is left out: {error}")
+    seeds = range(1, options.seeds + 1)  # the random structures were chosen with seed 0
+    wanted = [
+        Job(slug(name), partial(copy.deepcopy, network), replace(plan.recipe, seed=seed))
+        for seed in seeds
+        for name, network in networks.items()
+    ]
+    results = retrain_all(wanted, data, RUN / "trainings", test=True, processes=options.jobs)
+    report(facts, results, seeds, options)
+
+
+def best_of_random(ground: Ground, target: Any, recipe: sc.Recipe, data: sc.Data, jobs: int) -> sc.Structure:
+    """Draws 20 structures of all families, retrains each once, takes the best on validation images."""
+    drawn = draw(ground, target, RANDOM, FAMILIES, 0)
+    make = partial(prune, ground.task.model, ground.task.graph, check=False)
+    wanted = [Job(one.structure.id, partial(make, one.structure), recipe) for one in drawn]
+    done = retrain_all(wanted, data, EVALUATED, test=False, processes=jobs)
+    return max((one.structure for one in drawn), key=lambda one: done[one.id, recipe.seed].validation)
+
+
+def torch_pruning_peer(model: nn.Module, data: sc.Data, macs: float) -> nn.Module:
+    """Torch-Pruning's group L2 norm pruner, one global threshold over the filters inside the blocks.
+
+    Its graph does not see through the zero-padded shortcuts: with the residual stream the pruned network does not run.
+    """
+    import torch_pruning  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    smaller: Any = copy.deepcopy(model).eval()
+    inside = [block.conv1 for stage in (smaller.layer1, smaller.layer2, smaller.layer3) for block in stage]
+    pruner = torch_pruning.pruner.MetaPruner(
+        smaller,
+        data.example,
+        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
+        global_pruning=True,
+        pruning_ratio=0.98,
+        max_pruning_ratio=0.98,
+        iterative_steps=400,
+        ignored_layers=[
+            layer for layer in smaller.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer not in inside
+        ],
+    )
+    while recount(smaller, (data.example,)).macs > macs:
+        pruner.step()
+    pieces: nn.Module = smaller
+    return pieces
+
+
+def shaped_like(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
+    """A copy of a ResNet with every convolution, norm and linear layer in the size that `tensors` have."""
+    network = copy.deepcopy(model)
+    for name, module in network.named_modules():
+        for key in ("weight", "bias", "running_mean", "running_var"):
+            value = tensors.get(f"{name}.{key}")
+            if value is not None and isinstance(getattr(module, key, None), torch.Tensor):
+                made = nn.Parameter(value) if isinstance(getattr(module, key), nn.Parameter) else value
+                setattr(module, key, made)
+        if isinstance(module, nn.Conv2d):
+            module.out_channels, module.in_channels = module.weight.shape[:2]
+        elif isinstance(module, nn.BatchNorm2d):
+            module.num_features = len(module.weight)
+        elif isinstance(module, nn.Linear):
+            module.out_features, module.in_features = module.weight.shape
+    return network
+
+
+def slug(name: str) -> str:
+    """A name for files."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name)
+
+
+def report(
+    facts: dict[str, dict[str, Any]], results: dict[tuple[str, int], Trained], seeds: range, options: argparse.Namespace
+) -> None:
+    """Writes and prints the table, the best mean first."""
+    rows = []
+    for name, known in facts.items():
+        tests = [float(results[slug(name), seed].test or 0.0) for seed in seeds]
+        rows.append(
+            {"way": name, "test": tests, "mean": statistics.mean(tests), "std": statistics.stdev(tests), **known}
+        )
+    rows.sort(key=lambda row: -row["mean"])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    record = {"environment": environment(), "seeds": list(seeds), "rows": rows}
+    write_text(options.out, json.dumps(record, indent=1) + "\n")
+    for row in rows:
+        print(f"{row['way']:32} {row['macs']:>11,} {row['params']:>8,} {row['mean']:.2%} +- {row['std']:.2%}")
+
+
+if __name__ == "__main__":
+    main()
