@@ -21,15 +21,14 @@ def naswot_balanced(subject: Subject) -> float:
     recalibration. A layer with fewer regions than samples, a dead one above all, counts with lifted eigenvalues
     (`log_det`).
     """
-    values: list[float] = []
+    layers: list[Agreement] = []
 
     def add(preactivation: Tensor) -> None:
-        agreement = Agreement()
-        agreement.add(preactivation)
-        values.append(log_det(agreement.kernel() / agreement.units))
+        layers.append(Agreement())
+        layers[-1].add(preactivation)
 
     watch(subject.recalibrated("naswot_balanced"), subject.task.images, add)
-    return sum(values) / len(values)
+    return sum(log_det(layer.kernel() / layer.units) for layer in layers) / len(layers)
 
 
 def region_separation(subject: Subject) -> float:

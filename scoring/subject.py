@@ -52,12 +52,12 @@ def view(model: nn.Module, batch: Tensor, mode: Mode = evaluating) -> View:
     last: list[Tensor] = []
 
     def keep(preactivation: Tensor) -> None:
-        last[:] = [(preactivation > 0).flatten(1)]
+        last[:] = [preactivation > 0]
 
     logits = watch(model, batch, keep, mode)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise SecateurError("this score needs a classifier that returns logits (B, classes)")
-    return View(logits.double(), last[0])
+    return View(logits.double(), last[0].flatten(1))
 
 
 def fast_layout(model: nn.Module, batch: Tensor) -> torch.memory_format:
