@@ -18,7 +18,6 @@ from tqdm import tqdm
 
 from backbones.artefact import save
 from backbones.cost import Cost, cost
-from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.review.front import Candidate, Front
@@ -28,6 +27,7 @@ from search.study.candidates import pack
 from search.study.identity import to_record
 from search.study.lease import Lease
 from search.study.ledger import Ledger, holder
+from search.study.selection import choose
 from search.study.store import Store, make_study
 from search.training.choosing import chooser_of
 from search.training.flows import Flow, follow
@@ -64,31 +64,6 @@ POLL = 1.0
 """Seconds between two looks at what others retrain."""
 
 
-def choose(front: Front, top: int) -> list[Candidate]:
-    """The structures worth retraining: best scores first, spread over the front.
-
-    With one objective the `top` best scores. With two, points of the score front at even steps in MACs, the largest
-    first; where the front has fewer, the best scores of the rest. A structure is taken once.
-
-    Raises:
-        SecateurError: when `top` is below 1 or no candidate is feasible.
-    """
-    if top < 1:
-        raise SecateurError(f"top >= 1 must hold, but got top={top}")
-    points = list(front.points("score"))
-    if not points:
-        raise SecateurError(f"study {front.name!r} has no feasible trial to retrain; search first")
-    feasible = [one for one in front.candidates if one.reason is None and one.value("score") is not None]
-    ranked = sorted(feasible, key=lambda one: (-(one.score or 0.0), one.number))
-    steps = min(top, len(points))
-    spread = [points[round(i * (len(points) - 1) / max(1, steps - 1))] for i in reversed(range(steps))]
-    chosen: dict[str, Candidate] = {}
-    for one in [*spread, *ranked]:
-        if len(chosen) < top:
-            chosen.setdefault(one.id, one)
-    return list(chosen.values())
-
-
 def results_of(trials: Iterable[FrozenTrial]) -> dict[str, Mapping[str, Any]]:
     """Structure id -> what its latest retraining gave, of the trials of a `RETRAINED` study."""
     done = (trial for trial in trials if trial.state is TrialState.COMPLETE)
@@ -118,9 +93,10 @@ class Retrainer:
         name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
         self.ledger = Ledger(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
-    def results(self) -> dict[str, Mapping[str, Any]]:
-        """Structure id -> what its latest retraining gave."""
-        return results_of(self.ledger.trials())
+    def results(self, job: Job | None = None) -> dict[str, Mapping[str, Any]]:
+        """Structure id -> what its latest retraining gave; of one job, where one is named."""
+        trials = self.ledger.trials()
+        return results_of(one for one in trials if job is None or one.user_attrs.get("recipe") == job.text)
 
     def run(self, front: Front, top: int, job: Job, *, device: str = "cpu", progress: bool = True) -> None:
         """Retrains `choose(front, top)`, together with whoever else does; returns when all of them are done.

@@ -1,0 +1,56 @@
+"""Which structures are worth retraining: the best scores, spread over the front, and not all alike."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from search.review.front import Candidate, Front
+
+APART = 0.03
+"""Least distance between two structures that are retrained, while there are others: see `distance`."""
+
+
+def choose(front: Front, top: int) -> list[Candidate]:
+    """The structures worth retraining: best scores first, spread over the front, different from each other.
+
+    With one objective the best scores. With two, points of the score front at even steps in MACs, the largest first;
+    where the front has fewer, the best scores of the rest. A search ends among neighbours of one structure, and a
+    score that was optimised hard can be wrong about all of them at once: so a structure closer than `APART` to one
+    already taken comes last.
+
+    Raises:
+        SecateurError: when `top` is below 1 or no candidate is feasible.
+    """
+    if top < 1:
+        raise SecateurError(f"top >= 1 must hold, but got top={top}")
+    points = list(front.points("score"))
+    if not points:
+        raise SecateurError(f"study {front.name!r} has no feasible trial to retrain; search first")
+    feasible = [one for one in front.candidates if one.reason is None and one.value("score") is not None]
+    ranked = sorted(feasible, key=lambda one: (-(one.score or 0.0), one.number))
+    steps = min(top, len(points))
+    spread = [points[round(i * (len(points) - 1) / max(1, steps - 1))] for i in reversed(range(steps))]
+    chosen: dict[str, Candidate] = {}
+    for least in (APART, 0.0):
+        for one in [*spread, *ranked]:
+            if len(chosen) == top:
+                return list(chosen.values())
+            if one.id not in chosen and all(_distance(one, other) >= least for other in chosen.values()):
+                chosen[one.id] = one
+    return list(chosen.values())
+
+
+def distance(one: Structure, other: Structure) -> float:
+    """Mean over groups of the difference in width, as a share of the larger width; 1 when other layers are removed."""
+    if one.removed != other.removed:
+        return 1.0
+    widths = np.array([[len(channels) for _, channels in structure.kept] for structure in (one, other)], dtype=float)
+    return float(np.mean(np.abs(widths[0] - widths[1]) / widths.max(0)))
+
+
+def _distance(one: Candidate, other: Candidate) -> float:
+    assert one.structure is not None
+    assert other.structure is not None
+    return distance(one.structure, other.structure)
