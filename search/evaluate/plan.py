@@ -11,7 +11,14 @@ from scoring.scorers import SCORERS, check_scorer
 from search.evaluate.families import FAMILIES
 from search.training.recipe import Recipe
 
-COMBINED = ("region_separation+fidelity", "region_kernel+fidelity", "fidelity+params", "adaptive_bn+params")
+COMBINED = (
+    "naswot_last+region_kernel+logit_kl",
+    "naswot+region_kernel+logit_kl",
+    "region_kernel+logit_kl+readout",
+    "naswot_last+region_kernel",
+    "region_separation+fidelity",
+    "fidelity+params",
+)
 """Rank sums that are looked at beside every single scorer."""
 
 
