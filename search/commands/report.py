@@ -13,9 +13,10 @@ from search.run.folder import find_run
 
 SUMMARY = "write the report of one run, or of several overlaid"
 DESCRIPTION = """\
-Writes report.html (one file, no network needed), front.png, front.svg,
-front.csv and front.json again from what a run has stored. Several runs are
-drawn over each other in a folder of their own.
+Writes report.html (one file, no network needed) again from what a run has
+stored, beside it every plot as PNG and SVG (plots/, front.png, front.svg) and
+every table as CSV and JSON (front.csv, front.json, tables/, report.json).
+Several runs are drawn over each other in a folder of their own.
 
   secateur report runs/digits
   secateur report runs/small runs/large -o compared"""

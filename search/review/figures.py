@@ -15,7 +15,7 @@ from search.review.report import Report, all_caps, common_scorer, measures
 from search.review.training_charts import curves_chart, gamma_charts
 from search.run.console import amount
 
-MOST_WIDTHS = 12
+MOST_WIDTHS = 4
 MOST_LISTED = 4
 
 
@@ -134,16 +134,15 @@ def _curve_views(report: Report) -> dict[str, Spec]:
 
 
 def _width_views(fronts: Sequence[Front]) -> dict[str, Spec]:
+    """The largest of the front, as pictures: the page itself shows any trial."""
     views = {}
     for front in fronts:
         if front.dense.structure is None:
             continue
-        points = [one for one in reversed(front.points()) if one.structure][:MOST_WIDTHS]
-        for one in [*points, *(one for one in front.baselines if one.structure)]:
+        for one in [one for one in reversed(front.points()) if one.structure][:MOST_WIDTHS]:
             prefix = f"{front.name}: " if len(fronts) > 1 else ""
-            views[f"{prefix}{one.name}, {amount(one.on('macs'))} MACs"] = widths_chart(
-                front.dense.structure.widths, one
-            )
+            spec = widths_chart(front.dense.structure.widths, one)
+            views[f"{prefix}{one.name}, {amount(one.on('macs'))} MACs"] = spec
     return views
 
 

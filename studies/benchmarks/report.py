@@ -90,7 +90,11 @@ def main() -> None:
         "first_screen_ms": [round(first) for first, _ in times],
         "first_screen_ms_median": round(statistics.median(first for first, _ in times)),
         "rest_ms_median": round(statistics.median(rest for _, rest in times)),
-        "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+        "machine": {
+            "cpu": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "busy_with": round(os.getloadavg()[0], 1),
+        },
         "versions": {"python": platform.python_version(), "vl-convert-python": version("vl-convert-python")},
     }
     print(json.dumps(record, indent=1))
