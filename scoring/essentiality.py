@@ -45,6 +45,11 @@ def essentiality(measure: str, task: Task, layers: Iterable[str], scorer: str = 
     """
     check_name("essentiality", measure, ESSENTIALITY)
     check_scorer(scorer)
+    if measure == "score" and "+" in scorer:
+        raise SecateurError(
+            f"essentiality by score needs a single scorer, but got the rank sum {scorer!r}; name one, or measure by "
+            "'cosine' or 'accuracy'"
+        )
     layers = list(layers)
     for layer in layers:
         check_name("removable layer", layer, removable(task.graph))

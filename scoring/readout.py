@@ -25,9 +25,11 @@ def readout(subject: Subject) -> float:
     and one over the batch (the dense network's are shared).
 
     Raises:
-        SecateurError: when the network does not end in a linear layer.
+        SecateurError: when the network does not end in a linear layer; when the batch itself recalibrates.
     """
     batches = subject.task.need_batches("readout")
+    if subject.task.renews_itself:
+        raise SecateurError("readout needs recalibration images other than the batch that it is judged on")
     model = subject.recalibrated("readout")
     features = torch.cat([_features(model, batch) for batch in batches])
     weights, mean, offset = _fit(features, subject.task.dense_on_recalibration)

@@ -90,6 +90,10 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
+DEFAULT = "naswot_last+region_kernel+logit_kl"
+"""What a study scores by unless told otherwise: see studies/README.md for the evidence."""
+
+
 def check_scorer(name: str) -> None:
     """Raises SecateurError unless `name` is a key of `SCORERS`, or several different ones joined by "+"."""
     parts = name.split("+")

@@ -7,7 +7,7 @@ ResNet-56 at 20 % of the MACs, batch 128, float32. The reference chain cuts the 
 (19.6 % of the MACs) and computes NASWOT as published: a forward hook on every ReLU, codes in float32, two products a
 layer. Ours are whole trials of a study: ask, propose, project, cost, cut, score, store. Both take turns, wall clock and
 processor time; the ratio is the median within a round. Images are CIFAR-10 where `SECATEUR_DATA` has it, else noise.
-`--parts` picks among chain, profile, growth, agreement and thousand; `--short` runs all on a small network in seconds.
+`--parts` picks among them; `--short` runs all on a small network in seconds.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ from scoring.agreement import Agreement  # noqa: E402
 from scoring.codes import watch  # noqa: E402
 from scoring.naswot import log_det, naswot  # noqa: E402
 from scoring.recalibration import recalibrate  # noqa: E402
-from scoring.scorers import SCORERS  # noqa: E402
+from scoring.scorers import DEFAULT, SCORERS  # noqa: E402
 from scoring.subject import Subject, Task  # noqa: E402
 from search.data.cifar import cifar10  # noqa: E402
 from search.data.data import Data  # noqa: E402
+from search.evaluate.families import FAMILIES, draw  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
 from search.space.projection import project  # noqa: E402
 from search.space.proposals import propose  # noqa: E402
@@ -68,12 +69,22 @@ class Scale:
     widths: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7, 1.0)
     batch: int = 128
     renewal: int = 1280
-    structures: int = 30
+    structures: int = 40
     rounds: int = 12
     trials: int = 1000
+    smaller: tuple[int, ...] = (96, 64, 48, 32)
+    compared: tuple[tuple[str, int], ...] = (
+        ("naswot", 128),
+        ("naswot", 64),
+        ("naswot", 32),
+        (DEFAULT, 128),
+        (DEFAULT, 64),
+        ("region_kernel", 128),
+        ("fidelity", 128),
+    )
 
 
-SHORT = Scale("resnet20", ("resnet20",), (8, 16), (0.2, 1.0), 16, 32, 2, 1, 2)
+SHORT = Scale("resnet20", ("resnet20",), (8, 16), (0.2, 1.0), 16, 32, 4, 1, 2, (8,), (("region_kernel", 16),))
 
 
 @dataclass(frozen=True)
@@ -86,13 +97,14 @@ class Bench:
     scale: Scale
     folder: str
 
-    def study(self, scorer: str, space: str = "ratios", sampler: str = "random") -> Study:
+    def study(self, scorer: str, space: str = "ratios", sampler: str = "random", batch: int | None = None) -> Study:
         """A fresh study at 20 % of the MACs."""
-        name = f"{scorer}-{space.replace('+', '-')}-{sampler}"
+        batch = batch or self.scale.batch
+        name = f"{scorer}-{space}-{sampler}-{batch}".replace("+", "-")
         place: dict[str, Any] = {
             "storage": f"sqlite:///{self.folder}/{name}.db",
             "folder": self.folder,
-            "batch": self.scale.batch,
+            "batch": batch,
         }
         options: dict[str, Any] = {"budget": Budget(macs=0.2), "scorer": scorer, "space": space, "sampler": sampler}
         return Study(name, self.model, self.graph, self.data, **options, **place)
@@ -182,11 +194,9 @@ def chain(bench: Bench) -> dict[str, Any]:
     reference = lambda: reference_naswot(hooked(cutter()), images)  # noqa: E731
     task = bench.task(bench.renewal())
     found: dict[str, Any] = {"surgery": surgeon, "rounds": bench.scale.rounds, "rows": {}}
-    for scorer in ("naswot", *COMPARED) if bench.scale.rounds > 1 else COMPARED[:1]:
-        study = bench.study(scorer)
-        own = study.scores.task
-        study.scores.task = replace(own, recalibrate=[own.batch])
-        found["rows"][f"{scorer}, whole trial"] = compared(*trials_beside(study, reference, bench.scale.rounds))
+    for scorer, batch in bench.scale.compared:
+        pairs = trials_beside(bench.study(scorer, batch=batch), reference, bench.scale.rounds)
+        found["rows"][f"{scorer}, batch {batch}, whole trial"] = compared(*pairs)
     rows: dict[str, Callable[[], object]] = {
         "surgery of the reference alone": cutter,
         "naswot, cut and score of the same structure": lambda: SCORERS["naswot"](Subject(task, same)),
@@ -319,8 +329,7 @@ def agreement(bench: Bench) -> dict[str, Any]:
         "scoring batch alone": replace(base, recalibrate=[base.batch]),
     }
     scores: dict[str, dict[str, list[float]]] = {name: {scorer: [] for scorer in COMPARED} for name in tasks}
-    plain: dict[str, list[float]] = {"folded": [], "norms kept": [], "half the batch": [], "another batch": []}
-    half = replace(base, batch=base.batch[::2])
+    plain: dict[str, list[float]] = {"folded": [], "norms kept": [], "another batch": []}
     other = bench.data.batch(bench.scale.batch, 9)[0]
     for structure in structures:
         for name, task in tasks.items():
@@ -329,7 +338,6 @@ def agreement(bench: Bench) -> dict[str, Any]:
                 scores[name][scorer].append(SCORERS[scorer](subject))
         plain["folded"].append(SCORERS["naswot"](Subject(base, structure)))
         plain["norms kept"].append(naswot(Subject(base, structure).pruned, base.batch))
-        plain["half the batch"].append(SCORERS["naswot"](Subject(half, structure)))
         plain["another batch"].append(SCORERS["naswot"](Subject(replace(base, batch=other), structure)))
 
     def tau(left: list[float], right: list[float]) -> float:
@@ -345,11 +353,28 @@ def agreement(bench: Bench) -> dict[str, Any]:
     }
 
 
+def smaller(bench: Bench) -> dict[str, Any]:
+    """Kendall's tau of naswot on fewer images with naswot on the whole batch, over structures of all families."""
+    ground = bench.study("random").ground
+    [target] = Budget(macs=0.2).targets(ground.costs.dense)
+    drawn = draw(ground, target, bench.scale.structures, FAMILIES, 5)
+    base = bench.task()
+    found: dict[str, Any] = {"structures": len(drawn)}
+    values: dict[int, list[float]] = {}
+    for size in (bench.scale.batch, *bench.scale.smaller):
+        task, begun = replace(base, batch=base.batch[:size]), time.process_time()
+        values[size] = [SCORERS["naswot"](Subject(task, one.structure)) for one in drawn]
+        seconds = (time.process_time() - begun) / len(drawn)
+        agreed = float(kendalltau(values[bench.scale.batch], values[size]).statistic)
+        found[f"batch {size}"] = {"tau": round(agreed, 3), "processor_seconds": round(seconds, 3)}
+    return found
+
+
 def thousand(bench: Bench) -> dict[str, Any]:
-    """A search of so many trials, for real."""
-    found = {}
+    """A search of so many trials, for real, by naswot on the smallest batch whose order agrees with the whole one's."""
+    found: dict[str, Any] = {"batch": bench.scale.smaller[-1]}
     for space in ("hybrid", "ratios"):
-        study = bench.study("naswot", space, "tpe")
+        study = bench.study("naswot", space, "tpe", bench.scale.smaller[-1])
         wall, processor = spent(lambda study=study: study.search(bench.scale.trials, progress=False))  # type: ignore[misc]
         distinct = {trial.user_attrs.get("structure") for trial in study.store.finished}
         row = {"trials": bench.scale.trials, "distinct": len(distinct)}
@@ -357,7 +382,14 @@ def thousand(bench: Bench) -> dict[str, Any]:
     return found
 
 
-PARTS = {"chain": chain, "profile": profile, "growth": growth, "agreement": agreement, "thousand": thousand}
+PARTS = {
+    "chain": chain,
+    "profile": profile,
+    "growth": growth,
+    "agreement": agreement,
+    "smaller": smaller,
+    "thousand": thousand,
+}
 
 
 def main() -> None:

@@ -99,3 +99,11 @@ def test_bad_questions_are_refused(task: Task) -> None:
         essentiality("cosine", task, ["head2"])
     with pytest.raises(SecateurError, match="'accuracy' needs labels"):
         essentiality("accuracy", Task(task.model, task.graph, task.batch), LAYERS)
+
+
+def test_a_rank_sum_cannot_say_how_essential_a_layer_is() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Flatten())
+    task = Task(model.eval(), trace(model, torch.randn(1, 3, 4, 4)), torch.randn(4, 3, 4, 4))
+    with pytest.raises(SecateurError, match=r"essentiality by score needs a single scorer, but got the rank sum 'a"):
+        essentiality("score", task, (), "adaptive_bn+params")
