@@ -104,6 +104,11 @@ def cut(model: nn.Module, origin: Origin) -> nn.Module:
     for path in origin.removed:
         parent, _, child = path.rpartition(".")
         setattr(pruned.get_submodule(parent), child, nn.Identity())
+    if origin.removed:
+        for module in pruned.modules():
+            # Two activations now follow each other, and one in place would overwrite what the other's gradient needs.
+            if getattr(module, "inplace", None) is True:
+                module.inplace = False  # type: ignore[assignment]
     for path, module in pruned.named_modules():
         if any(id(value) in changed for value in (*module._parameters.values(), *module._buffers.values())):
             _mend(module)

@@ -16,12 +16,25 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from backbones.errors import SecateurError
 from backbones.version import VERSION
-from search.commands import completion, evaluate, init, inspect, report, resume, retrain, run, search, status, work
+from search.commands import (
+    compare,
+    completion,
+    evaluate,
+    init,
+    inspect,
+    report,
+    resume,
+    retrain,
+    run,
+    search,
+    status,
+    work,
+)
 from search.run.console import RED, Console, paint
 from search.run.interrupts import Terminated, sigterm_as_interrupt
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
-COMMANDS = (init, inspect, run, search, resume, retrain, report, evaluate, work, status, completion)
+COMMANDS = (init, inspect, run, search, resume, retrain, report, compare, evaluate, work, status, completion)
 GUIDE = """\
 a first run:
   secateur init study.toml             a study that runs as it is (on digits)
@@ -38,6 +51,9 @@ step by step:
   secateur retrain runs/digits --top 5
   secateur resume runs/digits --trials 1000
   secateur report runs/digits runs/other -o both
+
+several variants, seeds and networks in one table:
+  secateur compare studies/system3_hybrid.toml --scale small
 
 which scorer to trust:
   secateur evaluate study.toml         against real retraining: minutes to hours

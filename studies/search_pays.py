@@ -34,8 +34,9 @@ import secateur as sc
 from backbones.files import write_text
 from backbones.recount import recount
 from backbones.surgery import prune
+from search.data.subset import cut
 from search.evaluate.families import FAMILIES, draw
-from search.evaluate.trainings import Job, Trained, cut, retrain_all
+from search.evaluate.trainings import Job, Trained, retrain_all
 from search.run.folder import environment
 from search.run.prepare import start_from
 from search.run.study_file import read_study

@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Prints the table."""
-    study = read_study(arguments.study)
+    study = read_study(arguments.study, arguments.scale)
     graph = start_from(study, arguments.study.resolve().parent, "cpu").graph
     console.result(describe(graph))
     share = shares(graph)

@@ -33,6 +33,7 @@ def add_path(parser: argparse.ArgumentParser, *names: str, offers: Any, **option
 def add_study_file(parser: argparse.ArgumentParser) -> None:
     """The study file alone."""
     add_path(parser, "study", offers=STUDIES, metavar="STUDY.toml", help="`secateur init` writes one")
+    parser.add_argument("--scale", metavar="NAME", help="which of the study's [scales], such as small or full")
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +97,7 @@ def changed(study: StudyFile, arguments: argparse.Namespace) -> StudyFile:
 
 def opened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:
     """The study that the arguments name, and its run folder."""
-    study = changed(read_study(arguments.study), arguments)
+    study = changed(read_study(arguments.study, arguments.scale), arguments)
     return open_run(arguments.runs, study, arguments.study), study
 
 

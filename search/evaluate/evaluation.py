@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,12 @@ from backbones.graph import ChannelGraph
 from backbones.surgery import prune
 from scoring.subject import Task
 from search.data.data import Data
+from search.data.subset import cut
 from search.evaluate.evidence import Evidence, Measure, with_rank_sums
 from search.evaluate.families import Drawn, draw
 from search.evaluate.plan import Plan
 from search.evaluate.scoring import Sheet, score_all
-from search.evaluate.trainings import Job, Trained, cut, retrain_all
+from search.evaluate.trainings import Job, Trained, retrain_all
 from search.run.folder import environment
 from search.space.budget import Budget
 from search.space.ground import lay
@@ -91,7 +92,7 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
     facts = {
         **plan.identity(),
         "budget": budget.to_dict(),
-        "space": asdict(space),
+        "space": space.to_dict(),
         "weights": fingerprint(model),
         "graph": graph.id,
         "data": data.fingerprint,

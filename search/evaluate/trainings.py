@@ -8,17 +8,15 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from backbones.errors import SecateurError
 from backbones.files import write_text
 from search.data.data import Data
-from search.data.sources import Split, split_off
 from search.training.engine import train
 from search.training.recipe import Recipe
 
@@ -103,24 +101,6 @@ def retrain_all(
             write_text(folder / f"{result.key}-{result.seed}.json", json.dumps(asdict(result)) + "\n")
             bar.update()
     return read(folder)
-
-
-def cut(data: Data, images: int | None, seed: int) -> Data:
-    """The task with at most `images` training images, classes in proportion, drawn once.
-
-    Raises:
-        SecateurError: for a stream, or more images than there are.
-    """
-    if images is None or images == len(data.train):
-        return data
-    if not isinstance(data.train, Split):
-        raise SecateurError("images needs training images in memory; leave it out for a loader")
-    if images > len(data.train):
-        raise SecateurError(f"images <= {len(data.train)} training images must hold, but got images={images}")
-    _, chosen = split_off(
-        data.train, images / len(data.train), data.num_classes, seed, f"data {data.name!r}, images={images}"
-    )
-    return replace(data, train=chosen)
 
 
 def _train_one(small: nn.Module, key: str, recipe: Recipe, data: Data, device: str, test: bool) -> Trained:

@@ -9,6 +9,7 @@ from backbones.files import replacing
 from search.run.folder import RunFolder
 from search.run.study_file import read_study
 from search.study.study import Study
+from search.training.gammas import NAME as GAMMAS
 
 
 def take_dense(folder: RunFolder, other: RunFolder) -> None:
@@ -24,6 +25,19 @@ def take_dense(folder: RunFolder, other: RunFolder) -> None:
     if not folder.dense.is_file():
         with replacing(folder.dense) as part:
             shutil.copyfile(other.dense, part)
+
+
+def take_twin(folder: RunFolder, other: RunFolder) -> None:
+    """Gives a new run the dense network of a run with the same [model], [data] and [dense], and what is known of it."""
+    if folder.dense.is_file() or not other.dense.is_file():
+        return
+    take_dense(folder, other)
+    known = other.record().get("dense_accuracy")
+    if known is not None:
+        folder.note(dense_accuracy=known)
+    if (other.path / GAMMAS).is_file():
+        with replacing(folder.path / GAMMAS) as part:
+            shutil.copyfile(other.path / GAMMAS, part)
 
 
 def take_over(opened: Study, other: RunFolder) -> str:

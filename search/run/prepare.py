@@ -19,6 +19,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
 from search.data.data import Data, load
+from search.data.subset import cut
 from search.run.console import Console
 from search.run.factories import call, importable
 from search.run.folder import RunFolder
@@ -78,6 +79,8 @@ def start_from(study: StudyFile, source: Path, device: str, dense: Path | None =
         model.load_state_dict(load_artefact(dense, model).state_dict())
     elif study.model.checkpoint is not None:
         load_checkpoint(model, study.model.checkpoint)
+    elif study.model.pretrained is not None:
+        load_checkpoint(model, study.model.pretrained, skip=study.model.skip)
     graph = trace(model.eval(), data.example, ignore=study.space.ignore, only=study.space.only)
     return Start(data, model, graph, place)
 
@@ -133,7 +136,10 @@ def load_data(section: DataSection, seed: int) -> Data:
             raise SecateurError(f"[data] {error}") from error
     changes = {key: value for key, value in (("mean", section.mean), ("std", section.std)) if value is not None}
     loaded: Data = dataclasses.replace(data, **changes) if changes else data
-    return loaded
+    try:
+        return cut(loaded, section.images, seed)
+    except SecateurError as error:
+        raise SecateurError(f"[data] {error}") from None
 
 
 def build_model(section: ModelSection, data: Data) -> nn.Module:

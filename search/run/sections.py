@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from scoring.limits import Limits
 from scoring.names import check_name as known_name
 from scoring.scorers import check_scorer
 from scoring.slices import FEATURES
+from search.space.baselines import BASELINES
 from search.space.budget import Amount, Budget
 from search.space.depth import Removal
 from search.space.space import KINDS, Space
 from search.study.samplers import SAMPLERS
 from search.training.flows import Flow
+from search.training.masks import Scope
 from search.training.recipe import Recipe
 
 
@@ -33,6 +36,8 @@ class ModelSection:
         in_channels: colour channels of the input; by default what the data has.
         checkpoint: weights to start from (.safetensors, or .pt/.th holding tensors only); without one the dense
             network is trained first, as [dense] says.
+        pretrained: instead: weights that [dense] begins from, such as those of another data set.
+        skip: parameters that pretrained leaves as they are, by name or pattern: ["classifier.*"] for a new head.
     """
 
     backbone: str | None = None
@@ -40,9 +45,13 @@ class ModelSection:
     num_classes: int | None = None
     in_channels: int | None = None
     checkpoint: Path | None = None
+    pretrained: Path | None = None
+    skip: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _exactly_one("backbone", self.backbone, "factory", self.factory)
+        if self.checkpoint is not None and self.pretrained is not None:
+            raise SecateurError("takes checkpoint (trained for this data) or pretrained (to begin from), but got both")
         _at_least("num_classes", self.num_classes, 2)
         _at_least("in_channels", self.in_channels, 1)
 
@@ -61,6 +70,7 @@ class DataSection:
         test: of "folder": fraction of the images that is set aside for the test, where there is no test folder.
         per_class: of "caltech256": training images a class; all others are for the test.
         validation: fraction of the training images that is set aside to rank structures; by default the data set's own.
+        images: training images that are used, drawn once with the classes in proportion; all by default.
         mean: per channel, of pixels scaled to [0, 1]; by default the data set's own.
         std: per channel, likewise.
     """
@@ -73,6 +83,7 @@ class DataSection:
     test: float | None = None
     per_class: int | None = None
     validation: float | None = None
+    images: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -83,6 +94,7 @@ class DataSection:
                 raise SecateurError(f"0 < {key} < 1 must hold, but got {key}={value}")
         _at_least("size", self.size, 1)
         _at_least("per_class", self.per_class, 2)
+        _at_least("images", self.images, 1)
 
     def options(self) -> dict[str, object]:
         """What is given of that which readers take, by the names that they have for it."""
@@ -141,6 +153,8 @@ class SpaceSection:
             default none go.
         removal_most: at most so many; below 1 a share of those that may.
         removal_layers: which may go, by name or pattern; by default the residual blocks, or single layers without any.
+        fixed: parameters of the space that are held instead of proposed: {balance = 0} of "hybrid" uses the norm alone,
+            {balance = 1} the distance alone; "rate" of "hybrid" and "exponent" of "global" can be held, too.
     """
 
     kind: str = "hybrid"
@@ -156,6 +170,7 @@ class SpaceSection:
     removal: str | None = None
     removal_most: float = 0.5
     removal_layers: tuple[str, ...] = ()
+    fixed: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         known_name("kind", self.kind, KINDS)
@@ -176,7 +191,8 @@ class SpaceSection:
         removal = None
         if self.removal is not None:
             removal = Removal(self.removal, self.removal_most, self.removal_layers)
-        return Space(self.kind, self.criterion, self.linkage, limits, self.features, self.reduction, removal)
+        fixed = tuple(sorted(self.fixed.items()))
+        return Space(self.kind, self.criterion, self.linkage, limits, self.features, self.reduction, removal, fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +205,19 @@ class SearchSection:
         scorer: what a structure is worth before any training: "naswot", "fidelity", ... or a rank sum of several,
             "fidelity+params".
         batch: images the scorer looks at.
+        rule: instead of a search: the structure of a simple rule, "uniform" (one keep ratio), "global" (one threshold),
+            "sensitivity" (the same loss allowed everywhere) or "random".
     """
 
     trials: int = 200
     sampler: str = "tpe"
     scorer: str = "naswot"
     batch: int = 128
+    rule: str | None = None
 
     def __post_init__(self) -> None:
+        if self.rule is not None:
+            known_name("rule", self.rule, BASELINES)
         known_name("sampler", self.sampler, SAMPLERS)
         check_scorer(self.scorer)
         _at_least("trials", self.trials, 1)
@@ -228,6 +249,41 @@ class RetrainSection:
     def way(self) -> Flow:
         """The flow with its steps."""
         return Flow(self.flow, self.steps)
+
+
+@dataclass(frozen=True, slots=True)
+class SparsifySection:
+    """Double pruning: in `secateur compare` single weights go after the filters have gone (Lee et al. 2020).
+
+    Attributes:
+        amount: share of the weights of convolutions and linear layers that goes, the smallest; 0 for none.
+        scope: "global" compares weights over all layers, "layer" takes the same share of each.
+        spare: layers that are left alone, by name.
+        recipe: the rest of the section: how the others are tuned.
+    """
+
+    amount: float = 0.0
+    scope: Scope = "global"
+    spare: tuple[str, ...] = ()
+    recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, lr=0.01))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.amount < 1:
+            raise SecateurError(f"0 <= amount < 1 must hold, but got amount={self.amount}")
+
+
+@dataclass(frozen=True, slots=True)
+class CompareSection:
+    """What `secateur compare` does with every variant of a study.
+
+    Attributes:
+        seeds: retrainings of each structure, with [retrain] seed, + 1, ...; raise it later to go on.
+    """
+
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        _at_least("seeds", self.seeds, 1)
 
 
 def _exactly_one(first: str, one: object, second: str, other: object) -> None:

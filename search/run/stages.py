@@ -75,10 +75,8 @@ def _run(
     fork: RunFolder | None,
 ) -> dict[str, Any]:
     start = prepare(study, folder, device)
-    _check(study, start)
-    made, before = environment(), folder.record().get("commands", [])
-    made["device"] = start.device
-    folder.note(environment=made, commands=before if before[-1:] == [made["command"]] else [*before, made["command"]])
+    check(study, start)
+    note_command(folder, start.device)
     with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
         return _work(study, start, folder, console, stages, jobs, fork)
 
@@ -92,7 +90,7 @@ def _work(
     jobs: int,
     fork: RunFolder | None,
 ) -> dict[str, Any]:
-    with _timed(folder, "dense network"):
+    with timed(folder, "dense network"):
         ensure_dense(start, study, folder, console)
     opened = open_study(study, start, folder)
     if fork is not None:
@@ -100,19 +98,44 @@ def _work(
     if "search" in stages:
         console.head("What the budget allows")
         console.say(opened.feasibility())
-        console.head(f"Search: {study.search.trials} trials, {study.search.sampler}, scored by {study.search.scorer}")
-        with _timed(folder, "search"):
-            opened.search(study.search.trials, progress=console.progress, jobs=jobs)
-        console.say(_trials(opened.front()))
-        _check_found(opened.front())
+        look(opened, study, folder, console, jobs)
     if "retrain" in stages:
         console.head(f"Retraining: the best {study.retrain.top}, {study.retrain.recipe.epochs} epochs each")
-        with _timed(folder, "retraining"):
+        with timed(folder, "retraining"):
             wanted = study.retrain
             opened.retrain(
                 wanted.top, recipe=wanted.recipe, flow=wanted.way, device=start.device, progress=console.progress
             )
     return finish(opened, start, folder, console)
+
+
+def note_command(folder: RunFolder, device: str) -> dict[str, Any]:
+    """Notes in the folder's record what runs here now and on what; returns it."""
+    made, before = environment(), folder.record().get("commands", [])
+    made["device"] = device
+    folder.note(environment=made, commands=before if before[-1:] == [made["command"]] else [*before, made["command"]])
+    return made
+
+
+def look(opened: Study, study: StudyFile, folder: RunFolder, console: Console, jobs: int = 1) -> None:
+    """Searches, or takes what a rule gives, as far as the study does not have it yet.
+
+    Raises:
+        SecateurError: when nothing meets the budget.
+    """
+    wanted = study.search
+    if wanted.rule is not None:
+        console.head(f"Rule: {wanted.rule}, scored by {wanted.scorer}")
+    else:
+        console.head(f"Search: {wanted.trials} trials, {wanted.sampler}, scored by {wanted.scorer}")
+    if len(opened.store.finished) < (wanted.trials if wanted.rule is None else len(opened.targets)):
+        with timed(folder, "search"):
+            if wanted.rule is not None:
+                opened.follow(wanted.rule)
+            else:
+                opened.search(wanted.trials, progress=console.progress, jobs=jobs)
+    console.say(_trials(opened.front()))
+    _check_found(opened.front())
 
 
 def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str | None = None) -> Study:
@@ -137,7 +160,7 @@ def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str |
     )
 
 
-def _check(study: StudyFile, start: Start) -> None:
+def check(study: StudyFile, start: Start) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
     check_early(start.model, start.graph, study.space.space(), study.budget.budget())
     start.data.batch(study.search.batch, study.seed)
@@ -167,7 +190,7 @@ def finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> 
     if retrained(front):
         front.best(measure="accuracy").save(folder.best)
         paths["best"] = str(folder.best)
-    with _timed(folder, "report"):
+    with timed(folder, "report"):
         run_report(folder)
     _conclude(front, folder, console)
     return result(front, paths)
@@ -181,7 +204,7 @@ def _compared(front: Front, opened: Study, folder: RunFolder, console: Console) 
     if known is not None:
         return known
     console.head(f"Simple rules on the same budget, by {front.scorer}")
-    with _timed(folder, "baselines"):
+    with timed(folder, "baselines"):
         front = with_references(front, opened)
     console.say(comparison(front))
     return front
@@ -212,7 +235,7 @@ def _trials(front: Front) -> str:
 
 
 @contextmanager
-def _timed(folder: RunFolder, stage: str) -> Iterator[None]:
+def timed(folder: RunFolder, stage: str) -> Iterator[None]:
     """Adds the block's seconds to the stage's in the record, also when it is interrupted."""
     start = time.perf_counter()
     try:

@@ -8,14 +8,25 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
 from search.evaluate.plan import Plan
+from search.run.scales import Tables, at_scale, with_variant
 from search.run.schema import read_table, to_toml, unknown_key
-from search.run.sections import BudgetSection, DataSection, ModelSection, RetrainSection, SearchSection, SpaceSection
+from search.run.sections import (
+    BudgetSection,
+    CompareSection,
+    DataSection,
+    ModelSection,
+    RetrainSection,
+    SearchSection,
+    SpaceSection,
+    SparsifySection,
+)
 from search.training.recipe import Recipe
 
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -39,12 +50,16 @@ class StudyFile:
     space: SpaceSection = field(default_factory=SpaceSection)
     search: SearchSection = field(default_factory=SearchSection)
     retrain: RetrainSection = field(default_factory=RetrainSection)
+    sparsify: SparsifySection = field(default_factory=SparsifySection)
+    compare: CompareSection = field(default_factory=CompareSection)
     evaluate: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
         check_name(self.name)
         if not 0 <= self.seed < 2**31:
             raise SecateurError(f"0 <= seed < 2**31 must hold, but got seed={self.seed}")
+        if self.search.rule is not None and self.retrain.flow != "one-shot":
+            raise SecateurError(f'[search] rule needs [retrain] flow = "one-shot", but got flow={self.retrain.flow!r}')
 
     @property
     def fingerprint(self) -> str:
@@ -74,33 +89,75 @@ SECTIONS: dict[str, type] = {
     "space": SpaceSection,
     "search": SearchSection,
     "retrain": RetrainSection,
+    "sparsify": SparsifySection,
+    "compare": CompareSection,
     "evaluate": Plan,
 }
 REQUIRED = ("model", "data", "budget")
-MAY_CHANGE = ("[search] trials", "[retrain] top", "[evaluate] ")
+MAY_CHANGE = ("[search] trials", "[retrain] top", "[sparsify] ", "[compare] ", "[evaluate] ")
 """How the settings begin that do not make another study; an evaluation's results know what they rest on."""
 
 
-def read_study(path: str | os.PathLike[str]) -> StudyFile:
+def read_study(path: str | os.PathLike[str], scale: str | None = None) -> StudyFile:
     """Reads a study file. Relative paths in it start at the file's own folder.
+
+    Args:
+        path: of the file.
+        scale: which of its [scales] holds; by default the one that its key `scale` names.
 
     Raises:
         SecateurError: when the file is missing or not TOML, or a key is unknown, missing, of the wrong type or out of
             range: one line naming file, section and key.
     """
     path = Path(path)
+    whole = _table(path)
+    with _naming(path):
+        table, _ = at_scale(whole, scale, tuple(SECTIONS))
+        return parse(table, path.resolve().parent)
+
+
+def read_variants(path: str | os.PathLike[str], scale: str | None = None) -> dict[str, StudyFile]:
+    """The studies that a file's [variants] describe, by name; each has its variant's name.
+
+    Args:
+        path: of the file.
+        scale: as in `read_study`.
+
+    Raises:
+        SecateurError: as `read_study`; the variant is named.
+    """
+    path = Path(path)
+    whole = _table(path)
+    with _naming(path):
+        table, variants = at_scale(whole, scale, tuple(SECTIONS))
+        found = {}
+        for name, changes in variants.items():
+            try:
+                check_name(name)
+                found[name] = parse(with_variant(table, name, changes), path.resolve().parent)
+            except SecateurError as error:
+                raise SecateurError(f"variant {name!r}: {error}") from None
+        return found
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file's name in front of what is wrong with it."""
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        yield
+    except SecateurError as error:
+        raise SecateurError(f"{path}: {error}") from None
+
+
+def _table(path: Path) -> Tables:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise SecateurError(f"{path} does not exist; `secateur init {path}` writes one to start from") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SecateurError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except tomllib.TOMLDecodeError as error:
         raise SecateurError(f"{path} is not TOML: {error}") from None
-    try:
-        return parse(table, path.resolve().parent)
-    except SecateurError as error:
-        raise SecateurError(f"{path}: {error}") from None
 
 
 def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
@@ -119,7 +176,7 @@ def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
             raise SecateurError(f"section [{name}] is missing; `secateur init` writes a study file to start from")
     parts: dict[str, Any] = {}
     for name, cls in SECTIONS.items():
-        reader = _read_with_recipe if cls in (RetrainSection, Plan) else read_table
+        reader = _read_with_recipe if cls in (RetrainSection, SparsifySection, Plan) else read_table
         parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
     return StudyFile(name=top.name, seed=top.seed, **parts)
 
@@ -181,7 +238,7 @@ def check_name(name: str) -> None:
 
 def _seeded(section: str, table: object, seed: int) -> object:
     """Trainings take the study's seed unless they name their own."""
-    if section in ("dense", "retrain", "evaluate") and isinstance(table, Mapping):
+    if section in ("dense", "retrain", "sparsify", "evaluate") and isinstance(table, Mapping):
         return {"seed": seed, **table}
     return table
 

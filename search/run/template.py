@@ -31,6 +31,8 @@ EXAMPLES: dict[str, object] = {
     "[model] num_classes": 10,
     "[model] in_channels": 3,
     "[model] checkpoint": "dense.safetensors",
+    "[model] pretrained": "imagenet.pth",
+    "[model] skip": ("classifier.*",),
     "[data] factory": "package.module:function",
     "[data] folder": "data/cifar-10-batches-bin",
     "[data] size": 64,
@@ -38,6 +40,7 @@ EXAMPLES: dict[str, object] = {
     "[data] test": 0.2,
     "[data] per_class": 60,
     "[data] validation": 0.1,
+    "[data] images": 10_000,
     "[data] mean": (0.4914, 0.4822, 0.4465),
     "[data] std": (0.2470, 0.2435, 0.2616),
     "[budget] params": "50%",
@@ -52,6 +55,8 @@ EXAMPLES: dict[str, object] = {
     "[space] only": ("layer3.*",),
     "[space] ignore": ("conv1",),
     "[space] removal": "cosine",
+    "[space] fixed": {"balance": 0.0},
+    "[search] rule": "uniform",
     "[space] removal_layers": ("layer3.*",),
 }
 ABOUT = {
@@ -62,6 +67,8 @@ ABOUT = {
     "space": "Which structures are looked at.",
     "search": "How they are looked at.",
     "retrain": "How many of the best are retrained, and how: every key of [dense] can stand here too.",
+    "sparsify": "What goes beside the filters in `secateur compare`; every key of [dense] can stand here too.",
+    "compare": "What `secateur compare` does with variants of this study, [variants.name.section].",
     "evaluate": "What `secateur evaluate` does; every key of [dense] can stand here too.",
 }
 WORDS = {
@@ -71,7 +78,11 @@ WORDS = {
     "[dense] slim": "lambda of the L1 penalty on batch-norm gammas (network slimming); 0 for none.",
 }
 RECIPE = tuple(item.name for item in dataclasses.fields(Recipe))
-SHORT = {"retrain": ("epochs", "lr", "batch_size", "distill"), "evaluate": ("epochs", "lr", "batch_size")}
+SHORT = {
+    "retrain": ("epochs", "lr", "batch_size", "distill"),
+    "evaluate": ("epochs", "lr", "batch_size"),
+    "sparsify": ("epochs", "lr", "batch_size"),
+}
 
 
 def template() -> str:

@@ -6,14 +6,16 @@ channels never rises with it, so that a budget can be met by bisection (design s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import optuna
 from numpy.typing import NDArray
 from torch import nn
 
+from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS
@@ -44,6 +46,8 @@ class Space:
         limits: pruning-rate constraint.
         features, reduction: of the filter tables.
         removal: which layers may go as well; None for none.
+        fixed: (parameter, value) of those that are held instead of proposed: "balance" (0: the norm threshold alone,
+            1: the distance threshold alone) and "rate" of `hybrid`, "exponent" of `global`.
     """
 
     kind: str = "hybrid"
@@ -53,6 +57,7 @@ class Space:
     features: str = "fan_in"
     reduction: str = "sum"
     removal: Removal | None = None
+    fixed: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         check_name("space", self.kind, KINDS)
@@ -60,6 +65,20 @@ class Space:
         check_name("linkage", self.linkage, LINKAGES)
         check_name("features", self.features, FEATURES)
         check_name("reduction", self.reduction, REDUCTIONS)
+        for name, value in self.fixed:
+            known = FIXABLE[self.kind]
+            if name not in known:
+                has = f"it has {', '.join(known)}" if known else "it has none"
+                raise SecateurError(f"space {self.kind!r} has no parameter {name!r} to fix; {has}")
+            if not 0 <= value <= 1:
+                raise SecateurError(f"fixed: 0 <= {name} <= 1 must hold, but got {name}={value}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for fingerprints; `fixed` only where something is fixed, as it came later than the others."""
+        record = asdict(self)
+        if not self.fixed:
+            del record["fixed"]
+        return record
 
     def tables(self, model: nn.Module, graph: ChannelGraph, data: Data | None = None, seed: int = 0) -> FilterTables:
         """The filter tables of a network as this space wants them.
@@ -86,11 +105,31 @@ class Space:
 
     def suggest(self, trial: optuna.Trial, tables: FilterTables) -> Direction:
         """Asks the sampler for a direction; `tables` are the dense network's."""
-        return KINDS[self.kind](trial, tables, self.limits)
+        held = cast("optuna.Trial", Held(trial, dict(self.fixed))) if self.fixed else trial
+        return KINDS[self.kind](held, tables, self.limits)
 
     def propose(self, trial: optuna.Trial, tables: FilterTables) -> Ray:
         """Asks the sampler for a proposal without layer removal."""
         return self.suggest(trial, tables)(tables, self.limits, np.arange(len(tables.groups)))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A trial in which some parameters have one value only; it is recorded as if it had been proposed.
+
+    Attributes:
+        trial: that asks for all others.
+        fixed: parameter -> value.
+    """
+
+    trial: optuna.Trial
+    fixed: Mapping[str, float]
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """The fixed value, within the limits, or what the sampler proposes."""
+        if name in self.fixed:
+            low = high = min(max(self.fixed[name], low), high)
+        return self.trial.suggest_float(name, low, high)
 
 
 def _hybrid(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
@@ -132,3 +171,10 @@ KINDS: dict[str, Callable[[optuna.Trial, FilterTables, Limits], Direction]] = {
     "hybrid+ratios": _hybrid_ratios,
     "global": _global,
 }
+FIXABLE: dict[str, tuple[str, ...]] = {
+    "hybrid": ("balance", "rate"),
+    "ratios": (),
+    "hybrid+ratios": ("balance",),
+    "global": ("exponent",),
+}
+"""The parameters of each kind that are of the whole network, and can be fixed."""

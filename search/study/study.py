@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -30,7 +30,7 @@ from search.space.ground import lay
 from search.space.proposals import Aim
 from search.space.reach import check_reachable, feasibility
 from search.space.space import Space
-from search.study import fork, outline
+from search.study import fork, outline, ruled
 from search.study.candidates import candidate, unpack
 from search.study.identity import FORMAT, fingerprint, to_record
 from search.study.retrain import Job, Retrainer
@@ -119,7 +119,7 @@ class Study:
             "graph": self.graph.id,
             "data": self.data.fingerprint,
             "budget": budget,
-            "space": to_record(asdict(self.space)),
+            "space": to_record(self.space.to_dict()),
             "scorer": f"{self.scorer}, {batch} images{ranked}",
             "sampler": self.sampler,
             "seed": str(self.seed),
@@ -188,6 +188,17 @@ class Study:
             told.close()
             bar.close()
 
+    def follow(self, rule: str) -> None:
+        """Takes what a simple rule gives in the place of a search, one trial for each target of the budget.
+
+        Args:
+            rule: "uniform", "global", "sensitivity" or "random", as in `secateur.baseline`.
+
+        Raises:
+            SecateurError: for an unknown rule, one that misses the budget, or a study that has searched already.
+        """
+        ruled.follow_rule(self, rule)
+
     def work(
         self,
         trials: int,
@@ -239,18 +250,18 @@ class Study:
         """
         return fork.take_over(self.store, self.aim, name, storage or self.store.url, self.scores)
 
-    def candidates(self) -> tuple[Candidate, ...]:
-        """Every finished trial, with the result of its retraining where there is one."""
-        results = self._retrainer().results()
+    def candidates(self, *, retrained: bool = True) -> tuple[Candidate, ...]:
+        """Every finished trial, with the result of its retraining where there is one (and is wanted)."""
+        results = self._retrainer().results() if retrained else {}
         done = sorted(self.store.finished, key=lambda trial: trial.number)
         return tuple(candidate(self.graph, trial, results) for trial in done)
 
-    def front(self) -> Front:
-        """The Pareto front of what is known so far."""
+    def front(self, *, retrained: bool = True) -> Front:
+        """The Pareto front of what is known so far, or as the search alone left it."""
         return Front(
             name=self.name,
             dense=Candidate(-1, Structure.full(self.graph), cost=self.ground.costs.dense, label="dense"),
-            candidates=self.candidates(),
+            candidates=self.candidates(retrained=retrained),
             scorer=self.scorer,
             caps=self._caps,
         )
@@ -287,8 +298,15 @@ class Study:
         """
         recipe = recipe or Recipe()
         job = Job(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow())
-        self._retrainer().run(self.front(), top, job, device=device, progress=progress)
+        self._retrainer().run(self.front(retrained=False), top, job, device=device, progress=progress)
         return self.front()
+
+    def retrained(self, recipe: Recipe, flow: Flow | None = None) -> dict[str, Mapping[str, Any]]:
+        """Structure id -> facts of its retraining by this recipe: accuracy, test_accuracy, seconds, artefact.
+
+        Where the flow chose again, "kept", "macs" and "params" are of the structure it ended with.
+        """
+        return self._retrainer().results(Job(recipe, flow or Flow()))
 
     def _retrainer(self) -> Retrainer:
         return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain", self.space)

@@ -50,6 +50,7 @@ def sparsify(
     teacher: nn.Module | None = None,
     folder: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
+    progress: bool = True,
 ) -> Sparse:
     """Drops the smallest weights of a (pruned) network and tunes the others, in place.
 
@@ -63,10 +64,11 @@ def sparsify(
         teacher: the dense network, to learn from.
         folder: for an exact resume, see `train`.
         device: of the tuning.
+        progress: show a bar when standard error is a terminal.
 
     Raises:
         SecateurError: as `magnitude_masks` and `train`.
     """
     masks = magnitude_masks(model, amount, scope=scope, spare=spare)
-    history = train(model, data, recipe, teacher=teacher, folder=folder, device=device, masks=masks)
+    history = train(model, data, recipe, teacher=teacher, folder=folder, device=device, masks=masks, progress=progress)
     return Sparse(masks, effective_parameters(model, masks), history)

@@ -98,3 +98,12 @@ def test_a_plain_layer_unites_the_groups_on_both_sides() -> None:
     unequal = Structure.of(graph, {"features.0": range(10)}, removed=["features.3"])
     with pytest.raises(SecateurError, match=r"unites the channels of features.0 and features.3; they must keep equal"):
         cost(graph, unequal)
+
+
+@pytest.mark.parametrize("removed", [["features.3"], ["features.27", "features.37", "features.40"]])
+def test_a_network_without_layers_can_be_trained_where_activations_were_in_place(removed: list[str]) -> None:
+    model, graph = traced("vgg16_bn_cifar")
+    small = prune(model, graph, Structure.of(graph, {}, removed=removed))
+    assert not any(getattr(module, "inplace", False) for module in small.modules())
+    assert any(getattr(module, "inplace", False) for module in model.modules())
+    assert_finite_gradients(small, graph)

@@ -1,0 +1,58 @@
+"""`secateur compare`: the variants of a study beside each other, each retrained with several seeds."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from search.commands.options import add_device, add_study, opened
+from search.compare.comparison import FOLDER, compare
+from search.run.console import Console
+from search.run.study_file import read_variants
+
+SUMMARY = "run the variants of a study, several seeds each, and tabulate them"
+DESCRIPTION = """\
+For each table [variants.NAME] of the study: trains or loads the dense network
+(once for all variants that share it), searches within the budget or follows a
+[search] rule, retrains the best structure with several seeds, prunes single
+weights where [sparsify] says so, and measures size and latency. What an earlier
+call has done is not done again, and more seeds add to it.
+
+  secateur compare studies/system3_hybrid.toml
+  secateur compare studies/system3_hybrid.toml --scale full --seeds 5
+  secateur compare study.toml --variants hybrid,uniform
+
+Results are in runs/<name>/compare/: compare.json, compare.md, compare.csv, and
+a run folder for each variant."""
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    add_study(parser)
+    parser.add_argument("--variants", type=_names, metavar="A,B", help="only these")
+    parser.add_argument("--seeds", type=int, metavar="N", help="retrainings of each, instead of [compare] seeds")
+    add_device(parser)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Does what is left to do, and prints the table."""
+    variants = read_variants(arguments.study, arguments.scale)
+    folder, study = opened(arguments)
+    result = compare(
+        study,
+        variants,
+        folder,
+        arguments.study,
+        console,
+        names=arguments.variants,
+        seeds=arguments.seeds,
+        device=arguments.device,
+    )
+    console.head(f"Result: test accuracy of {result.seeds} seeds in percent, Omega is the NetScore")
+    console.result(result.shown())
+    console.say(f"\nThe full table: {folder.shown}/{FOLDER}/compare.md")
+    return {**result.to_dict(), "folder": str(folder.path / FOLDER)}

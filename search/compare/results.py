@@ -1,0 +1,189 @@
+"""The result of a comparison: as a table for the terminal, and as `compare.json`, `compare.md`, `compare.csv`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backbones.files import write_text
+from search.compare.outcome import Outcome, Spread, Whole
+from search.review.footprint import Footprint
+from search.run.console import amount, percent, table
+
+HEADER = ("", "MACs", "params", "ms", "test", "drop", "Omega")
+WIDE = (
+    "", "MACs", "parameters", "size", "ms a batch", "validation, %", "test, %", "drop, points", "NetScore",
+    "search, s", "structures",
+)  # fmt: skip
+ABOUT = (
+    "Shares are of the dense network above. Accuracies: last epoch, mean ± sample standard deviation over the seeds; "
+    "of several structures of a variant the one with the best mean validation accuracy. Milliseconds: a batch of "
+    "{batch} images on {threads}, the dense network and its variants measured side by side. NetScore (Omega): "
+    "20 log10(a² / √(p m)), a in percent of the test images, p in millions of parameters, m in 10⁹ MACs."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Variants of one study beside each other.
+
+    Attributes:
+        name: of the study, with its scale.
+        seeds: retrainings of each structure.
+        environment: command, versions, machine.
+        wholes: the dense networks.
+        outcomes: of the variants, in the order of the study file.
+    """
+
+    name: str
+    seeds: int
+    environment: Mapping[str, Any]
+    wholes: tuple[Whole, ...]
+    outcomes: tuple[Outcome, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        dense = {one.label: one for one in self.wholes}
+        return {
+            "name": self.name,
+            "seeds": self.seeds,
+            "environment": dict(self.environment),
+            "dense": [one.to_dict() for one in self.wholes],
+            "variants": [one.to_dict(dense[one.whole]) for one in self.outcomes],
+        }
+
+    def save(self, folder: Path) -> None:
+        """Writes the three files into an existing folder."""
+        write_text(folder / "compare.json", json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        write_text(folder / "compare.md", self.markdown())
+        write_text(folder / "compare.csv", self.csv())
+
+    def shown(self) -> str:
+        """The table for a terminal, within 80 columns."""
+        rows = []
+        for whole, family in self._families():
+            cost = (amount(whole.macs), amount(whole.params), _ms(whole.footprint))
+            rows.append((whole.label, *cost, f"{100 * whole.test:.2f}", "", _number(whole.netscore)))
+            for one in family:
+                share = (percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params))
+                drop = f"{100 * (whole.test - one.test.mean):.2f}"
+                rows.append((one.variant, *share, _ms(one.footprint), _points(one.test), drop, _number(one.netscore)))
+                if one.sparse is not None:
+                    share = (share[0], percent(one.sparse.nonzero.mean / whole.params))
+                    drop = f"{100 * (whole.test - one.sparse.test.mean):.2f}"
+                    row = (_sparser(one), *share, "", _points(one.sparse.test), drop, _number(one.sparse.netscore))
+                    rows.append(row)
+        return table(HEADER, rows)
+
+    def markdown(self) -> str:
+        """A page with the table, the command, the machine and the seeds."""
+        first = next(one.footprint for one in self.wholes)
+        threads = "" if first is None else f"{first.threads} thread" + ("s" if first.threads > 1 else "")
+        facts = self.environment
+        versions = ", ".join(f"{name} {facts[name]}" for name in ("secateur", "python", "torch") if name in facts)
+        lines = [
+            f"# {self.name}",
+            "",
+            f"`{facts['command']}`",
+            "",
+            f"{self.seeds} seed{'s' if self.seeds > 1 else ''}; {facts['time']}; {versions}; {facts['platform']}, "
+            f"{facts['cpus']} cores; trained on {facts['device']}.",
+            "",
+            ABOUT.format(batch="-" if first is None else first.batch, threads=threads),
+            "",
+            "| " + " | ".join(WIDE) + " |",
+            "|" + "---|" * len(WIDE),
+        ]
+        for whole, family in self._families():
+            lines.append(_line(_dense_cells(whole)))
+            for one in family:
+                lines += [_line(cells) for cells in _cells(one, whole)]
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """One row a network: `kind` is dense, pruned or sparse; fractions, seconds and bytes."""
+        rows: list[dict[str, Any]] = []
+        for whole, family in self._families():
+            rows.append({"variant": whole.label, "kind": "dense", **_record(whole, whole.footprint)})
+            for one in family:
+                rows.append({"variant": one.variant, "kind": "pruned", **_record(one, one.footprint)})
+                if one.sparse is not None:
+                    rows.append({"variant": one.variant, "kind": "sparse", **_record(one.sparse, None)})
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def _families(self) -> list[tuple[Whole, list[Outcome]]]:
+        """Every dense network with what came out of it."""
+        return [(whole, [one for one in self.outcomes if one.whole == whole.label]) for whole in self.wholes]
+
+
+def _dense_cells(whole: Whole) -> list[str]:
+    size = amount(whole.footprint.disk) + "B" if whole.footprint else "-"
+    accuracies = [f"{100 * whole.validation:.2f}", f"{100 * whole.test:.2f}"]
+    return [
+        whole.label, amount(whole.macs), amount(whole.params), size, _ms(whole.footprint), *accuracies, "",
+        _number(whole.netscore), "", "",
+    ]  # fmt: skip
+
+
+def _cells(one: Outcome, whole: Whole) -> list[list[str]]:
+    size = amount(one.footprint.disk) + "B" if one.footprint else "-"
+    shares = [percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params, 2)]
+    drop = f"{100 * (whole.test - one.test.mean):.2f}"
+    search = ["-" if one.search_seconds is None else f"{one.search_seconds:.1f}", str(one.scored)]
+    accuracies = [_points(one.validation), _points(one.test)]
+    rows = [[one.variant, *shares, size, _ms(one.footprint), *accuracies, drop, _spread(one.netscore), *search]]
+    if one.sparse is not None:
+        shares[1] = percent(one.sparse.nonzero.mean / whole.params, 2)
+        accuracies = [_points(one.sparse.validation), _points(one.sparse.test)]
+        drop = f"{100 * (whole.test - one.sparse.test.mean):.2f}"
+        rows.append([_sparser(one), *shares, "", "", *accuracies, drop, _spread(one.sparse.netscore), "", ""])
+    return rows
+
+
+def _sparser(one: Outcome) -> str:
+    return "" if one.sparse is None else f"  {one.variant}, {percent(one.sparse.sparsity, 0)} of it zero"
+
+
+def _record(one: Any, footprint: Footprint | None) -> dict[str, Any]:
+    """The numbers of a row; a spread as mean and deviation."""
+    names = ("structure", "macs", "params", "nonzero", "validation", "test", "netscore", "scored", "search_seconds")
+    found: dict[str, Any] = {}
+    for name in names:
+        value = getattr(one, name, None)
+        if isinstance(value, Spread):
+            found |= {name: value.mean, f"{name}_std": value.std}
+        else:
+            found[name] = value
+    if footprint is not None:
+        found |= {"latency": footprint.latency, "disk_bytes": footprint.disk}
+    return found
+
+
+def _points(value: Spread) -> str:
+    """A fraction in percent: 97.31 ± 0.22."""
+    return f"{100 * value.mean:.2f}" + ("" if value.std is None else f" ± {100 * value.std:.2f}")
+
+
+def _spread(value: Spread | None) -> str:
+    return "-" if value is None else f"{value.mean:.2f}" + ("" if value.std is None else f" ± {value.std:.2f}")
+
+
+def _number(value: Spread | float | None) -> str:
+    return "-" if value is None else f"{value.mean if isinstance(value, Spread) else value:.1f}"
+
+
+def _ms(footprint: Footprint | None) -> str:
+    return "-" if footprint is None else f"{1e3 * footprint.latency:.1f}"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.strip() for cell in cells) + " |"

@@ -1,0 +1,134 @@
+"""One variant from its study to its outcome; what a run folder has is not done again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from backbones.artefact import load as load_artefact
+from backbones.artefact import save
+from search.compare.outcome import Outcome, Sparser, Spread, omegas
+from search.review.front import Candidate
+from search.run.console import Console
+from search.run.folder import RunFolder, locked
+from search.run.prepare import Start, dense_accuracy, ensure_dense
+from search.run.sections import SparsifySection
+from search.run.stages import check, look, note_command, open_study, timed
+from search.run.study_file import StudyFile
+from search.study.retrain import Job
+from search.study.selection import choose
+from search.study.study import Study
+from search.training.double_pruning import sparsify
+from search.training.recipe import Recipe
+from search.training.threads import fitting_threads
+
+Results = Sequence[Mapping[str, Any]]
+"""Facts of the retrainings of one structure, one a seed."""
+
+
+def follow_variant(study: StudyFile, start: Start, folder: RunFolder, console: Console, seeds: int) -> Outcome:
+    """Searches, retrains with every seed, prunes weights where asked; the structure with the best validation accuracy.
+
+    Args:
+        study: the variant.
+        start: data, dense network and graph of it; the network is trained here where its folder has none.
+        folder: of the variant.
+        console: where the user reads on.
+        seeds: retrainings of each structure.
+
+    Raises:
+        SecateurError: as the stages of `secateur run`.
+    """
+    with locked(folder):
+        check(study, start)
+        note_command(folder, start.device)
+        with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+            with timed(folder, "dense network"):
+                ensure_dense(start, study, folder, console)
+            known = dense_accuracy(start, folder)
+            opened = open_study(study, start, folder)
+            look(opened, study, folder, console)
+            recipes = [
+                replace(study.retrain.recipe, seed=study.retrain.recipe.seed + number) for number in range(seeds)
+            ]
+            best, results = _retrain(opened, study, recipes, start, folder, console)
+            front = opened.front()
+            dense = replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"])
+            replace(front, dense=dense).save(folder.path)
+            outcome = _outcome(study, opened, best, results, folder)
+            if study.sparsify.amount > 0:
+                with timed(folder, "double pruning"):
+                    outcome = replace(outcome, sparse=_sparsify(study.sparsify, outcome, start, folder, console))
+    return outcome
+
+
+def _retrain(
+    opened: Study, study: StudyFile, recipes: Sequence[Recipe], start: Start, folder: RunFolder, console: Console
+) -> tuple[Candidate, Results]:
+    wanted = study.retrain
+    console.head(f"Retraining: the best {wanted.top}, {len(recipes)} seeds, {wanted.recipe.epochs} epochs each")
+    by_seed = []
+    for recipe in recipes:
+        with timed(folder, "retraining"):
+            opened.retrain(wanted.top, recipe=recipe, flow=wanted.way, device=start.device, progress=console.progress)
+        by_seed.append(opened.retrained(recipe, wanted.way))
+    chosen = choose(opened.front(retrained=False), wanted.top)
+    best = max(chosen, key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
+    return best, [results[best.id] for results in by_seed]
+
+
+def _outcome(study: StudyFile, opened: Study, best: Candidate, results: Results, folder: RunFolder) -> Outcome:
+    macs, params = best.on("macs") or 0.0, best.on("params") or 0.0
+    return Outcome(
+        variant=study.name,
+        whole="",
+        structure=best.id,
+        settings=study.fingerprint,
+        scored=len({one.id for one in opened.candidates(retrained=False) if one.score is not None}),
+        search_seconds=folder.record().get("seconds", {}).get("search"),
+        score=best.score,
+        scorer=study.search.scorer,
+        macs=Spread(tuple(one.get("macs", macs) for one in results)),
+        params=Spread(tuple(one.get("params", params) for one in results)),
+        validation=Spread(tuple(one["accuracy"] for one in results)),
+        test=Spread(tuple(one["test_accuracy"] for one in results)),
+        retrain_seconds=Spread(tuple(one["seconds"] for one in results)),
+        artefacts=tuple(one["artefact"] for one in results),
+    )
+
+
+def _sparsify(section: SparsifySection, outcome: Outcome, start: Start, folder: RunFolder, console: Console) -> Sparser:
+    """Double pruning of every seed's network; each has a folder named by what was done, so that nothing is repeated."""
+    console.head(f"Double pruning: {section.amount:.0%} of the weights, {section.recipe.epochs} epochs")
+    found = []
+    for number, path in enumerate(outcome.artefacts):
+        network = Path(path)
+        recipe = replace(section.recipe, seed=section.recipe.seed + number)
+        name = f"{network.parent.name}-{Job(recipe).key}-{section.scope}-{section.amount:g}"
+        place = folder.path / "sparse" / (name + "".join(f"-{layer}" for layer in section.spare))
+        model = load_artefact(network, start.model)
+        sparse = sparsify(
+            model,
+            start.data,
+            recipe,
+            section.amount,
+            scope=section.scope,
+            spare=section.spare,
+            teacher=start.model,
+            folder=place,
+            device=start.device,
+            progress=console.progress,
+        )
+        save(model, place / "network.safetensors")
+        found.append((sparse.parameters, sparse.history))
+    test = Spread(tuple(history.test_accuracy or 0.0 for _, history in found))
+    nonzero = Spread(tuple(float(parameters.effective) for parameters, _ in found))
+    return Sparser(
+        nonzero=nonzero,
+        masked=Spread(tuple(float(parameters.masked) for parameters, _ in found)),
+        validation=Spread(tuple(history.validation_accuracy for _, history in found)),
+        test=test,
+        netscore=omegas(test, nonzero, outcome.macs),
+    )
