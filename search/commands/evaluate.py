@@ -9,7 +9,7 @@ from typing import Any
 
 from search.commands.options import add_device, add_study, opened
 from search.evaluate.evaluation import evaluate
-from search.evaluate.evidence import Evidence
+from search.evaluate.evidence import Evidence, points, signed
 from search.run.console import Console, table
 from search.run.factories import importable
 from search.run.folder import locked
@@ -77,8 +77,8 @@ def shown(evidence: Evidence) -> str:
         [
             one.scorer,
             str(one.tau),
-            f"{one.tau_top.value:+.2f}",
-            f"{100 * one.regret:.1f}",
+            signed(one.tau_top.value),
+            points(one.regret),
             "-" if one.seconds is None else f"{one.seconds:.2g}",
         ]
         for one in evidence.verdicts

@@ -65,12 +65,12 @@ def compare(
     with locked(folder):
         try:
             place.mkdir(exist_ok=True)
-            runs = {name: open_run(place, one, source) for name, one in variants.items()}
+            runs = {name: open_run(place, variants[name], source) for name in wanted}
             starts: dict[str, Start] = {}
             outcomes = []
             for number, name in enumerate(wanted, 1):
                 console.head(f"Variant {number} of {len(wanted)}: {name}")
-                start = _start(variants, name, runs, starts, device)
+                start = _start(variants, name, place, starts, device)
                 one = follow_variant(variants[name], start, runs[name], console, count)
                 outcomes.append(replace(one, whole=_label(variants, name)))
             wholes = _wholes(variants, wanted, runs, starts)
@@ -101,7 +101,7 @@ def _origin(study: StudyFile) -> str:
 def _start(
     variants: Mapping[str, StudyFile],
     name: str,
-    runs: Mapping[str, RunFolder],
+    place: Path,
     starts: dict[str, Start],
     device: str,
 ) -> Start:
@@ -109,17 +109,17 @@ def _start(
 
     Layers that [space] leaves out are marked in the graph, so that it is shared only where those agree.
     """
-    study = variants[name]
+    study, run = variants[name], RunFolder(place / name)
     for other, twin in variants.items():
         if other != name and _origin(twin) == _origin(study):
-            take_twin(runs[name], runs[other])
+            take_twin(run, RunFolder(place / other))
     for other, start in starts.items():
         twin = variants[other]
         left_out = (twin.space.ignore, twin.space.only) == (study.space.ignore, study.space.only)
         if left_out and _origin(twin) == _origin(study):
             starts[name] = start
             return start
-    starts[name] = prepare(study, runs[name], device)
+    starts[name] = prepare(study, run, device)
     return starts[name]
 
 

@@ -17,7 +17,6 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.graph import ChannelGraph
 from backbones.surgery import prune
-from scoring.subject import Task
 from search.data.data import Data
 from search.data.subset import cut
 from search.evaluate.evidence import Evidence, Measure, with_rank_sums
@@ -30,7 +29,7 @@ from search.space.budget import Budget
 from search.space.ground import lay
 from search.space.space import Space
 from search.study.identity import fingerprint, to_record
-from search.study.scores import recalibration_batches
+from search.study.scores import scoring_task
 from search.training.threads import fitting_threads
 
 
@@ -83,8 +82,7 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
         raise SecateurError(f"jobs >= 1 must hold, but got jobs={jobs}")
     place = Path(folder if folder is not None else Path("runs") / name / "evaluate") / f"set-{plan.set}"
     place.mkdir(parents=True, exist_ok=True)
-    images, labels = data.batch(plan.batch, plan.recipe.seed)
-    task = Task(model, graph, images, labels, recalibration_batches(data, plan.recipe.seed))
+    task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics)
     ground = lay(space, task, budget.axes, scorer="params", seed=plan.recipe.seed)
     targets = budget.targets(ground.costs.dense)
     if len(targets) != 1:
@@ -114,8 +112,15 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
         progress=progress,
     )
     with fitting_threads(ground.costs.dense.macs, plan.batch):
-        sheet = score_all(task, drawn, plan.single, place / "scores.json", progress)
-    settings = {**facts, "target": str(targets[0]), "environment": environment(), "jobs": jobs}
+        sheet = score_all(task, drawn, plan.single, place / f"scores-{plan.batch}-{plan.statistics}.json", progress)
+    settings = {
+        **facts,
+        "batch": plan.batch,
+        "statistics": plan.statistics,
+        "target": str(targets[0]),
+        "environment": environment(),
+        "jobs": jobs,
+    }
     evidence = _gather(name, settings, plan, drawn, sheet, results, measure)
     evidence.save(place)
     return evidence

@@ -95,8 +95,8 @@ class Evidence:
                 statistics.interval_of(statistics.tau(values, truth), draws[name]),
                 statistics.interval_of(statistics.tau(values[best], truth[best]), top_draws[name]),
                 statistics.spearman(values, truth),
-                statistics.regret(values, truth),
-                statistics.regret(values, truth, 0.2),
+                _regret(self.scores[name], truth),
+                _regret(self.scores[name], truth, 0.2),
                 {other: statistics.share_above(draws[name], draws[other]) for other in CONTROLS if other in draws},
                 self.seconds.get(name),
                 int(np.isnan(self.scores[name]).sum()),
@@ -171,8 +171,8 @@ class Evidence:
                 one.scorer,
                 str(one.tau),
                 str(one.tau_top),
-                f"{100 * one.regret:.1f}",
-                f"{100 * one.regret_fifth:.1f}",
+                points(one.regret),
+                points(one.regret_fifth),
                 "-" if one.seconds is None else f"{one.seconds:.2g}",
             ]
             for one in self.verdicts
@@ -184,19 +184,39 @@ class Evidence:
         header, rows = self.table_rows()
         header += ["Spearman", *(f"> {control}" for control in CONTROLS)]
         for row, one in zip(rows, self.verdicts, strict=True):
-            row.append(f"{one.spearman:+.2f}")
-            row += [f"{one.beats[control]:.0%}" if control in one.beats else "-" for control in CONTROLS]
+            row.append(signed(one.spearman))
+            shares = (one.beats.get(control, math.nan) for control in CONTROLS)
+            row += ["-" if math.isnan(share) else f"{share:.0%}" for share in shares]
         lines = [_line(header), "|" + "---|" * len(header), *(_line([f"`{row[0]}`", *row[1:]]) for row in rows)]
         return self.summary() + "\n\n" + "\n".join(lines) + "\n"
 
 
 def with_rank_sums(scores: Mapping[str, Floats], names: Sequence[str]) -> dict[str, Floats]:
-    """The columns that `names` ask for; "a+b" is the rank sum over all structures."""
+    """The columns that `names` ask for; "a+b" is the rank sum over all structures, NaN where a part scored none."""
     columns = {}
     for name in names:
         parts = [_lowest_for_missing(scores[part]) for part in name.split("+")]
-        columns[name] = statistics.rank_sum(parts) if len(parts) > 1 else scores[name]
+        nothing = any(np.isnan(scores[part]).all() for part in name.split("+"))
+        alone = scores[name] if len(parts) == 1 else statistics.rank_sum(parts)
+        columns[name] = np.full(len(alone), np.nan) if nothing else alone
     return columns
+
+
+def _regret(values: Floats, truth: Floats, share: float | None = None) -> float:
+    """NaN where nothing was scored."""
+    if np.isnan(values).all():
+        return float("nan")
+    return statistics.regret(_lowest_for_missing(values), truth, share)
+
+
+def signed(value: float) -> str:
+    """A correlation, "-" for NaN."""
+    return "-" if math.isnan(value) else f"{value:+.2f}"
+
+
+def points(value: float) -> str:
+    """A share of accuracy as points, "-" for NaN."""
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _lowest_for_missing(values: Floats) -> Floats:

@@ -14,12 +14,14 @@ from search.training.recipe import Recipe
 COMBINED = (
     "naswot_last+region_kernel+logit_kl",
     "naswot+region_kernel+logit_kl",
-    "region_kernel+logit_kl+readout",
+    "region_kernel+logit_kl",
     "naswot_last+region_kernel",
     "region_separation+fidelity",
     "fidelity+params",
 )
 """Rank sums that are looked at beside every single scorer."""
+
+NOT_OF_TRAININGS = ("structures", "seeds", "scorers", "batch", "statistics")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Plan:
         images: training images of the retraining, drawn once; all by default.
         scorers: by default all, and a few rank sums; "a+b" is the rank sum of two.
         batch: images the scorers look at.
+        statistics: images for the batch-norm statistics of pruned networks; 0 for the scoring batch itself.
         recipe: of the retraining; no teacher.
     """
 
@@ -44,10 +47,11 @@ class Plan:
     images: int | None = None
     scorers: tuple[str, ...] = (*SCORERS, *COMBINED)
     batch: int = 128
+    statistics: int = 0
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=1, schedule="one-cycle"))
 
     def __post_init__(self) -> None:
-        for name, low in (("structures", 4), ("seeds", 1), ("set", 0), ("batch", 2), ("images", 1)):
+        for name, low in (("structures", 4), ("seeds", 1), ("set", 0), ("batch", 2), ("statistics", 0), ("images", 1)):
             value = getattr(self, name)
             if value is not None and value < low:
                 raise SecateurError(f"{low} <= {name} must hold, but got {name}={value}")
@@ -71,4 +75,4 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What must be equal for two runs to add to the same results."""
         facts = {**asdict(self), "recipe": self.recipe.to_dict(), "families": list(self.families)}
-        return {key: value for key, value in facts.items() if key not in ("structures", "seeds", "scorers")}
+        return {key: value for key, value in facts.items() if key not in NOT_OF_TRAININGS}

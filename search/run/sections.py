@@ -13,7 +13,7 @@ from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.essentiality import ESSENTIALITY
 from scoring.limits import Limits
 from scoring.names import check_name as known_name
-from scoring.scorers import check_scorer
+from scoring.scorers import DEFAULT, check_scorer
 from scoring.slices import FEATURES
 from search.space.baselines import BASELINES
 from search.space.budget import Amount, Budget
@@ -205,14 +205,16 @@ class SearchSection:
         scorer: what a structure is worth before any training: "naswot", "fidelity", ... or a rank sum of several,
             "fidelity+params".
         batch: images the scorer looks at.
+        statistics: images for the batch-norm statistics of pruned networks; 0 for the scoring batch itself.
         rule: instead of a search: the structure of a simple rule, "uniform" (one keep ratio), "global" (one threshold),
             "sensitivity" (the same loss allowed everywhere) or "random".
     """
 
     trials: int = 200
     sampler: str = "tpe"
-    scorer: str = "naswot"
+    scorer: str = DEFAULT
     batch: int = 128
+    statistics: int = 0
     rule: str | None = None
 
     def __post_init__(self) -> None:
@@ -222,6 +224,7 @@ class SearchSection:
         check_scorer(self.scorer)
         _at_least("trials", self.trials, 1)
         _at_least("batch", self.batch, 2)
+        _at_least("statistics", self.statistics, 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,6 +155,7 @@ def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str |
         scorer=study.search.scorer,
         sampler=study.search.sampler,
         batch=study.search.batch,
+        statistics=study.search.statistics,
         seed=study.seed,
         folder=folder.path,
     )

@@ -15,7 +15,7 @@ from torch import nn
 
 from backbones.errors import SecateurError
 
-FORMAT = 2
+FORMAT = 3
 """Of what a study keeps in its storage."""
 IDENTITY, VERSIONS = "secateur", "versions"
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import torch
 from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
-from torch import Tensor
+from torch import nn
 
 from backbones.cost import Cost, cost
 from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
 from backbones.recount import recount
 from backbones.structure import Structure
 from backbones.surgery import prune
@@ -21,14 +22,24 @@ from scoring.scorers import scorer_of
 from scoring.subject import Subject, Task
 from search.data.data import Data
 
-RECALIBRATION_IMAGES = 1280
 RECALIBRATION_BATCH = 64
 
 
-def recalibration_batches(data: Data, seed: int) -> list[Tensor]:
-    """Training images for the batch-norm statistics of a pruned network, drawn apart from those that are scored on."""
-    images, _ = data.batch(min(len(data.train), RECALIBRATION_IMAGES), seed + 1)
-    return list(images.split(RECALIBRATION_BATCH))
+def scoring_task(model: nn.Module, graph: ChannelGraph, data: Data, batch: int, seed: int, statistics: int = 0) -> Task:
+    """What structures are scored on.
+
+    Args:
+        model: the dense network.
+        graph: of it.
+        data: the task; all images are training images.
+        batch: images that scorers look at.
+        seed: which.
+        statistics: images for batch-norm statistics, others than the batch; 0 for the batch itself, which costs no
+            pass of its own.
+    """
+    images, labels = data.batch(batch, seed)
+    renewal = (images,) if statistics == 0 else data.batch(statistics, seed + 1)[0].split(RECALIBRATION_BATCH)
+    return Task(model, graph, images, labels, renewal)
 
 
 @dataclass(frozen=True, slots=True)

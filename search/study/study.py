@@ -18,8 +18,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.names import check_name
-from scoring.scorers import check_scorer
-from scoring.subject import Task
+from scoring.scorers import DEFAULT, check_scorer
 from scoring.tables import FilterTables
 from search.data.data import Data
 from search.evaluate.families import draw_some
@@ -35,7 +34,7 @@ from search.study.candidates import candidate, unpack
 from search.study.identity import FORMAT, fingerprint, to_record
 from search.study.retrain import Job, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
-from search.study.scores import Scores, recalibration_batches
+from search.study.scores import Scores, scoring_task
 from search.study.solo import search_alone
 from search.study.store import Store
 from search.study.workers import search_shared
@@ -64,6 +63,8 @@ class Study:
         scorer: a key of `SCORERS`, or a rank sum "a+b": where a structure stands among some of the same budget.
         sampler: a key of `SAMPLERS`.
         batch: images the scorer looks at.
+        statistics: images for the batch-norm statistics of pruned networks, for scorers that renew them; 0 for the
+            scoring batch itself, which is cheapest.
         seed: of the proposals and the scoring batch.
         folder: for retrained networks and the cache of the filter tables; `runs/<name>` by default.
 
@@ -82,9 +83,10 @@ class Study:
         budget: Budget,
         storage: str | None = None,
         space: Space | str = "hybrid",
-        scorer: str = "naswot",
+        scorer: str = DEFAULT,
         sampler: str = "tpe",
         batch: int = 128,
+        statistics: int = 0,
         seed: int = 0,
         folder: str | Path | None = None,
     ) -> None:
@@ -95,7 +97,7 @@ class Study:
         self.budget, self.scorer, self.sampler, self.seed = budget, scorer, sampler, seed
         self.space = Space(space) if isinstance(space, str) else space
         self.folder = Path("runs") / name if folder is None else Path(folder)
-        task = Task(model, graph, *data.batch(batch, seed), recalibration_batches(data, seed))
+        task = scoring_task(model, graph, data, batch, seed, statistics)
         self.ground = lay(self.space, task, budget.axes, scorer=scorer, seed=seed, folder=self.folder)
         self.tables: FilterTables = self.ground.tables
         self.targets = budget.targets(self.ground.costs.dense)
@@ -106,11 +108,11 @@ class Study:
         self.scores = Scores(scorer, self.ground.task)
         self.aim = Aim(graph, self.tables, self.ground, self.targets, budget.objectives)
         url = storage or f"sqlite:///{name}.db"
-        self.store = Store(name, url, budget.objectives, self._identity(batch), WINDOWS[sampler])
+        self.store = Store(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
         outline.note(self.store, outline.outline(graph, self.ground.costs.dense, scorer, self._caps))
         fork.recall(self.store, self.scores)
 
-    def _identity(self, batch: int) -> dict[str, str]:
+    def _identity(self, batch: int, statistics: int) -> dict[str, str]:
         budget = to_record(self.budget.to_dict())
         ranked = f", ranked in {budget}" if "+" in self.scorer else ""  # among structures of that budget
         return {
@@ -120,7 +122,7 @@ class Study:
             "data": self.data.fingerprint,
             "budget": budget,
             "space": to_record(self.space.to_dict()),
-            "scorer": f"{self.scorer}, {batch} images{ranked}",
+            "scorer": f"{self.scorer}, {batch} images, statistics of {statistics or 'the same'}{ranked}",
             "sampler": self.sampler,
             "seed": str(self.seed),
         }

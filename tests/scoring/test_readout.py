@@ -77,4 +77,13 @@ def test_a_network_without_a_last_linear_layer_is_named() -> None:
     batch = torch.randn(6, 3, 8, 8)
     graph = trace(model, batch[:1])
     with pytest.raises(SecateurError, match=r"readout needs a network that ends in a linear layer"):
+        score("readout", model, graph, Structure.full(graph), batch, recalibrate=[batch.clone()])
+
+
+def test_the_batch_itself_cannot_judge_what_was_fitted_to_it(
+    setting: tuple[nn.Module, torch.Tensor, torch.Tensor, list[torch.Tensor]],
+) -> None:
+    model, batch, _, _ = setting
+    graph = trace(model, batch[:1])
+    with pytest.raises(SecateurError, match=r"readout needs recalibration images other than the batch"):
         score("readout", model, graph, Structure.full(graph), batch, recalibrate=[batch])

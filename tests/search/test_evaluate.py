@@ -231,4 +231,7 @@ def test_scorers_that_cannot_score_are_counted(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(SCORERS, "random", refuses)
     [found] = [one for one in run(tmp_path).verdicts if one.scorer == "random"]
     assert found.failed == 6
-    assert np.isnan(found.tau.value)
+    assert np.isnan([found.tau.value, found.regret]).all()
+    assert "| `random` | - | - | - | - |" in (tmp_path / "set-0/evidence.md").read_text()
+    gone = with_rank_sums({"a": np.full(3, np.nan), "b": np.arange(3.0)}, ["a+b"])["a+b"]
+    assert np.isnan(gone).all()

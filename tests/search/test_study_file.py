@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from backbones.errors import SecateurError
 from search.data.augment import Augment
+from search.evaluate.plan import Plan
+from search.run.sections import RetrainSection
 from search.run.study_file import check_name, differences, read_study, render, settings
 from search.run.template import template
 from search.space.budget import Budget
 from search.space.depth import Removal
+from search.training.recipe import Recipe
 
 SMALL = """
 name = "small"
@@ -222,3 +225,9 @@ def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> 
 )
 def test_bad_spaces_are_named(tmp_path: Path, line: str, message: str) -> None:
     assert message in refused(tmp_path, f"{SMALL}[space]\n{line}\n")
+
+
+@pytest.mark.parametrize("section", [RetrainSection, Plan])
+def test_no_key_of_a_section_is_also_one_of_its_recipe(section: type) -> None:
+    own = {item.name for item in dataclasses.fields(section)} - {"recipe"}
+    assert own.isdisjoint(item.name for item in dataclasses.fields(Recipe))
