@@ -17,6 +17,7 @@ from search.space.budget import Budget
 from search.space.space import Space
 from search.study.study import Study
 from tests.search.grounds import ground
+from tests.search.study_samples import small_data, small_graph, small_model
 
 LIMITS = Limits(max_rate=0.8, divisor=4)
 
@@ -82,3 +83,28 @@ def test_a_study_has_its_baselines_beside_the_front(tmp_path: Path) -> None:
         baseline("unifrom", study)
     with pytest.raises(SecateurError, match="unknown measure 'loss'"):
         baseline("sensitivity", study, measure="loss")
+
+
+def test_a_study_can_follow_a_rule_instead_of_searching(tmp_path: Path) -> None:
+    def opened(name: str) -> Study:
+        model = small_model()
+        graph = small_graph(model)
+        budget = Budget(macs=[0.3, 0.5])
+        return Study(name, model, graph, small_data(), budget=budget, storage=f"sqlite:///{tmp_path}/{name}.db",
+                     scorer="params", batch=16, folder=tmp_path / name)  # fmt: skip
+
+    study = opened("ruled")
+    study.follow("uniform")
+    wanted = baseline("uniform", study)
+    found = study.front().candidates
+    assert [(one.id, one.cost, one.score) for one in found] == [(one.id, one.cost, one.score) for one in wanted]
+    study.follow("uniform")
+    again = opened("ruled")
+    again.follow("uniform")
+    assert [one.id for one in again.front().candidates] == [one.id for one in wanted]
+    with pytest.raises(SecateurError, match=r"unknown baseline 'unifrom'"):
+        opened("other").follow("unifrom")
+    searched = opened("searched")
+    searched.search(2, progress=False)
+    with pytest.raises(SecateurError, match=r"study 'searched' has searched already; a rule needs a study of its own"):
+        searched.follow("uniform")

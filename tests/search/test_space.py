@@ -180,3 +180,42 @@ def test_the_same_structures_in_every_process_with_any_number_of_threads() -> No
 def test_unknown_names_are_refused(wrong: dict[str, str], message: str) -> None:
     with pytest.raises(SecateurError, match=message.replace("?", r"\?")):
         Space(**wrong)  # type: ignore[arg-type]
+
+
+@given(balance=st.floats(0, 1), seed=st.integers(0, 20))
+@settings(deadline=None, max_examples=20)
+def test_what_is_fixed_is_not_proposed_and_still_recorded(balance: float, seed: int) -> None:
+    study = optuna.create_study(sampler=sampler_for("random", seed, 0))
+    trial = study.ask()
+    tables = place("hybrid", False).tables
+    ray = Space("hybrid", fixed=(("balance", balance),)).propose(trial, tables)
+    assert trial.params["balance"] == balance
+    assert isinstance(ray, ShareRay)
+    assert (ray.norm, ray.dist) == (min(1.0, 2.0 - 2.0 * balance), min(1.0, 2.0 * balance))
+    assert 0.45 <= trial.params["rate"] <= 0.9
+
+
+def test_a_fixed_value_keeps_to_the_limits_of_its_parameter() -> None:
+    study = optuna.create_study(sampler=sampler_for("random", 0, 0))
+    trial = study.ask()
+    Space("hybrid", fixed=(("rate", 1.0),)).propose(trial, place("hybrid", False).tables)
+    assert trial.params["rate"] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("kind", "fixed", "message"),
+    [
+        ("hybrid", ("balanse", 0.0), "space 'hybrid' has no parameter 'balanse' to fix; it has balance, rate"),
+        ("ratios", ("balance", 0.0), "space 'ratios' has no parameter 'balance' to fix; it has none"),
+        ("global", ("exponent", 2.0), "fixed: 0 <= exponent <= 1 must hold, but got exponent=2.0"),
+    ],
+)
+def test_what_cannot_be_fixed_is_named(kind: str, fixed: tuple[str, float], message: str) -> None:
+    with pytest.raises(SecateurError) as caught:
+        Space(kind, fixed=(fixed,))
+    assert str(caught.value) == message
+
+
+def test_a_space_with_nothing_fixed_is_recorded_as_before_there_was_such_a_thing() -> None:
+    assert "fixed" not in Space("hybrid").to_dict()
+    assert Space("hybrid", fixed=(("balance", 0.0),)).to_dict()["fixed"] == (("balance", 0.0),)
