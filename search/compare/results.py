@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,20 +47,25 @@ class Comparison:
     wholes: tuple[Whole, ...]
     outcomes: tuple[Outcome, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+    def to_dict(self, base: Path | None = None) -> dict[str, Any]:
+        """Plain values; the paths of networks are relative to `base`, where one is given."""
         dense = {one.label: one for one in self.wholes}
+        variants = [one.to_dict(dense[one.whole]) for one in self.outcomes]
+        if base is not None:
+            variants = [
+                {**one, "artefacts": [os.path.relpath(path, base) for path in one["artefacts"]]} for one in variants
+            ]
         return {
             "name": self.name,
             "seeds": self.seeds,
             "environment": dict(self.environment),
             "dense": [one.to_dict() for one in self.wholes],
-            "variants": [one.to_dict(dense[one.whole]) for one in self.outcomes],
+            "variants": variants,
         }
 
     def save(self, folder: Path) -> None:
         """Writes the three files into an existing folder."""
-        write_text(folder / "compare.json", json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
+        write_text(folder / "compare.json", json.dumps(self.to_dict(folder), indent=1, allow_nan=False) + "\n")
         write_text(folder / "compare.md", self.markdown())
         write_text(folder / "compare.csv", self.csv())
 
