@@ -112,6 +112,7 @@ class Outcome:
         search_seconds: it took, as far as the record knows.
         score: of the structure, by the study's scorer.
         scorer: which.
+        removed: layers that are gone as a whole.
         macs, params: of what was retrained; a flow that chooses again may end elsewhere with every seed.
         validation, test: accuracy at the last epoch.
         retrain_seconds: of each retraining.
@@ -128,6 +129,7 @@ class Outcome:
     search_seconds: float | None
     score: float | None
     scorer: str
+    removed: tuple[str, ...]
     macs: Spread
     params: Spread
     validation: Spread
@@ -152,6 +154,7 @@ class Outcome:
             "netscore": self.netscore and self.netscore.to_dict(),
             "sparse": self.sparse and {**self.sparse.to_dict(), "drop": whole.test - self.sparse.test.mean},
             "footprint": self.footprint and asdict(self.footprint),
+            "removed": list(self.removed),
             "artefacts": list(self.artefacts),
         }
 

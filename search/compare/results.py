@@ -92,13 +92,14 @@ class Comparison:
         threads = "" if first is None else f"{first.threads} thread" + ("s" if first.threads > 1 else "")
         facts = self.environment
         versions = ", ".join(f"{name} {facts[name]}" for name in ("secateur", "python", "torch") if name in facts)
+        scorers = dict.fromkeys(one.scorer for one in self.outcomes)
         lines = [
             f"# {self.name}",
             "",
             f"`{facts['command']}`",
             "",
             f"{self.seeds} seed{'s' if self.seeds > 1 else ''}; {facts['time']}; {versions}; {facts['platform']}, "
-            f"{facts['cpus']} cores; trained on {facts['device']}.",
+            f"{facts['cpus']} cores; trained on {facts['device']}. Score: {', '.join(scorers)}.",
             "",
             ABOUT.format(batch="-" if first is None else first.batch, threads=threads),
             "",

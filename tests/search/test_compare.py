@@ -176,7 +176,7 @@ def test_the_terminal_table_keeps_to_80_columns_whatever_the_names() -> None:
     masked = Spread((1e5, 1e5, 1e5))
     sparse = Sparser(masked, masked, test, test, omegas(test, masked, masked))
     one = Outcome(
-        "a-variant-with-a-name-that-is-really-much-too-long", whole.label, "0" * 12, "", 500, 12.5, 1.0, "naswot",
+        "a-variant-with-a-name-that-is-really-much-too-long", whole.label, "0" * 12, "", 500, 12.5, 1.0, "naswot", (),
         Spread((2.5e7,) * 3), Spread((2e5,) * 3), test, test, Spread((60.0,) * 3), ("a", "b", "c"), sparse, size,
     )  # fmt: skip
     result = Comparison("long", 3, {"command": "secateur compare x.toml", "time": "t", "platform": "p", "cpus": 2,
