@@ -90,7 +90,7 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
-DEFAULT = "naswot_last+region_kernel+logit_kl"
+DEFAULT = "region_kernel"
 """What a study scores by unless told otherwise: see studies/README.md for the evidence."""
 
 

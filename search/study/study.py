@@ -114,6 +114,7 @@ class Study:
 
     def _identity(self, batch: int, statistics: int) -> dict[str, str]:
         budget = to_record(self.budget.to_dict())
+        renewed = f", statistics of {statistics} others" if statistics else ""
         ranked = f", ranked in {budget}" if "+" in self.scorer else ""  # among structures of that budget
         return {
             "format": str(FORMAT),
@@ -122,7 +123,7 @@ class Study:
             "data": self.data.fingerprint,
             "budget": budget,
             "space": to_record(self.space.to_dict()),
-            "scorer": f"{self.scorer}, {batch} images, statistics of {statistics or 'the same'}{ranked}",
+            "scorer": f"{self.scorer}, {batch} images{renewed}{ranked}",
             "sampler": self.sampler,
             "seed": str(self.seed),
         }
