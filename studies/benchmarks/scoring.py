@@ -79,7 +79,7 @@ class Scale:
         ("naswot", 32),
         (DEFAULT, 128),
         (DEFAULT, 64),
-        ("region_kernel", 128),
+        ("naswot_last+region_kernel", 128),
         ("fidelity", 128),
     )
 
