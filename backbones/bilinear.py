@@ -33,7 +33,8 @@ class PairLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, channels) -> (N, outputs)."""
-        logits: Tensor = torch.tensordot(x, self.weight, ([1, 2], [1, 2])) + self.bias
+        weight = self.weight if x.dtype == self.weight.dtype else self.weight.to(x.dtype)  # autocast knows no tensordot
+        logits: Tensor = torch.tensordot(x, weight, ([1, 2], [1, 2])) + self.bias
         return logits
 
     def extra_repr(self) -> str:
