@@ -181,6 +181,7 @@ def test_without_pillow_one_line_says_what_to_install(tmp_path: Path, monkeypatc
 
 def test_interrupted_decoding_leaves_nothing_and_starts_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ready = iter(range(100))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background of a shell
 
     def decode(item: np.ndarray) -> np.ndarray:
         if next(ready) == 20:
@@ -190,8 +191,11 @@ def test_interrupted_decoding_leaves_nothing_and_starts_anew(tmp_path: Path, mon
 
     monkeypatch.setattr(module, "BLOCK", 1)
     monkeypatch.setattr(module, "cpu_count", lambda: 1)  # eight images are written before the next are decoded
-    with pytest.raises(KeyboardInterrupt):
-        decoded(tmp_path, "some", "key", lambda: Work(list(some(40)), decode, SHAPE))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            decoded(tmp_path, "some", "key", lambda: Work(list(some(40)), decode, SHAPE))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert names(tmp_path) == []
     np.testing.assert_array_equal(kept(tmp_path).images, some())
     assert len(names(tmp_path)) == 2
