@@ -286,11 +286,10 @@ def test_a_budget_between_two_structures_names_both(folder: Path, capsys: pytest
     assert "the nearest reachable are macs 17,307 and 18,441" in line
 
 
-def test_a_missing_data_folder_names_the_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_data_folder_says_where_the_data_are_published(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, 'factory = "tiny:images"', 'name = "cifar10"\nfolder = "nowhere"')
     line = refused(capsys, "run", "study.toml")
-    assert f"{folder / 'nowhere'}: data_batch_1.bin is missing" in line
-    assert "data_batch_1.bin to data_batch_5.bin and test_batch.bin" in line
+    assert f"{folder}: nowhere is missing; CIFAR-10 is published at https://" in line
 
 
 def test_a_checkpoint_that_does_not_fit_names_three_tensors(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
