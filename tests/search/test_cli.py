@@ -286,7 +286,7 @@ def test_a_budget_between_two_structures_names_both(folder: Path, capsys: pytest
     assert "the nearest reachable are macs 17,307 and 18,441" in line
 
 
-def test_a_missing_data_folder_says_where_the_data_are_published(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_data_folder_says_where_the_data_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(folder, 'factory = "tiny:images"', 'name = "cifar10"\nfolder = "nowhere"')
     line = refused(capsys, "run", "study.toml")
     assert f"{folder}: nowhere is missing; CIFAR-10 is published at https://" in line
