@@ -18,15 +18,13 @@ COLUMNS = 4
 def scatter_chart(evidence: Evidence) -> Spec:
     """One small panel a scorer, the best first: score against accuracy after retraining, coloured by family."""
     truth = evidence.truth
+    title = {v.scorer: f"{v.scorer}  {v.tau.value:+.2f}" for v in evidence.verdicts}
     rows = [
-        {"score": verdict.scorer, "value": float(value), "accuracy": float(truth[i]), "family": one.family}
+        {"score": title[verdict.scorer], "value": float(value), "accuracy": float(truth[i]), "family": one.family}
         for verdict in evidence.verdicts
         for i, (one, value) in enumerate(zip(evidence.drawn, evidence.scores[verdict.scorer], strict=True))
         if np.isfinite(value)
     ]
-    title = {v.scorer: f"{v.scorer}  {v.tau.value:+.2f}" for v in evidence.verdicts}
-    for row in rows:
-        row["score"] = title[str(row["score"])]
     number = {"type": "quantitative", "scale": {"zero": False}}
     return {
         "data": {"values": rows},

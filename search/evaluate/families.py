@@ -17,6 +17,7 @@ from search.space.budget import Target
 from search.space.ground import Ground
 from search.space.projection import project
 from search.space.rays import RatioRay, ShareRay
+from search.space.space import shares
 
 Floats = NDArray[np.float64]
 Draw = Callable[[FilterTables, np.random.Generator], Floats]
@@ -122,6 +123,5 @@ def _ray(ground: Ground, family: str, rng: np.random.Generator) -> RatioRay | Sh
     tables, limits = ground.tables, ground.limits
     if family in _RATIOS:
         return RatioRay(tables, limits, _RATIOS[family](tables, rng))
-    balance = rng.random()
-    caps = rng.uniform(0.0, limits.max_rate, len(tables.groups))
-    return ShareRay(tables, limits, min(1.0, 2.0 - 2.0 * balance), min(1.0, 2.0 * balance), caps)
+    norm, dist = shares(rng.random())
+    return ShareRay(tables, limits, norm, dist, rng.uniform(0.0, limits.max_rate, len(tables.groups)))

@@ -133,7 +133,7 @@ class Held:
 
 
 def _hybrid(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
-    norm, dist = _shares(trial)
+    norm, dist = shares(trial.suggest_float("balance", 0.0, 1.0))
     rate = trial.suggest_float("rate", limits.max_rate / 2, limits.max_rate)
     return lambda tables, limits, own: ShareRay(tables, limits, norm, dist, np.full(len(own), rate))
 
@@ -145,7 +145,7 @@ def _ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direct
 
 
 def _hybrid_ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
-    norm, dist = _shares(trial)
+    norm, dist = shares(trial.suggest_float("balance", 0.0, 1.0))
     caps = np.array([trial.suggest_float(f"cap {name}", 0.0, limits.max_rate) for name in tables.groups])
     return lambda tables, limits, own: ShareRay(tables, limits, norm, dist, caps[own])
 
@@ -155,13 +155,12 @@ def _global(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direct
     return lambda tables, limits, own: GlobalRay(tables, limits, exponent)
 
 
-def _shares(trial: optuna.Trial) -> tuple[float, float]:
+def shares(balance: float) -> tuple[float, float]:
     """The shares that the two thresholds take, the larger 1: at balance 0 the norm alone, at 1 the distance alone.
 
     How far to go follows from the budget, so the balance is all there is to propose; a trial keeps the thresholds that
     came of it.
     """
-    balance = trial.suggest_float("balance", 0.0, 1.0)
     return min(1.0, 2.0 - 2.0 * balance), min(1.0, 2.0 * balance)
 
 
