@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_study, opened
+from search.commands.options import add_device, add_jobs, add_study, opened
 from search.compare.comparison import FOLDER, compare
 from search.run.console import Console
 from search.run.study_file import read_variants
@@ -20,7 +20,7 @@ call has done is not done again, and more seeds add to it.
 
   secateur compare studies/system3_hybrid.toml
   secateur compare studies/system3_hybrid.toml --scale full --seeds 5
-  secateur compare study.toml --variants hybrid,uniform
+  secateur compare study.toml --variants hybrid,uniform --jobs 2
 
 Results are in runs/<name>/compare/: compare.json, compare.md, compare.csv, and
 a run folder for each variant."""
@@ -31,6 +31,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
     parser.add_argument("--variants", type=_names, metavar="A,B", help="only these")
     parser.add_argument("--seeds", type=int, metavar="N", help="retrainings of each, instead of [compare] seeds")
+    add_jobs(parser, "variants")
     add_device(parser)
 
 
@@ -51,6 +52,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         names=arguments.variants,
         seeds=arguments.seeds,
         device=arguments.device,
+        jobs=arguments.jobs,
     )
     console.head(f"Result: test accuracy of {result.seeds} seeds in percent, Omega is the NetScore")
     console.result(result.shown())

@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from search.commands.options import add_device, add_study, opened
+from search.commands.options import add_device, add_jobs, add_study, opened
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence, points, signed
 from search.run.console import Console, table
@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, metavar="N", help="retrainings of each, instead of [evaluate] seeds")
     parser.add_argument("--set", type=int, metavar="N", help="which set of structures, instead of [evaluate] set")
     parser.add_argument("--on", choices=("validation", "test"), default="validation", help="accuracy to compare with")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="retrainings at the same time (1)")
+    add_jobs(parser, "retrainings")
     add_device(parser)
 
 

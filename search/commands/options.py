@@ -57,9 +57,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU when there is one")
 
 
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """How many structures are scored at once."""
-    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help="structures scored at the same time (1)")
+def add_jobs(parser: argparse.ArgumentParser, what: str = "structures scored") -> None:
+    """How many are done at once."""
+    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=f"{what} at the same time (1)")
 
 
 def _count(text: str) -> int:

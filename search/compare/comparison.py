@@ -12,15 +12,15 @@ from torch import nn
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from backbones.modes import device_of
+from search.compare.origins import label, start_of
 from search.compare.outcome import Outcome, Whole
 from search.compare.results import Comparison
-from search.compare.variant import follow_variant
+from search.compare.turns import Work, follow_in_turn, follow_together
 from search.review.footprint import Footprint, footprints
 from search.run.console import Console
 from search.run.folder import RunFolder, environment, locked, open_run
 from search.run.footprints import FOOTPRINT_BATCH
-from search.run.forks import take_twin
-from search.run.prepare import Start, dense_accuracy, prepare
+from search.run.prepare import Start, choose_device, dense_accuracy
 from search.run.study_file import StudyFile
 from search.training.threads import fitting_threads
 
@@ -37,6 +37,7 @@ def compare(
     names: Sequence[str] | None = None,
     seeds: int | None = None,
     device: str = "auto",
+    jobs: int = 1,
 ) -> Comparison:
     """Does what is left to do of every variant, and writes `compare.json`, `.md` and `.csv`.
 
@@ -52,33 +53,37 @@ def compare(
         names: the variants that are wanted; all by default.
         seeds: retrainings of each structure, instead of [compare] seeds.
         device: for training, `auto` for a GPU when there is one.
+        jobs: variants at the same time, each in a process of its own, the cores divided among them.
 
     Raises:
-        SecateurError: for a study without variants, unknown names, seeds below 1, and as the stages of a run;
+        SecateurError: for a study without variants, unknown names, seeds or jobs below 1, and as the stages of a run;
             KeyboardInterrupt passes through with a note on how to go on.
     """
     count = study.compare.seeds if seeds is None else seeds
-    if count < 1:
-        raise SecateurError(f"seeds >= 1 must hold, but got seeds={count}")
+    for known, value in (("seeds", count), ("jobs", jobs)):
+        if value < 1:
+            raise SecateurError(f"{known} >= 1 must hold, but got {known}={value}")
     wanted = _wanted(variants, names)
     place = folder.path / FOLDER
     with locked(folder):
         try:
             place.mkdir(exist_ok=True)
             runs = {name: open_run(place, variants[name], source) for name in wanted}
-            starts: dict[str, Start] = {}
-            outcomes = []
-            for number, name in enumerate(wanted, 1):
-                console.head(f"Variant {number} of {len(wanted)}: {name}")
-                start = _start(variants, name, place, starts, device)
-                one = follow_variant(variants[name], start, runs[name], console, count)
-                outcomes.append(replace(one, whole=_label(variants, name)))
+            work = Work(variants, place, device, count)
+            if jobs > 1 and len(wanted) > 1:
+                found = follow_together(work, wanted, min(jobs, len(wanted)), console)
+                starts: dict[str, Start] = {}
+                for name in wanted:
+                    start_of(variants, name, place, starts, device)
+            else:
+                found, starts = follow_in_turn(work, wanted, console)
+            outcomes = [replace(found[name], whole=label(variants, name)) for name in wanted]
             wholes = _wholes(variants, wanted, runs, starts)
             measured = _measured(outcomes, wholes, variants, starts)
         except KeyboardInterrupt as stop:
             stop.add_note("to go on: the same command; what is done is not done again")
             raise
-        facts = {**environment(), "device": start.device, "threads": torch.get_num_threads()}
+        facts = {**environment(), "device": choose_device(device), "threads": torch.get_num_threads()}
         result = Comparison(study.name, count, facts, *measured)
         result.save(place)
     return result
@@ -93,59 +98,15 @@ def _wanted(variants: Mapping[str, StudyFile], names: Sequence[str] | None) -> l
     return list(variants) if names is None else [name for name in variants if name in names]
 
 
-def _origin(study: StudyFile) -> str:
-    """Equal for studies whose dense network is the same."""
-    return repr((study.model, study.data, study.dense, study.seed))
-
-
-def _start(
-    variants: Mapping[str, StudyFile],
-    name: str,
-    place: Path,
-    starts: dict[str, Start],
-    device: str,
-) -> Start:
-    """Data, dense network and graph of a variant, those of another one where they are the same.
-
-    Layers that [space] leaves out are marked in the graph, so that it is shared only where those agree.
-    """
-    study, run = variants[name], RunFolder(place / name)
-    for other, twin in variants.items():
-        if other != name and _origin(twin) == _origin(study):
-            take_twin(run, RunFolder(place / other))
-    for other, start in starts.items():
-        twin = variants[other]
-        left_out = (twin.space.ignore, twin.space.only) == (study.space.ignore, study.space.only)
-        if left_out and _origin(twin) == _origin(study):
-            starts[name] = start
-            return start
-    starts[name] = prepare(study, run, device)
-    return starts[name]
-
-
-def _label(variants: Mapping[str, StudyFile], name: str) -> str:
-    """Names the dense network: its architecture, and the first variant that has it where there are several of those."""
-    origins: dict[str, str] = {}
-    for other, study in variants.items():
-        origins.setdefault(_origin(study), other)
-    kinds = [_architecture(variants[first]) for first in origins.values()]
-    kind, first = _architecture(variants[name]), origins[_origin(variants[name])]
-    return f"dense {kind}" if kinds.count(kind) == 1 else f"dense {kind} ({first})"
-
-
-def _architecture(study: StudyFile) -> str:
-    return study.model.backbone or str(study.model.factory).rpartition(":")[2]
-
-
 def _wholes(
     variants: Mapping[str, StudyFile], wanted: Sequence[str], runs: Mapping[str, RunFolder], starts: Mapping[str, Start]
 ) -> dict[str, Whole]:
     """Label -> dense network."""
     found: dict[str, Whole] = {}
     for name in wanted:
-        label, dense = _label(variants, name), starts[name].graph.costs.dense
+        called, dense = label(variants, name), starts[name].graph.costs.dense
         known = dense_accuracy(starts[name], runs[name])
-        found.setdefault(label, Whole(label, dense.macs, dense.params, known["validation"], known["test"]))
+        found.setdefault(called, Whole(called, dense.macs, dense.params, known["validation"], known["test"]))
     return found
 
 
@@ -157,10 +118,10 @@ def _measured(
 ) -> tuple[tuple[Whole, ...], tuple[Outcome, ...]]:
     """Latency and size on disk: a dense network and all that came out of it side by side, in the same rounds."""
     sizes: dict[str, Footprint] = {}
-    for label in wholes:
-        family = [one for one in outcomes if one.whole == label]
+    for called in wholes:
+        family = [one for one in outcomes if one.whole == called]
         start, study = starts[family[0].variant], variants[family[0].variant]
-        models: dict[str, nn.Module] = {label: start.model}
+        models: dict[str, nn.Module] = {called: start.model}
         models |= {one.variant: load_artefact(Path(one.artefacts[0]), start.model) for one in family}
         home = device_of(start.model)
         images, _ = next(start.data.batches("validation", FOOTPRINT_BATCH))

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import torch
 from torch import nn
 from tqdm import tqdm
 
 from backbones.files import write_text
 from search.data.data import Data
 from search.training.engine import train
+from search.training.processes import in_processes
 from search.training.recipe import Recipe
 
 
@@ -124,9 +121,7 @@ _OF_PROCESS: list[tuple[Data, str, bool]] = []
 """What a worker process was given when it began: the images travel once, not with every network."""
 
 
-def _begin(task: tuple[Data, str, bool], threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    torch.set_num_threads(threads)
+def _begin(task: tuple[Data, str, bool]) -> None:
     _OF_PROCESS[:] = [task]
 
 
@@ -135,22 +130,5 @@ def _in_process(small: nn.Module, key: str, recipe: Recipe) -> Trained:
 
 
 def _together(jobs: Sequence[Job], task: tuple[Data, str, bool], processes: int) -> Iterator[Trained]:
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (task, threads))
-    running: set[Future[Trained]] = set()
-    try:
-        for job in jobs:
-            running.add(pool.submit(_in_process, job.make(), job.key, job.recipe))
-            if len(running) > processes:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
-        pool.shutdown()
-    except BaseException:
-        for child in set(multiprocessing.active_children()) - before:
-            child.terminate()
-        pool.shutdown(cancel_futures=True)
-        raise
+    calls = (partial(_in_process, job.make(), job.key, job.recipe) for job in jobs)
+    return in_processes(calls, processes, partial(_begin, task))

@@ -208,6 +208,7 @@ class SearchSection:
         statistics: images for the batch-norm statistics of pruned networks; 0 for the scoring batch itself.
         rule: instead of a search: the structure of a simple rule, "uniform" (one keep ratio), "global" (one threshold),
             "sensitivity" (the same loss allowed everywhere) or "random".
+        structure: instead: a structure that was made elsewhere, as `Structure.to_json` writes it.
     """
 
     trials: int = 200
@@ -216,15 +217,23 @@ class SearchSection:
     batch: int = 128
     statistics: int = 0
     rule: str | None = None
+    structure: Path | None = None
 
     def __post_init__(self) -> None:
         if self.rule is not None:
             known_name("rule", self.rule, BASELINES)
+            if self.structure is not None:
+                raise SecateurError("takes rule or structure in the place of a search, but got both")
         known_name("sampler", self.sampler, SAMPLERS)
         check_scorer(self.scorer)
         _at_least("trials", self.trials, 1)
         _at_least("batch", self.batch, 2)
         _at_least("statistics", self.statistics, 0)
+
+    @property
+    def searches(self) -> bool:
+        """Whether structures are looked for at all."""
+        return self.rule is None and self.structure is None
 
 
 @dataclass(frozen=True, slots=True)

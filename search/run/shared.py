@@ -32,8 +32,8 @@ def work(
     Raises:
         SecateurError: without a dense network that all workers agree on; while a search on its own is at work.
     """
-    if study.search.rule is not None:
-        raise SecateurError("a [search] rule leaves nothing to share out; `secateur run` does it alone")
+    if not study.search.searches:
+        raise SecateurError("a [search] rule or structure leaves nothing to share out; `secateur run` does it alone")
     if study.model.checkpoint is None and not folder.dense.is_file():
         raise SecateurError(
             f"workers need one dense network that all start from: a [model] checkpoint, or {folder.shown}/"

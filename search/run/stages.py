@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from backbones.errors import SecateurError
+from backbones.structure import Structure
 from search.review.front import Front
 from search.review.pages import importances, run_report
 from search.review.summary import final_table, result, retrained, score_table
@@ -118,24 +120,43 @@ def note_command(folder: RunFolder, device: str) -> dict[str, Any]:
 
 
 def look(opened: Study, study: StudyFile, folder: RunFolder, console: Console, jobs: int = 1) -> None:
-    """Searches, or takes what a rule gives, as far as the study does not have it yet.
+    """Searches, or takes what a rule or a file gives, as far as the study does not have it yet.
 
     Raises:
         SecateurError: when nothing meets the budget.
     """
     wanted = study.search
-    if wanted.rule is not None:
+    if wanted.structure is not None:
+        console.head(f"Structure: {wanted.structure.name}, scored by {wanted.scorer}")
+    elif wanted.rule is not None:
         console.head(f"Rule: {wanted.rule}, scored by {wanted.scorer}")
     else:
         console.head(f"Search: {wanted.trials} trials, {wanted.sampler}, scored by {wanted.scorer}")
-    if len(opened.store.finished) < (wanted.trials if wanted.rule is None else len(opened.targets)):
+    if len(opened.store.finished) < (wanted.trials if wanted.searches else len(opened.targets)):
         with timed(folder, "search"):
-            if wanted.rule is not None:
+            if wanted.structure is not None:
+                opened.follow(read_structure(wanted.structure))
+            elif wanted.rule is not None:
                 opened.follow(wanted.rule)
             else:
                 opened.search(wanted.trials, progress=console.progress, jobs=jobs)
     console.say(_trials(opened.front()))
     _check_found(opened.front())
+
+
+def read_structure(path: Path) -> Structure:
+    """The structure in a file.
+
+    Raises:
+        SecateurError: when it is missing or holds none.
+    """
+    try:
+        return Structure.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SecateurError(f"[search] structure {path} cannot be read: {reason}") from None
+    except SecateurError as error:
+        raise SecateurError(f"[search] structure {path}: {error}") from None
 
 
 def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str | None = None) -> Study:
@@ -164,6 +185,8 @@ def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str |
 def check(study: StudyFile, start: Start) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
     check_early(start.model, start.graph, study.space.space(), study.budget.budget())
+    if study.search.structure is not None:
+        read_structure(study.search.structure).check(start.graph)
     start.data.batch(study.search.batch, study.seed)
 
 

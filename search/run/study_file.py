@@ -58,8 +58,11 @@ class StudyFile:
         check_name(self.name)
         if not 0 <= self.seed < 2**31:
             raise SecateurError(f"0 <= seed < 2**31 must hold, but got seed={self.seed}")
-        if self.search.rule is not None and self.retrain.flow != "one-shot":
-            raise SecateurError(f'[search] rule needs [retrain] flow = "one-shot", but got flow={self.retrain.flow!r}')
+        if not self.search.searches and self.retrain.flow != "one-shot":
+            given = "rule" if self.search.structure is None else "structure"
+            raise SecateurError(
+                f'[search] {given} needs [retrain] flow = "one-shot", but got flow={self.retrain.flow!r}'
+            )
 
     @property
     def fingerprint(self) -> str:

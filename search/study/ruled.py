@@ -1,19 +1,29 @@
-"""A study whose structures come from a simple rule instead of proposals: one trial for each target of the budget."""
+"""A study whose structures come from a simple rule or from elsewhere instead of proposals."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import optuna
 
+from backbones.cost import Cost, cost
 from backbones.errors import SecateurError
+from backbones.structure import Structure
+from scoring.scorers import scorer_of
+from scoring.subject import Subject
+from search.review.front import Candidate
 from search.space.baselines import baseline
 from search.study.candidates import pack
 
 if TYPE_CHECKING:
     from search.study.study import Study
+
+GIVEN = "given"
+"""What trials of a structure from elsewhere have for a rule."""
 
 
 def follow_rule(study: Study, rule: str) -> None:
@@ -26,16 +36,61 @@ def follow_rule(study: Study, rule: str) -> None:
     Raises:
         SecateurError: for an unknown rule, or one that misses the budget.
     """
+    if _missing(study, len(study.targets)):
+        _write(study, rule, baseline(rule, study, seed=study.seed))
+
+
+def follow_structure(study: Study, structure: Structure) -> None:
+    """Writes a structure that was made elsewhere as the study's only trial.
+
+    Args:
+        study: whose network, budget and scorer; limits and space do not matter.
+        structure: of its network.
+
+    Raises:
+        SecateurError: for a structure of another network or over the budget, or a budget of several targets.
+    """
+    structure.check(study.graph)
+    if len(study.targets) > 1:
+        raise SecateurError(f"a given structure needs a budget of one target, but got {len(study.targets)}")
+    [target] = study.targets
+    spent = _cost(study, structure)
+    if target.over(spent):
+        raise SecateurError(
+            f"structure {structure.id} is over the budget: {spent.macs:,} MACs, {spent.params:,} parameters, "
+            f"wanted {target}"
+        )
+    if _missing(study, 1):
+        score = scorer_of(study.scorer)(Subject(study.ground.task, structure))
+        _write(study, GIVEN, [Candidate(-1, structure, cost=spent, score=score)])
+
+
+def _cost(study: Study, structure: Structure) -> Cost:
+    if not structure.removed:
+        return study.ground.costs.evaluate(np.array([len(channels) for _, channels in structure.kept]))
+    axes = [bound.axis for target in study.targets for bound in target.bounds]
+    if not set(axes) <= {"macs", "params"}:
+        raise SecateurError(f"a given structure without whole layers needs a budget of macs or params, not {axes}")
+    return cost(study.graph, structure)
+
+
+def _missing(study: Study, wanted: int) -> bool:
+    """Whether trials are left to write; a study that has searched is refused."""
     known = {trial.user_attrs.get("target") for trial in study.store.finished}
     if known and None in known:
         raise SecateurError(f"study {study.name!r} has searched already; a rule needs a study of its own")
-    if len(known) == len(study.targets):
-        return
-    for number, one in enumerate(baseline(rule, study, seed=study.seed)):
+    return len(known) < wanted
+
+
+def _write(study: Study, rule: str, found: Sequence[Candidate]) -> None:
+    """One trial a target, those that the storage has left out."""
+    known = {trial.user_attrs.get("target") for trial in study.store.finished}
+    for number, one in enumerate(found):
         if one.structure is None or one.cost is None or one.score is None:
             raise SecateurError(f"rule {rule!r} {one.reason or 'gives a structure without a score'}")
         if number in known:
             continue
+        removed = {"removed": list(one.structure.removed)} if one.structure.removed else {}
         trial = optuna.trial.create_trial(
             values=study.aim.values(one.score, one.cost.macs),
             user_attrs={
@@ -43,6 +98,7 @@ def follow_rule(study: Study, rule: str) -> None:
                 "target": number,
                 "structure": one.id,
                 "kept": pack(study.graph, one.structure),
+                **removed,
                 **{axis: value for axis, value in asdict(one.cost).items() if value is not None},
                 "seconds": one.seconds,
             },

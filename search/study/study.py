@@ -191,16 +191,21 @@ class Study:
             told.close()
             bar.close()
 
-    def follow(self, rule: str) -> None:
+    def follow(self, rule: str | Structure) -> None:
         """Takes what a simple rule gives in the place of a search, one trial for each target of the budget.
 
         Args:
-            rule: "uniform", "global", "sensitivity" or "random", as in `secateur.baseline`.
+            rule: "uniform", "global", "sensitivity" or "random", as in `secateur.baseline`; or a structure that was
+                made elsewhere, such as by another pruner.
 
         Raises:
-            SecateurError: for an unknown rule, one that misses the budget, or a study that has searched already.
+            SecateurError: for an unknown rule, one that misses the budget, a structure of another network or over the
+                budget, or a study that has searched already.
         """
-        ruled.follow_rule(self, rule)
+        if isinstance(rule, Structure):
+            ruled.follow_structure(self, rule)
+        else:
+            ruled.follow_rule(self, rule)
 
     def work(
         self,

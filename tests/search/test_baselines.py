@@ -10,6 +10,7 @@ import pytest
 
 from backbones import SecateurError, cost, trace
 from backbones.registry import build
+from backbones.structure import Structure
 from scoring.limits import Limits
 from search.data.data import load
 from search.space.baselines import BASELINES, SensitivityRay, Settings, baseline, structure_of
@@ -108,3 +109,30 @@ def test_a_study_can_follow_a_rule_instead_of_searching(tmp_path: Path) -> None:
     searched.search(2, progress=False)
     with pytest.raises(SecateurError, match=r"study 'searched' has searched already; a rule needs a study of its own"):
         searched.follow("uniform")
+
+
+def test_a_study_can_take_a_structure_from_elsewhere(tmp_path: Path) -> None:
+    model = small_model()
+    graph = small_graph(model)
+
+    def opened(name: str, macs: float | list[float]) -> Study:
+        return Study(name, model, graph, small_data(), budget=Budget(macs=macs), scorer="params", batch=16,
+                     storage=f"sqlite:///{tmp_path}/{name}.db", folder=tmp_path / name)  # fmt: skip
+
+    given = Structure.random(graph, macs=0.3, seed=3)
+    study = opened("given", 0.35)
+    study.follow(given)
+    study.follow(given)
+    [found] = study.front().candidates
+    spent = cost(graph, given)
+    assert (found.structure, found.score, found.cost) == (given, spent.params, spent)
+    with pytest.raises(SecateurError, match=rf"structure {given.id} is over the budget: [\d,]+ MACs, .* wanted "):
+        opened("tight", 0.1).follow(given)
+    with pytest.raises(SecateurError, match=r"needs a budget of one target, but got 2"):
+        opened("two", [0.3, 0.5]).follow(given)
+    with pytest.raises(SecateurError, match=r"is of graph .*, not of .*; trace the same model"):
+        opened("other", 0.35).follow(replace(given, graph="0" * 12))
+    searched = opened("searched", 0.35)
+    searched.search(2, progress=False)
+    with pytest.raises(SecateurError, match=r"has searched already"):
+        searched.follow(given)

@@ -154,6 +154,33 @@ def test_killed_between_two_retrainings_it_goes_on(
     assert len(trained) == 2
 
 
+def test_variants_at_the_same_time_end_as_in_turn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "study.toml").write_text(COMPARED)
+    asked = ("compare", "study.toml", "--seeds", "1")
+    code, out, err = called(capsys, *asked, "--jobs", "2", "--runs", "together")
+    assert code == 0, err
+    assert "3 variants, 2 at a time" in out
+    assert "done (3 of 3)" in out
+    assert called(capsys, *asked, "--quiet")[0] == 0
+    both = [
+        json.loads((folder / runs / "tiny-small/compare/compare.json").read_text()) for runs in ("together", "runs")
+    ]
+    same = ("variant", "whole", "structure", "score", "macs", "params", "validation", "test", "sparse", "scored")
+    for one, other in zip(*(record["variants"] for record in both), strict=True):
+        assert {key: one[key] for key in same} == {key: other[key] for key in same}
+    assert [one["test"] for one in both[0]["dense"]] == [one["test"] for one in both[1]["dense"]]
+
+
+def test_a_variant_that_fails_in_its_process_is_told_in_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    poor = COMPARED + '[variants.poor.budget]\nmacs = "1%"\n'
+    (folder / "study.toml").write_text(poor)
+    said = refused(capsys, "compare", "study.toml", "--variants", "uniform,poor", "--jobs", "2", "--quiet")
+    assert "budget" in said
+    assert "\n" not in said
+
+
 def test_what_cannot_be_compared_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "the study has no variants to compare" in refused(capsys, "compare", "study.toml")
     (folder / "study.toml").write_text(COMPARED)
@@ -161,6 +188,14 @@ def test_what_cannot_be_compared_is_refused(folder: Path, capsys: pytest.Capture
         "unknown variant 'other'; known are search, uniform, steps"
     )
     assert refused(capsys, "compare", "study.toml", "--seeds", "0") == "seeds >= 1 must hold, but got seeds=0"
+    (folder / "study.toml").write_text(COMPARED.replace('rule = "uniform"', 'structure = "none.json"'))
+    said = refused(capsys, "compare", "study.toml", "--variants", "uniform", "--quiet")
+    assert said == f"[search] structure {folder}/none.json cannot be read: No such file or directory"
+    (folder / "none.json").write_text("[]")
+    assert "none.json: not a structure record" in refused(
+        capsys, "compare", "study.toml", "--variants", "uniform", "--quiet"
+    )
+    (folder / "study.toml").write_text(COMPARED)
     assert "unknown scale 'tiny'; known are 'small'" in refused(capsys, "compare", "study.toml", "--scale", "tiny")
     assert "unknown scale 'tiny'; known are 'small'" in refused(capsys, "inspect", "study.toml", "--scale", "tiny")
     (folder / "study.toml").write_text(COMPARED.replace("images = 90", "images = 9000"))

@@ -103,6 +103,7 @@ def test_a_study_without_scales_is_as_it_was(tmp_path: Path) -> None:
         ("epochs = 2", "epoch = 2", None, "[retrain] has no key 'epoch'; did you mean 'epochs'?"),
         ("rule =", "role =", None, "variant 'uniform': [search] has no key 'role'; did you mean 'rule'?"),
         ('rule = "uniform"', 'rule = "unifrom"', None, "variant 'uniform': [search] unknown rule 'unifrom'; did you"),
+        ('rule = "uniform"', 'rule = "uniform"\nstructure = "x.json"', None, "[search] takes rule or structure in the"),
         ("lr = 0.05", 'flow = "soft"', None, "variant 'uniform': [search] rule needs [retrain] flow = \"one-shot\""),
         ("[variants.plain]", '[variants."../x"]', None, "variant '../x': name must be 1 to 100 letters"),
     ],
