@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_jobs, add_study, opened
+from search.commands.options import add_device, add_jobs, add_study
 from search.compare.comparison import FOLDER, compare
 from search.run.console import Console
-from search.run.study_file import read_variants
+from search.run.folder import RunFolder
 
 SUMMARY = "run the variants of a study, several seeds each, and tabulate them"
 DESCRIPTION = """\
@@ -41,19 +41,17 @@ def _names(text: str) -> list[str]:
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Does what is left to do, and prints the table."""
-    variants = read_variants(arguments.study, arguments.scale)
-    folder, study = opened(arguments)
     result = compare(
-        study,
-        variants,
-        folder,
         arguments.study,
-        console,
-        names=arguments.variants,
+        scale=arguments.scale,
+        variants=arguments.variants,
         seeds=arguments.seeds,
+        runs=arguments.runs,
         device=arguments.device,
         jobs=arguments.jobs,
+        progress=console.progress,
     )
+    folder = RunFolder(arguments.runs.resolve() / result.name)
     console.head(f"Result: test accuracy of {result.seeds} seeds in percent, Omega is the NetScore")
     console.result(result.shown())
     console.say(f"\nThe full table: {folder.shown}/{FOLDER}/compare.md")

@@ -1,7 +1,8 @@
-"""All variants of a study in turn, what they share shared, and the files that come of it."""
+"""All variants of a study, what they share shared, and the files that come of it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,65 +22,68 @@ from search.run.console import Console
 from search.run.folder import RunFolder, environment, locked, open_run
 from search.run.footprints import FOOTPRINT_BATCH
 from search.run.prepare import Start, choose_device, dense_accuracy
-from search.run.study_file import StudyFile
+from search.run.study_file import StudyFile, read_study, read_variants
 from search.training.threads import fitting_threads
 
 FOLDER = "compare"
 
 
 def compare(
-    study: StudyFile,
-    variants: Mapping[str, StudyFile],
-    folder: RunFolder,
-    source: Path,
-    console: Console,
+    path: str | os.PathLike[str],
     *,
-    names: Sequence[str] | None = None,
+    scale: str | None = None,
+    variants: Sequence[str] | None = None,
     seeds: int | None = None,
+    runs: str | os.PathLike[str] = "runs",
     device: str = "auto",
     jobs: int = 1,
+    progress: bool = True,
 ) -> Comparison:
-    """Does what is left to do of every variant, and writes `compare.json`, `.md` and `.csv`.
+    """Searches and retrains every variant of a study file, and writes `compare.json`, `.md` and `.csv`.
 
-    Each variant has a run folder of its own, `runs/<name>/compare/<variant>`, with everything that `secateur status`,
-    `report` and `resume` want to know. Variants with the same [model], [data] and [dense] share one dense network.
+    Each variant has a run folder of its own, `<runs>/<name>/compare/<variant>`, with everything that `secateur status`,
+    `report` and `resume` want to know. Variants with the same [model], [data] and [dense] share one dense network. What
+    an earlier call has done is not done again; more seeds or variants add to it.
 
     Args:
-        study: what the variants are variants of.
-        variants: name -> study.
-        folder: of the study.
-        source: the study file.
-        console: where the user reads on.
-        names: the variants that are wanted; all by default.
+        path: of the study file.
+        scale: which of its [scales] holds; by default the one that its key `scale` names.
+        variants: those that are wanted; all by default.
         seeds: retrainings of each structure, instead of [compare] seeds.
+        runs: holds all run folders.
         device: for training, `auto` for a GPU when there is one.
-        jobs: variants at the same time, each in a process of its own, the cores divided among them.
+        jobs: variants at the same time, each in a process of its own, the cores divided among them; above 1 a script
+            needs the usual `if __name__ == "__main__":`.
+        progress: say on standard output what is being done.
 
     Raises:
         SecateurError: for a study without variants, unknown names, seeds or jobs below 1, and as the stages of a run;
             KeyboardInterrupt passes through with a note on how to go on.
     """
+    path, console = Path(path), Console(quiet=not progress)
+    known, study = read_variants(path, scale), read_study(path, scale)
+    wanted = _wanted(known, variants)
     count = study.compare.seeds if seeds is None else seeds
-    for known, value in (("seeds", count), ("jobs", jobs)):
+    for name, value in (("seeds", count), ("jobs", jobs)):
         if value < 1:
-            raise SecateurError(f"{known} >= 1 must hold, but got {known}={value}")
-    wanted = _wanted(variants, names)
+            raise SecateurError(f"{name} >= 1 must hold, but got {name}={value}")
+    folder = open_run(Path(runs), study, path)
     place = folder.path / FOLDER
     with locked(folder):
         try:
             place.mkdir(exist_ok=True)
-            runs = {name: open_run(place, variants[name], source) for name in wanted}
-            work = Work(variants, place, device, count)
+            opened = {name: open_run(place, known[name], path) for name in wanted}
+            work = Work(known, place, device, count)
             if jobs > 1 and len(wanted) > 1:
                 found = follow_together(work, wanted, min(jobs, len(wanted)), console)
                 starts: dict[str, Start] = {}
                 for name in wanted:
-                    start_of(variants, name, place, starts, device)
+                    start_of(known, name, place, starts, device)
             else:
                 found, starts = follow_in_turn(work, wanted, console)
-            outcomes = [replace(found[name], whole=label(variants, name)) for name in wanted]
-            wholes = _wholes(variants, wanted, runs, starts)
-            measured = _measured(outcomes, wholes, variants, starts)
+            outcomes = [replace(found[name], whole=label(known, name)) for name in wanted]
+            wholes = _wholes(known, wanted, opened, starts)
+            measured = _measured(outcomes, wholes, known, starts)
         except KeyboardInterrupt as stop:
             stop.add_note("to go on: the same command; what is done is not done again")
             raise

@@ -14,6 +14,7 @@ from torch import nn
 from backbones.cost import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from scoring.criteria import CRITERIA
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
 from search.space.budget import Bound, Budget, Target, shown
@@ -81,11 +82,13 @@ def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Bud
     and memory are left to the search.
 
     Raises:
-        SecateurError: for limits or a budget that this network cannot meet, or a removal without layers.
+        SecateurError: for limits or a budget that this network cannot meet, a removal without layers, or the criterion
+            "bn_gamma" where a group has no batch norm.
     """
+    criterion = space.criterion if CRITERIA[space.criterion].needs == "weights" else "l1"
 
     def make(some: ChannelGraph) -> FilterTables:
-        return filter_tables(model, some, criterion="l1")
+        return filter_tables(model, some, criterion=criterion)
 
     tables = make(graph)
     space.limits.floors(tables)

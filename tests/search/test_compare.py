@@ -80,6 +80,8 @@ def test_from_variants_to_tables_and_again_without_training(
     first = json.loads((place / "compare.json").read_text())
     check_numbers(first, place)
 
+    known = secateur.compare("study.toml", variants=["search"], progress=False)
+    assert [(one.variant, one.structure) for one in known.outcomes] == [("search", first["variants"][0]["structure"])]
     code, out, err = called(capsys, "compare", "study.toml", "--json")
     assert code == 0, err
     assert len(trained) == 6

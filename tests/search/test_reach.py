@@ -76,6 +76,9 @@ def test_what_does_not_depend_on_the_weights_is_refused_early() -> None:
         check_early(model, graph, Space(limits=Limits(max_rate=0.3)), Budget(macs=0.2))
     with pytest.raises(SecateurError, match=r"divisor must not exceed the smallest group.*16 channels"):
         check_early(model, graph, Space(limits=Limits(divisor=32)), Budget(macs=0.2))
+    untrained, plain, _ = tiny()
+    with pytest.raises(SecateurError, match=r"criterion 'bn_gamma' needs a batch norm with weights on every group"):
+        check_early(untrained, plain, Space("global", criterion="bn_gamma"), Budget(macs=0.8))
     removing = Space(limits=Limits(max_rate=0.3), removal=Removal())
     check_early(model, graph, removing, Budget(macs=0.3))
     with pytest.raises(SecateurError, match="with all layers gone that may go the nearest value is"):
