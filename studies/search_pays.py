@@ -27,8 +27,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
+from torch_pruning_peer import torch_pruning_structure  # type: ignore[import-not-found] # the script beside this one
 
 import secateur as sc
 from backbones.files import write_text
@@ -67,28 +67,19 @@ def main() -> None:
     networks: dict[str, nn.Module] = {}
     facts: dict[str, dict[str, Any]] = {}
 
-    def keep(name: str, make: Callable[[], sc.Structure | nn.Module]) -> None:
-        """The network that a way gives; what it gave is kept in files."""
+    def keep(name: str, make: Callable[[], sc.Structure]) -> None:
+        """The network that a way gives; its structure is kept in a file."""
         path = RUN / f"{slug(name)}.json"
         if not path.is_file():
             begun = time.perf_counter()
             made = make()
-            known: dict[str, Any] = {"seconds": round(time.perf_counter() - begun, 1)}
-            if isinstance(made, sc.Structure):
-                known["structure"] = json.loads(made.to_json())
-            else:
-                torch.save(
-                    {key: value.contiguous() for key, value in made.state_dict().items()}, path.with_suffix(".pt")
-                )
-            write_text(path, json.dumps(known) + "\n")
+            seconds = round(time.perf_counter() - begun, 1)
+            write_text(path, json.dumps({"seconds": seconds, "structure": json.loads(made.to_json())}) + "\n")
         known = json.loads(path.read_text())
-        if "structure" in known:
-            structure = sc.Structure.from_json(json.dumps(known.pop("structure")))
-            networks[name] = prune(start.model, start.graph, structure, check=False)
-            known["structure"] = structure.id
-        else:
-            networks[name] = shaped_like(start.model, torch.load(path.with_suffix(".pt"), weights_only=True))
-        facts[name] = {**known, **asdict(recount(networks[name], (start.data.example,)))}
+        structure = sc.Structure.from_json(json.dumps(known["structure"]))
+        networks[name] = prune(start.model, start.graph, structure, check=False)
+        spent = asdict(recount(networks[name], (start.data.example,)))
+        facts[name] = {"seconds": known["seconds"], "structure": structure.id, **spent}
 
     def searched(scorer: str) -> sc.Structure:
         name = slug(f"by {scorer} {options.space} {options.trials}")
@@ -105,8 +96,9 @@ def main() -> None:
     for rule in ("uniform", "global", "sensitivity"):
         keep(f"{rule}, L2", partial(structure_of, rule, ground, target))
     keep("best of 20 random", partial(best_of_random, ground, target, plan.recipe, data, options.jobs))
+    peer = (start.model, start.graph, start.data.example, target.bounds[0].high)
     try:
-        keep("Torch-Pruning", partial(torch_pruning_peer, start.model, start.data, target.bounds[0].high))
+        keep("Torch-Pruning", partial(torch_pruning_structure, *peer))
     except ImportError as error:
         print(f"Torch-Pruning is left out: {error}")
     seeds = range(1, options.seeds + 1)  # the random structures were chosen with seed 0
@@ -126,51 +118,6 @@ def best_of_random(ground: Ground, target: Any, recipe: sc.Recipe, data: sc.Data
     wanted = [Job(one.structure.id, partial(make, one.structure), recipe) for one in drawn]
     done = retrain_all(wanted, data, EVALUATED, test=False, processes=jobs)
     return max((one.structure for one in drawn), key=lambda one: done[one.id, recipe.seed].validation)
-
-
-def torch_pruning_peer(model: nn.Module, data: sc.Data, macs: float) -> nn.Module:
-    """Torch-Pruning's group L2 norm pruner, one global threshold over the filters inside the blocks.
-
-    Its graph does not see through the zero-padded shortcuts: with the residual stream the pruned network does not run.
-    """
-    import torch_pruning  # type: ignore[import-untyped,import-not-found,unused-ignore]
-
-    smaller: Any = copy.deepcopy(model).eval()
-    inside = [block.conv1 for stage in (smaller.layer1, smaller.layer2, smaller.layer3) for block in stage]
-    pruner = torch_pruning.pruner.MetaPruner(
-        smaller,
-        data.example,
-        importance=torch_pruning.importance.GroupMagnitudeImportance(p=2),
-        global_pruning=True,
-        pruning_ratio=0.98,
-        max_pruning_ratio=0.98,
-        iterative_steps=400,
-        ignored_layers=[
-            layer for layer in smaller.modules() if isinstance(layer, nn.Conv2d | nn.Linear) and layer not in inside
-        ],
-    )
-    while recount(smaller, (data.example,)).macs > macs:
-        pruner.step()
-    pieces: nn.Module = smaller
-    return pieces
-
-
-def shaped_like(model: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
-    """A copy of a ResNet with every convolution, norm and linear layer in the size that `tensors` have."""
-    network = copy.deepcopy(model)
-    for name, module in network.named_modules():
-        for key in ("weight", "bias", "running_mean", "running_var"):
-            value = tensors.get(f"{name}.{key}")
-            if value is not None and isinstance(getattr(module, key, None), torch.Tensor):
-                made = nn.Parameter(value) if isinstance(getattr(module, key), nn.Parameter) else value
-                setattr(module, key, made)
-        if isinstance(module, nn.Conv2d):
-            module.out_channels, module.in_channels = module.weight.shape[:2]
-        elif isinstance(module, nn.BatchNorm2d):
-            module.num_features = len(module.weight)
-        elif isinstance(module, nn.Linear):
-            module.out_features, module.in_features = module.weight.shape
-    return network
 
 
 def slug(name: str) -> str:
