@@ -18,7 +18,6 @@ from search.run.sections import SparsifySection
 from search.run.stages import check, look, note_command, open_study, timed
 from search.run.study_file import StudyFile
 from search.study.retrain import Job
-from search.study.selection import choose
 from search.study.study import Study
 from search.training.double_pruning import sparsify
 from search.training.recipe import Recipe
@@ -74,8 +73,7 @@ def _retrain(
         with timed(folder, "retraining"):
             opened.retrain(wanted.top, recipe=recipe, flow=wanted.way, device=start.device, progress=console.progress)
         by_seed.append(opened.retrained(recipe, wanted.way))
-    chosen = choose(opened.front(retrained=False), wanted.top)
-    best = max(chosen, key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
+    best = max(opened.promising(wanted.top), key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
     return best, [results[best.id] for results in by_seed]
 
 

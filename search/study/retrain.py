@@ -1,11 +1,11 @@
-"""Retraining the few: which structures, and how a finished one is remembered."""
+"""Retraining the few, and how a finished retraining is remembered."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,13 @@ from backbones.artefact import save
 from backbones.cost import Cost, cost
 from backbones.graph import ChannelGraph
 from search.data.data import Data
-from search.review.front import Candidate, Front
+from search.review.front import Candidate
 from search.space.budget import FILL, Bound, Target
 from search.space.space import Space
 from search.study.candidates import pack
 from search.study.identity import to_record
 from search.study.lease import Lease
 from search.study.ledger import Ledger, holder
-from search.study.selection import choose
 from search.study.store import Store, make_study
 from search.training.choosing import chooser_of
 from search.training.flows import Flow, follow
@@ -98,12 +97,12 @@ class Retrainer:
         trials = self.ledger.trials()
         return results_of(one for one in trials if job is None or one.user_attrs.get("recipe") == job.text)
 
-    def run(self, front: Front, top: int, job: Job, *, device: str = "cpu", progress: bool = True) -> None:
-        """Retrains `choose(front, top)`, together with whoever else does; returns when all of them are done.
+    def run(self, chosen: Sequence[Candidate], job: Job, *, device: str = "cpu", progress: bool = True) -> None:
+        """Retrains structures, together with whoever else does; returns when all of them are done.
 
         What was retrained by the same job before is left as it is.
         """
-        left = {one.id: one for one in choose(front, top)}
+        left = {one.id: one for one in chosen}
         text, done = job.text, dict[str, float]()
         bar = tqdm(total=len(left), desc="retrained", unit="structure", disable=None if progress else True)
         with Lease(self.ledger, "work") as lease, bar:

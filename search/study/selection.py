@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from backbones.errors import SecateurError
@@ -12,13 +14,18 @@ APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
 
 
-def choose(front: Front, top: int) -> list[Candidate]:
+def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
     """The structures worth retraining: best scores first, spread over the front, different from each other.
 
-    With one objective the best scores. With two, points of the score front at even steps in MACs, the largest first;
-    where the front has fewer, the best scores of the rest. A search ends among neighbours of one structure, and a
-    score that was optimised hard can be wrong about all of them at once: so a structure closer than `APART` to one
-    already taken comes last.
+    A search ends among neighbours of one structure, and a score that was optimised hard can be wrong about all of them
+    at once: so a structure closer than `APART` to one already taken comes last.
+
+    Args:
+        front: with the scores.
+        top: structures that are wanted.
+        spread: of a band or several targets: first the best score of all, then the best at even steps in MACs down to
+            the cheapest point of the front. Of a cap all structures cost the same but for a filter, and their scores
+            alone count.
 
     Raises:
         SecateurError: when `top` is below 1 or no candidate is feasible.
@@ -30,16 +37,23 @@ def choose(front: Front, top: int) -> list[Candidate]:
         raise SecateurError(f"study {front.name!r} has no feasible trial to retrain; search first")
     feasible = [one for one in front.candidates if one.reason is None and one.value("score") is not None]
     ranked = sorted(feasible, key=lambda one: (-(one.score or 0.0), one.number))
-    steps = min(top, len(points))
-    spread = [points[round(i * (len(points) - 1) / max(1, steps - 1))] for i in reversed(range(steps))]
+    first = _steps(points, top) if spread else []
     chosen: dict[str, Candidate] = {}
     for least in (APART, 0.0):
-        for one in [*spread, *ranked]:
+        for one in [*first, *ranked]:
             if len(chosen) == top:
                 return list(chosen.values())
             if one.id not in chosen and all(_distance(one, other) >= least for other in chosen.values()):
                 chosen[one.id] = one
     return list(chosen.values())
+
+
+def _steps(points: Sequence[Candidate], top: int) -> list[Candidate]:
+    """The best score within each of `top` limits on MACs, from the dearest point of a front down to the cheapest."""
+    macs = np.array([one.on("macs") for one in points], dtype=float)  # rises, and the scores with it
+    limits = np.linspace(macs[-1], macs[0], top) if top > 1 else macs[-1:]
+    places = np.searchsorted(macs, limits, "right") - 1
+    return [points[max(0, place)] for place in places]
 
 
 def distance(one: Structure, other: Structure) -> float:

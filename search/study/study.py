@@ -35,6 +35,7 @@ from search.study.identity import FORMAT, fingerprint, to_record
 from search.study.retrain import Job, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import Scores, scoring_task
+from search.study.selection import choose
 from search.study.solo import search_alone
 from search.study.store import Store
 from search.study.workers import search_shared
@@ -306,8 +307,19 @@ class Study:
         """
         recipe = recipe or Recipe()
         job = Job(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow())
-        self._retrainer().run(self.front(retrained=False), top, job, device=device, progress=progress)
+        self._retrainer().run(self.promising(top), job, device=device, progress=progress)
         return self.front()
+
+    def promising(self, top: int) -> list[Candidate]:
+        """The structures that `retrain` takes.
+
+        The best scores, at even steps in MACs where the budget is a band or has several targets, and none that is nearly
+        another one.
+
+        Raises:
+            SecateurError: when nothing feasible was found yet.
+        """
+        return choose(self.front(retrained=False), top, spread=self.aim.objectives > 1)
 
     def retrained(self, recipe: Recipe, flow: Flow | None = None) -> dict[str, Mapping[str, Any]]:
         """Structure id -> facts of its retraining by this recipe: accuracy, test_accuracy, seconds, artefact.

@@ -45,21 +45,37 @@ def test_neighbours_of_the_best_come_last() -> None:
     near = [candidate(i, 10.0 - i, 60, 40 + (i > 0)) for i in range(2)]
     far = [candidate(2, 5.0, 30, 80), candidate(3, 4.0, 90, 20)]
     assert distance(structure(60, 40), structure(60, 41)) < APART
-    assert [one.number for one in choose(front(*near, *far), 2)] == [0, 2]
-    assert [one.number for one in choose(front(*near, *far), 3)] == [0, 2, 3]
-    assert [one.number for one in choose(front(*near, *far), 4)] == [0, 2, 3, 1]
-    assert len(choose(front(*near, *far), 9)) == 4
+    assert [one.number for one in choose(front(*near, *far), 2, spread=False)] == [0, 2]
+    assert [one.number for one in choose(front(*near, *far), 3, spread=False)] == [0, 2, 3]
+    assert [one.number for one in choose(front(*near, *far), 4, spread=False)] == [0, 2, 3, 1]
+    assert len(choose(front(*near, *far), 9, spread=False)) == 4
 
 
 def test_more_begin_with_fewer() -> None:
     several = [candidate(i, float(-i), 10 + 7 * (i % 5), 90 - 3 * i) for i in range(12)]
-    whole = [one.number for one in choose(front(*several), 12)]
+    whole = [one.number for one in choose(front(*several), 12, spread=False)]
     for top in range(1, 12):
-        assert [one.number for one in choose(front(*several), top)] == whole[:top]
+        assert [one.number for one in choose(front(*several), top, spread=False)] == whole[:top]
+
+
+def test_under_a_cap_scores_alone_count_and_not_who_is_cheapest() -> None:
+    """Filled to within 2 %, structures still differ by some MACs, and the cheapest of a front has its least score."""
+    several = [candidate(i, float(i), 10 + 9 * i, 90 - 9 * i, macs=490 + i) for i in range(10)]
+    assert [one.number for one in choose(front(*several), 1, spread=False)] == [9]
+    assert [one.number for one in choose(front(*several), 3, spread=False)] == [9, 8, 7]
+
+
+def test_over_a_band_the_best_score_comes_first_and_then_even_steps_in_macs() -> None:
+    macs = [100, 110, 120, 130, 140, 150, 300, 500]  # crowded at the cheap end
+    several = [candidate(i, float(i), 10 + 9 * i, 90 - 9 * i, macs=some) for i, some in enumerate(macs)]
+    assert [one.number for one in choose(front(*several), 1, spread=True)] == [7]
+    assert [one.number for one in choose(front(*several), 2, spread=True)] == [7, 0]
+    assert [one.number for one in choose(front(*several), 3, spread=True)] == [7, 6, 0]
+    assert [one.number for one in choose(front(*several), 5, spread=True)] == [7, 6, 5, 0, 4]
 
 
 def test_nothing_to_choose_from_is_told() -> None:
     with pytest.raises(SecateurError, match=r"top >= 1 must hold, but got top=0"):
-        choose(front(candidate(0, 1.0, 5, 5)), 0)
+        choose(front(candidate(0, 1.0, 5, 5)), 0, spread=True)
     with pytest.raises(SecateurError, match=r"study 'made up' has no feasible trial to retrain; search first"):
-        choose(front(), 1)
+        choose(front(), 1, spread=False)
