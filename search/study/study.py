@@ -313,8 +313,8 @@ class Study:
     def promising(self, top: int) -> list[Candidate]:
         """The structures that `retrain` takes.
 
-        The best scores, at even steps in MACs where the budget is a band or has several targets, and none that is nearly
-        another one.
+        The best scores, at even steps in MACs where the budget is a band or has several targets, and none that is
+        nearly another one.
 
         Raises:
             SecateurError: when nothing feasible was found yet.
