@@ -232,3 +232,12 @@ def test_retraining_goes_from_scores_to_accuracies(tmp_path: Path, parts: Parts)
     again = study.retrain(2, recipe=recipe, progress=False)
     assert [one.accuracy for one in again.candidates] == [one.accuracy for one in front.candidates]
     assert len(study.optuna_study.get_trials()) == before
+
+
+@pytest.mark.parametrize("budget", ["cap", "band", "targets"])
+def test_the_best_score_is_retrained_first_whatever_the_budget(tmp_path: Path, parts: Parts, budget: str) -> None:
+    study = make(tmp_path, parts, budget=BUDGETS[budget], scorer="random")
+    study.search(12, progress=False)
+    best = study.front().best(measure="score")
+    assert [one.id for one in study.promising(1)] == [best.id]
+    assert study.promising(3)[0].id == best.id
