@@ -18,6 +18,8 @@ from scoring.limits import Limits
 from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
+from search.compare.comparison import compare
+from search.compare.results import Comparison
 from search.data.augment import Augment
 from search.data.data import Data
 from search.data.data import load as load_data
@@ -51,6 +53,7 @@ __all__ = [
     "Budget",
     "Candidate",
     "ChannelGraph",
+    "Comparison",
     "Cost",
     "Data",
     "Evidence",
@@ -75,6 +78,7 @@ __all__ = [
     "accuracy",
     "baseline",
     "build",
+    "compare",
     "cost",
     "describe",
     "evaluate",
