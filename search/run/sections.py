@@ -152,6 +152,7 @@ class SpaceSection:
         removal: whole layers go too, the least essential first, as measured by "cosine", "accuracy" or "score"; by
             default none go.
         removal_most: at most so many; below 1 a share of those that may.
+        removal_least: at least so many go.
         removal_layers: which may go, by name or pattern; by default the residual blocks, or single layers without any.
         fixed: parameters of the space that are held instead of proposed: {balance = 0} of "hybrid" uses the norm alone,
             {balance = 1} the distance alone; "rate" of "hybrid" and "exponent" of "global" can be held, too.
@@ -169,6 +170,7 @@ class SpaceSection:
     only: tuple[str, ...] = ()
     removal: str | None = None
     removal_most: float = 0.5
+    removal_least: int = 0
     removal_layers: tuple[str, ...] = ()
     fixed: Mapping[str, float] = field(default_factory=dict)
 
@@ -183,14 +185,14 @@ class SpaceSection:
         try:
             self.space()
         except SecateurError as error:
-            raise SecateurError(re.sub("^most must", "removal_most must", str(error))) from None
+            raise SecateurError(re.sub(r"\b(most|least)(?= must| <=|=)", r"removal_\1", str(error))) from None
 
     def space(self) -> Space:
         """The value that a study takes."""
         limits = Limits(self.max_rate, self.min_channels, self.divisor)
         removal = None
         if self.removal is not None:
-            removal = Removal(self.removal, self.removal_most, self.removal_layers)
+            removal = Removal(self.removal, self.removal_most, self.removal_layers, self.removal_least)
         fixed = tuple(sorted(self.fixed.items()))
         return Space(self.kind, self.criterion, self.linkage, limits, self.features, self.reduction, removal, fixed)
 

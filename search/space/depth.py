@@ -31,6 +31,7 @@ class Removal:
         measure: how essential a layer is, a key of `ESSENTIALITY`: "cosine", "accuracy" or "score".
         most: at most so many go; below 1 a share of those that may.
         layers: globs of module paths; by default the residual blocks, or the single layers of a network without any.
+        least: at least so many go.
 
     Raises:
         SecateurError: for values out of range.
@@ -39,12 +40,15 @@ class Removal:
     measure: str = "cosine"
     most: int | float = 0.5
     layers: tuple[str, ...] = ()
+    least: int = 0
 
     def __post_init__(self) -> None:
         check_name("essentiality", self.measure, ESSENTIALITY)
         most = self.most
         if isinstance(most, bool) or not (0 < most < 1 or (most >= 1 and float(most).is_integer())):
             raise SecateurError(f"most must be a share in (0, 1) or a whole number of layers, but got most={most}")
+        if self.least < 0 or (most >= 1 and self.least > most):
+            raise SecateurError(f"0 <= least <= most must hold, but got least={self.least}, most={most}")
 
     def candidates(self, graph: ChannelGraph) -> tuple[str, ...]:
         """The layers that may go, outermost only.
@@ -63,8 +67,15 @@ class Removal:
         return found
 
     def count(self, candidates: int) -> int:
-        """How many of so many candidates may go at most."""
-        return min(candidates, int(self.most) if self.most >= 1 else int(self.most * candidates + 0.5))
+        """How many of so many candidates may go at most.
+
+        Raises:
+            SecateurError: when that is less than must go.
+        """
+        most = min(candidates, int(self.most) if self.most >= 1 else int(self.most * candidates + 0.5))
+        if most < self.least:
+            raise SecateurError(f"least <= {most} must hold where {most} layers may go, but got least={self.least}")
+        return most
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,6 +136,7 @@ class Depth:
     Attributes:
         graph: of the network.
         order: the layers that may go, the least essential first; no more than may go together.
+        least: so many of them go in any case.
         essentiality: of each of them.
         make: filter tables of a reduced graph.
     """
@@ -133,6 +145,7 @@ class Depth:
     order: tuple[str, ...]
     essentiality: tuple[float, ...]
     make: Callable[[ChannelGraph], FilterTables]
+    least: int = 0
     _levels: dict[int, Level] = field(default_factory=dict, repr=False)
 
     @staticmethod
@@ -151,7 +164,7 @@ class Depth:
         layers = removal.candidates(task.graph)
         found = essentiality(removal.measure, task, layers, scorer)
         order = sorted(layers, key=lambda layer: (found[layer], layers.index(layer)))[: removal.count(len(layers))]
-        return Depth(task.graph, tuple(order), tuple(found[layer] for layer in order), make)
+        return Depth(task.graph, tuple(order), tuple(found[layer] for layer in order), make, removal.least)
 
     def level(self, count: int) -> Level:
         """The network without its `count` least essential layers (at least one)."""

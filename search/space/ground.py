@@ -53,7 +53,7 @@ class Ground:
     def propose(self, trial: optuna.Trial, tables: FilterTables) -> Ray | ThinRay:
         """Asks the sampler for a proposal; `tables` are the dense network's."""
         direction = self.space.suggest(trial, tables)
-        count = trial.suggest_int(LAYERS, 0, len(self.depth.order)) if self.depth else 0
+        count = trial.suggest_int(LAYERS, self.depth.least, len(self.depth.order)) if self.depth else 0
         if self.depth is None or count == 0:
             return direction(tables, self.limits, np.arange(len(tables.groups)))
         level = self.depth.level(count)

@@ -74,10 +74,12 @@ class Space:
                 raise SecateurError(f"fixed: 0 <= {name} <= 1 must hold, but got {name}={value}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for fingerprints; `fixed` only where something is fixed, as it came later than the others."""
+        """Plain values, for fingerprints; what came later than the others only where it is used."""
         record = asdict(self)
         if not self.fixed:
             del record["fixed"]
+        if self.removal is not None and self.removal.least == 0:
+            del record["removal"]["least"]
         return record
 
     def tables(self, model: nn.Module, graph: ChannelGraph, data: Data | None = None, seed: int = 0) -> FilterTables:

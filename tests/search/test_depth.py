@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import optuna
 import pytest
 
 from backbones import SecateurError, Structure, cost, prune
@@ -79,6 +80,22 @@ def test_a_group_of_the_reduced_graph_knows_its_own_in_the_dense_one() -> None:
 def test_bad_numbers_of_layers_are_refused(most: float) -> None:
     with pytest.raises(SecateurError, match=f"most must be a share in .* but got most={most}"):
         Removal(most=most)
+
+
+def test_as_many_layers_go_as_must() -> None:
+    here = ground(Space("ratios", removal=Removal(most=3, least=2)))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    counts = set()
+    for _ in range(20):
+        ray = here.propose(study.ask(), here.tables)
+        assert isinstance(ray, ThinRay)
+        counts.add(len(ray.level.removed))
+    assert counts == {2, 3}
+    with pytest.raises(SecateurError, match=r"0 <= least <= most must hold, but got least=3, most=2"):
+        Removal(most=2, least=3)
+    with pytest.raises(SecateurError, match=r"least <= 7 must hold where 7 layers may go, but got least=8"):
+        depth(Removal(most=100, least=8))
+    assert "least" not in Space(removal=Removal()).to_dict()["removal"]  # studies of before keep their identity
 
 
 def test_a_measure_or_layers_that_do_not_exist_are_named() -> None:

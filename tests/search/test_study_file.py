@@ -206,11 +206,11 @@ def test_names_that_are_fine(name: str) -> None:
 
 def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> None:
     text = SMALL.replace('macs = "30%"', 'latency = "20ms"\nmemory = "1MB..2MB"')
-    text += '[space]\nfeatures = "both"\nreduction = "max"\nremoval = "accuracy"\nremoval_most = 3\n'
+    text += '[space]\nfeatures = "both"\nreduction = "max"\nremoval = "accuracy"\nremoval_most = 3\nremoval_least = 1\n'
     study = read_study(write(tmp_path, text))
     assert study.budget.budget() == Budget(latency="20ms", memory="1MB..2MB")
     space = study.space.space()
-    assert (space.features, space.reduction, space.removal) == ("both", "max", Removal("accuracy", 3))
+    assert (space.features, space.reduction, space.removal) == ("both", "max", Removal("accuracy", 3, least=1))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +218,11 @@ def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> 
     [
         ('removal = "guess"', "[space] unknown removal 'guess'; known are cosine, accuracy, score"),
         ('removal = "cosine"\nremoval_most = 0', "[space] removal_most must be a share in (0, 1) or a whole number"),
-        ('removal = "cosine"\nremoval_most = 2.5', "but got most=2.5"),
+        ('removal = "cosine"\nremoval_most = 2.5', "but got removal_most=2.5"),
+        (
+            'removal = "cosine"\nremoval_most = 2\nremoval_least = 3',
+            "[space] 0 <= removal_least <= removal_most must hold, but got removal_least=3, removal_most=2",
+        ),
         ('features = "fan"', "[space] unknown features 'fan'; did you mean 'fan_in'?"),
         ('reduction = "min"', "[space] unknown reduction 'min'"),
     ],
