@@ -40,7 +40,7 @@ class Job:
     Attributes:
         recipe: of each training.
         flow: how pruning and training alternate. Any flow but "one-shot" follows the trial's proposal anew as the
-            weights change, within the same MACs, and may end with other filters.
+            weights change, within the same MACs and parameters, and may end with other filters.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -165,7 +165,7 @@ class Retrainer:
             self.data,
             job.recipe,
             again if job.flow.chooses_again else lambda model, graph, target: chosen,
-            Target((Bound("macs", (1 - FILL) * one.cost.macs, one.cost.macs),), capped=True),
+            within(one.cost),
             folder=folder,
             device=device,
             progress=progress,
@@ -187,6 +187,12 @@ class Retrainer:
         artefact = folder / "network.safetensors"
         save(small.model, artefact, cost=spent, provenance=facts)
         return {**facts, "artefact": os.fspath(artefact)}
+
+
+def within(spent: Cost) -> Target:
+    """No more MACs and no more parameters, so that what a flow ends with meets the budget that the structure met."""
+    most = {"macs": float(spent.macs), "params": float(spent.params)}
+    return Target(tuple(Bound(axis, (1 - FILL) * high, high) for axis, high in most.items()), capped=True)
 
 
 def _plain(spent: Cost) -> dict[str, int]:

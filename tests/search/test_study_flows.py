@@ -15,8 +15,9 @@ from tests.search.study_samples import make as sample
 from tests.search.study_samples import small_data, small_graph, small_model
 
 
+@pytest.mark.parametrize("budget", [Budget(macs=0.4), Budget(params=0.4)], ids=["macs", "params"])
 @pytest.mark.parametrize("flow", [Flow("iterative", 2), Flow("soft")], ids=["iterative", "soft"])
-def test_a_flow_follows_the_proposal_within_the_same_macs(tmp_path: Path, flow: Flow) -> None:
+def test_a_flow_follows_the_proposal_within_the_same_cost(tmp_path: Path, flow: Flow, budget: Budget) -> None:
     model = small_model()
     graph = small_graph(model)
     study = sample(
@@ -24,7 +25,7 @@ def test_a_flow_follows_the_proposal_within_the_same_macs(tmp_path: Path, flow: 
         tmp_path,
         (model, graph, small_data()),
         space="hybrid+ratios",
-        budget=Budget(macs=0.4),
+        budget=budget,
     )
     study.search(4, progress=False)
     recipe = Recipe(epochs=1, lr=0.02, batch_size=64)
@@ -37,6 +38,7 @@ def test_a_flow_follows_the_proposal_within_the_same_macs(tmp_path: Path, flow: 
     spent = before[trained.number].cost
     assert spent is not None
     assert trained.cost.macs <= spent.macs
+    assert trained.cost.params <= spent.params
     trained.save(tmp_path / "small.safetensors")
     assert sum(p.numel() for p in load(tmp_path / "small.safetensors", model).parameters()) == trained.cost.params
 
