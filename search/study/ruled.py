@@ -36,7 +36,7 @@ def follow_rule(study: Study, rule: str) -> None:
     Raises:
         SecateurError: for an unknown rule, or one that misses the budget.
     """
-    if _missing(study, len(study.targets)):
+    if len(_written(study)) < len(study.targets):
         _write(study, rule, baseline(rule, study, seed=study.seed))
 
 
@@ -60,7 +60,7 @@ def follow_structure(study: Study, structure: Structure) -> None:
             f"structure {structure.id} is over the budget: {spent.macs:,} MACs, {spent.params:,} parameters, "
             f"wanted {target}"
         )
-    if _missing(study, 1):
+    if not _written(study):
         score = scorer_of(study.scorer)(Subject(study.ground.task, structure))
         _write(study, GIVEN, [Candidate(-1, structure, cost=spent, score=score)])
 
@@ -74,17 +74,16 @@ def _cost(study: Study, structure: Structure) -> Cost:
     return cost(study.graph, structure)
 
 
-def _missing(study: Study, wanted: int) -> bool:
-    """Whether trials are left to write; a study that has searched is refused."""
-    known = {trial.user_attrs.get("target") for trial in study.store.finished}
-    if known and None in known:
+def _written(study: Study) -> set[int]:
+    """Targets that have their trial; a study that has searched is refused."""
+    if any("target" not in trial.user_attrs for trial in study.store.finished):
         raise SecateurError(f"study {study.name!r} has searched already; a rule needs a study of its own")
-    return len(known) < wanted
+    return {trial.user_attrs["target"] for trial in study.store.finished}
 
 
 def _write(study: Study, rule: str, found: Sequence[Candidate]) -> None:
     """One trial a target, those that the storage has left out."""
-    known = {trial.user_attrs.get("target") for trial in study.store.finished}
+    known = _written(study)
     for number, one in enumerate(found):
         if one.structure is None or one.cost is None or one.score is None:
             raise SecateurError(f"rule {rule!r} {one.reason or 'gives a structure without a score'}")

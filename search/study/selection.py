@@ -52,8 +52,7 @@ def _steps(points: Sequence[Candidate], top: int) -> list[Candidate]:
     """The best score within each of `top` limits on MACs, from the dearest point of a front down to the cheapest."""
     macs = np.array([one.on("macs") for one in points], dtype=float)  # rises, and the scores with it
     limits = np.linspace(macs[-1], macs[0], top) if top > 1 else macs[-1:]
-    places = np.searchsorted(macs, limits, "right") - 1
-    return [points[max(0, place)] for place in places]
+    return [points[place - 1] for place in np.searchsorted(macs, limits, "right")]
 
 
 def distance(one: Structure, other: Structure) -> float:
