@@ -2,9 +2,10 @@
 
     python studies/benchmarks/report.py [--trials 5000] [--groups 54] [--rounds 5] [--out report.json]
 
-The trials are made up (`tests.search.report_samples`): thresholds and a cap for every group of a deep network, costs
-and scores that scatter as in a search. The page is opened in headless Chromium from the disk; the first screen is drawn
-when every figure on it is, the rest when the figures further down are too, which a reader's scrolling would ask for.
+The trials are made up (`tests.search.review.report_samples`): thresholds and a cap for every group of a deep network,
+costs and scores that scatter as in a search. The page is opened in headless Chromium from the disk; the first screen
+is drawn when every figure on it is, the rest when the figures further down are too, which a reader's scrolling would
+ask for.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from backbones.files import write_text  # noqa: E402
 from search.review.chart_style import vega_bundle  # noqa: E402
 from search.review.front import Front  # noqa: E402
 from search.review.report import Facts, Report, write_report  # noqa: E402
-from tests.search.browser import Browser, chromium  # noqa: E402
-from tests.search.report_samples import sample_front  # noqa: E402
+from tests.search.review.browser import Browser, chromium  # noqa: E402
+from tests.search.review.report_samples import sample_front  # noqa: E402
 
 WHOLE = "const start = performance.now(); await secateur.drawRest(); return performance.now() - start;"
 

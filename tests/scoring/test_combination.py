@@ -17,7 +17,7 @@ from backbones.trace import trace
 from scoring.combination import standing
 from scoring.scorers import SCORERS, check_scorer, score, scorer_of
 from scoring.subject import Subject, Task
-from tests.search.study_samples import make, small_parts
+from tests.search.study.study_samples import make, small_parts
 
 NUMBERS = st.floats(-1e6, 1e6)
 

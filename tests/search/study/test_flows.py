@@ -11,8 +11,8 @@ from search.run.study_file import read_study
 from search.space.budget import Budget
 from search.training.flows import Flow
 from search.training.recipe import Recipe
-from tests.search.study_samples import make as sample
-from tests.search.study_samples import small_data, small_graph, small_model
+from tests.search.study.study_samples import make as sample
+from tests.search.study.study_samples import small_data, small_graph, small_model
 
 
 @pytest.mark.parametrize("budget", [Budget(macs=0.4), Budget(params=0.4)], ids=["macs", "params"])

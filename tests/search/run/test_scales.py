@@ -13,7 +13,7 @@ from backbones.errors import SecateurError
 from search.run.scales import at_scale, merged
 from search.run.study_file import SECTIONS, read_study, read_variants, render
 
-STUDIES = sorted((Path(__file__).resolve().parents[2] / "studies").glob("*.toml"))
+STUDIES = sorted((Path(__file__).resolve().parents[3] / "studies").glob("*.toml"))
 TEXT = """
 name = "scaled"
 scale = "small"

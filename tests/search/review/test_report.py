@@ -22,8 +22,8 @@ from search.review.front_files import load_fronts
 from search.review.page_data import columns, details
 from search.review.plots import write_plots
 from search.review.report import Facts, Report, plot_fronts, write_report
-from tests.search.browser import Browser, Page, chromium
-from tests.search.report_samples import HOSTILE, sample_front
+from tests.search.review.browser import Browser, Page, chromium
+from tests.search.review.report_samples import HOSTILE, sample_front
 
 TOP = {"report.html", "report.json", "front.png", "front.svg", "front.csv", "front.json", "plots", "tables"}
 FIGURES = [

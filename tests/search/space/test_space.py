@@ -24,7 +24,7 @@ from search.space.proposals import Aim, propose
 from search.space.rays import Ray, ShareRay
 from search.space.space import KINDS, Space
 from search.study.samplers import sampler_for
-from tests.search.grounds import drawn, ground
+from tests.search.space.grounds import drawn, ground
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -149,7 +149,7 @@ from search.space.budget import Budget
 from search.space.depth import Removal
 from search.space.projection import project
 from search.space.space import Space
-from tests.search.grounds import drawn, ground
+from tests.search.space.grounds import drawn, ground
 for kind in ("hybrid", "ratios", "hybrid+ratios", "global"):
     here = ground(Space(kind, removal=Removal(most=3)))
     (target,) = Budget(macs=0.25).targets(here.costs.dense)
@@ -158,7 +158,7 @@ for kind in ("hybrid", "ratios", "hybrid+ratios", "global"):
 
 
 def test_the_same_structures_in_every_process_with_any_number_of_threads() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     outputs = [
         subprocess.run([sys.executable, "-c", PRINT, threads], cwd=root, capture_output=True, text=True, check=True)
         for threads in ("1", "2")

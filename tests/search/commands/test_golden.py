@@ -19,10 +19,10 @@ from search.review.footprint import Footprint
 from search.review.front import Candidate, Front
 from search.review.summary import final_table, score_table
 from search.run.console import BOLD, Console, paint, table
-from tests.search.golden_files import check_golden, masked
+from tests.search.commands.golden_files import check_golden, masked
 from tests.search.test_cli import MODULE, STUDY
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
 SAME_ARGPARSE = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse lays pages out by its own version")
 
@@ -172,7 +172,7 @@ def test_who_stops_reading_gets_no_traceback(tmp_path: Path) -> None:
 
 def test_the_readme_lists_the_exit_codes() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    page = (ROOT / "tests/search/golden/help_secateur.txt").read_text(encoding="utf-8")
+    page = (ROOT / "tests/search/commands/golden/help_secateur.txt").read_text(encoding="utf-8")
     codes = re.findall(r"^  (\d+)  ", page.partition("exit codes:")[2], flags=re.MULTILINE)
     assert codes == ["0", "1", "2", "130", "141"]
     assert all(re.search(rf"^\| `{code}`", readme, flags=re.MULTILINE) for code in codes)

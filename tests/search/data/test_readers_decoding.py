@@ -27,7 +27,7 @@ from search.data.data import Data
 from search.data.decoded import Decoded, Work, cache_folder, decoded, key_of
 from search.data.pictures import Picture, View, read_pictures
 from search.data.sources import Split, split_off
-from tests.search.reader_samples import picture
+from tests.search.data.reader_samples import picture
 
 SHAPE = (3, 64, 64)
 

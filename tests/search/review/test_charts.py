@@ -26,7 +26,7 @@ from search.review.front import Candidate, Front
 from search.review.front_chart import axes_measured, front_chart, trial_rows
 from search.review.parameter_chart import MOST_LINES, MOST_PARAMETERS, parameters_chart
 from search.review.report import notebook_html
-from tests.search.report_samples import GROUPS, HOSTILE, sample_front
+from tests.search.review.report_samples import GROUPS, HOSTILE, sample_front
 
 SVG = "{http://www.w3.org/2000/svg}"
 FRONT = sample_front(caps=(1_536_000,))

@@ -12,7 +12,7 @@ from search.space.budget import Budget
 from search.space.depth import Depth, Removal, ThinRay, level
 from search.space.projection import Projected, project
 from search.space.space import Space
-from tests.search.grounds import drawn, ground, task
+from tests.search.space.grounds import drawn, ground, task
 
 
 def depth(removal: Removal, name: str = "resnet20", side: int = 16) -> Depth:

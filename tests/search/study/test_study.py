@@ -22,8 +22,8 @@ from search.study.mirror import Window
 from search.study.samplers import SAMPLERS
 from search.study.study import Study
 from search.training.recipe import Recipe
-from tests.search.study_samples import BUDGETS, finished, small_data, small_graph, small_model
-from tests.search.study_samples import make as sample
+from tests.search.study.study_samples import BUDGETS, finished, small_data, small_graph, small_model
+from tests.search.study.study_samples import make as sample
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
 RANDOM = SCORERS["random"]

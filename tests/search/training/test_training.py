@@ -134,7 +134,7 @@ def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch:
 
 SCRIPT = """
 import sys
-from tests.search.test_training import FAST, network
+from tests.search.training.test_training import FAST, network
 from search.data.data import load
 from search.training.engine import train
 def after(model, done):
@@ -146,7 +146,7 @@ train(network(), load("digits"), FAST, folder=sys.argv[1], after_epoch=after)
 
 
 def test_killed_process_is_resumed_exactly(digits: Data, tmp_path: Path) -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
     command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
     with subprocess.Popen(

@@ -19,7 +19,7 @@ from search.space.costing import Costing, LatencyTable
 from search.space.depth import Removal
 from search.space.projection import Projected, project
 from search.space.space import Space
-from tests.search.grounds import drawn, ground, task
+from tests.search.space.grounds import drawn, ground, task
 
 
 def random_widths(rows: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:

@@ -1,6 +1,7 @@
-"""Texts that are compared with a file in `tests/search/golden/`, so that a change to them is seen and meant.
+"""Texts that are compared with a file in `tests/search/commands/golden/`, so that a change to them is seen and meant.
 
-`SECATEUR_GOLDEN=write pytest tests/search/test_golden.py` writes them anew; read the difference before committing it.
+`SECATEUR_GOLDEN=write pytest tests/search/commands/test_golden.py` writes them anew; read the difference before
+committing it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from search.run.folder import RunFolder
 from search.run.references import comparison, known_references, with_references
 from search.space.baselines import BASELINES
 from search.study.study import Study
-from tests.search.study_samples import make, small_parts
+from tests.search.study.study_samples import make, small_parts
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from search.space.budget import Budget
 from search.space.depth import Removal
 from search.space.reach import check_early, check_reachable, feasibility, reachable
 from search.space.space import Space
-from tests.search.grounds import ground, task
+from tests.search.space.grounds import ground, task
 
 
 def tiny() -> tuple[nn.Module, ChannelGraph, FilterTables]:

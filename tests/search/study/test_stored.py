@@ -15,9 +15,9 @@ import secateur as sc
 from backbones.errors import SecateurError
 from search.study.outline import OUTLINE
 from search.training.recipe import Recipe
-from tests.search.study_samples import make, small_parts
+from tests.search.study.study_samples import make, small_parts
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FAST = Recipe(epochs=1, batch_size=32, distill=0.0)
 
 

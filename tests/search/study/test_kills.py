@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.search.study_samples import Launcher, finished, make, small_parts
+from tests.search.study.study_samples import Launcher, finished, make, small_parts
 
 TRIALS = 60
 

@@ -16,7 +16,7 @@ from search.data.cifar100 import cifar100
 from search.data.data import load
 from search.data.pickles import read_pickle
 from search.data.sources import Split
-from tests.search.reader_samples import python2
+from tests.search.data.reader_samples import python2
 
 COUNTS = (200, 100)
 

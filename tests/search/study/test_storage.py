@@ -21,7 +21,7 @@ from search.data.data import Data
 from search.study import storage
 from search.study.status import status
 from search.study.storage import open_storage, patiently, redacted, shown_url
-from tests.search.study_samples import finished, make, small_data, small_graph, small_model
+from tests.search.study.study_samples import finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
 SECRETS = ("hunter2", "t0p")
@@ -110,7 +110,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, parts: Parts, kind: str) -> N
     def restrict() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
-    command = [sys.executable, "-m", "tests.search.study_samples", url, str(tmp_path), "--trials", "500"]
+    command = [sys.executable, "-m", "tests.search.study.study_samples", url, str(tmp_path), "--trials", "500"]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=restrict, timeout=120, check=False)
     assert done.returncode != 0
     assert "SecateurError: storage " in done.stderr

@@ -17,8 +17,8 @@ from search.space.baselines import BASELINES, SensitivityRay, Settings, baseline
 from search.space.budget import Budget
 from search.space.space import Space
 from search.study.study import Study
-from tests.search.grounds import ground
-from tests.search.study_samples import small_data, small_graph, small_model
+from tests.search.space.grounds import ground
+from tests.search.study.study_samples import small_data, small_graph, small_model
 
 LIMITS = Limits(max_rate=0.8, divisor=4)
 

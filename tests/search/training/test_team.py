@@ -16,14 +16,14 @@ from search.data.data import Data, load
 from search.training import learner
 from search.training.engine import Recipe, accuracy, train
 from search.training.team import Team
-from tests.search.test_training import network
+from tests.search.training.test_training import network
 
 SCRIPT = """
 import os, sys, torch
 from search.data.data import load
 from search.training.team import Team
 from search.training.engine import Recipe, train
-from tests.search.test_training import network
+from tests.search.training.test_training import network
 rank = int(os.environ["RANK"])
 model = network(seed=rank)
 history = train(model, load("digits"), Recipe(epochs=int(sys.argv[2]), batch_size=64), folder=sys.argv[1])
@@ -35,7 +35,7 @@ torch.save({"model": model.state_dict(), "test": history.test_accuracy}, f"{sys.
 def test_two_processes_hold_one_network(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(

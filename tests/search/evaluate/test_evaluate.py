@@ -27,7 +27,7 @@ from search.space.budget import Budget
 from search.space.ground import Ground, lay
 from search.space.space import Space
 from search.training.recipe import Recipe
-from tests.search.study_samples import small_data, small_graph, small_model
+from tests.search.study.study_samples import small_data, small_graph, small_model
 
 RECIPE = Recipe(epochs=1, batch_size=32, lr=0.05, schedule="one-cycle")
 PLAN = Plan(structures=6, seeds=1, scorers=("params", "random", "fidelity", "params+fidelity"), batch=16, recipe=RECIPE)

@@ -25,8 +25,8 @@ from search.study.samplers import SAMPLERS
 from search.study.status import status
 from search.study.study import Study
 from search.training.recipe import Recipe
-from tests.search.postgres import PASSWORD, Server, running
-from tests.search.study_samples import Launcher, finished, make, small_data, small_graph, small_model
+from tests.search.study.postgres import PASSWORD, Server, running
+from tests.search.study.study_samples import Launcher, finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
 TRIALS = 24

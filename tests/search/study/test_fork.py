@@ -14,7 +14,7 @@ from scoring.subject import Subject
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study.status import status
-from tests.search.study_samples import make, small_data, small_graph, small_model
+from tests.search.study.study_samples import make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
 RANDOM = SCORERS["random"]

@@ -14,7 +14,7 @@ from backbones.errors import SecateurError
 from search.data.data import Data, load
 from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD
 from search.data.sources import Split, counts
-from tests.search.reader_samples import picture
+from tests.search.data.reader_samples import picture
 
 SMALL = (20, 16)
 

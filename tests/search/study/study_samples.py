@@ -145,7 +145,7 @@ class Launcher:
     """Starts processes without the seconds that the imports take: by forking one that has them."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.search.study_samples"]
+        command = [sys.executable, "-m", "tests.search.study.study_samples"]
         self._helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._count = 0
 

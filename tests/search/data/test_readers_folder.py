@@ -15,7 +15,7 @@ from search.data.sources import Split
 from search.run.prepare import load_data
 from search.run.sections import DataSection
 from search.run.study_file import read_study, render
-from tests.search.reader_samples import picture
+from tests.search.data.reader_samples import picture
 
 CLASSES = ("cat", "dog", "eel")
 
