@@ -20,7 +20,7 @@ from torch import nn
 
 from backbones.cost import Cost
 from backbones.errors import SecateurError
-from backbones.files import replacing
+from backbones.files import atomic_write
 from backbones.registry import Spec, build
 from backbones.structure import Structure
 from backbones.surgery import Origin, cut
@@ -64,7 +64,7 @@ def save(
         if id(value) not in seen:  # tied tensors are stored once
             tensors[name] = value.detach().cpu().contiguous()
         seen.add(id(value))
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
 
 

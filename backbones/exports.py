@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from backbones.errors import SecateurError
-from backbones.files import replacing
+from backbones.files import atomic_write
 from backbones.modes import evaluating
 from backbones.oracle import difference
 
@@ -35,7 +35,7 @@ def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequ
     Raises:
         SecateurError: when the module cannot be exported or the program computes something else.
     """
-    with evaluating(model), torch.no_grad(), replacing(path) as part, warnings.catch_warnings():
+    with evaluating(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = model(*example)
         whole = part.with_name(part.name + ".pt2")  # torch asks for the ending
@@ -64,7 +64,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequenc
             else.
     """
     runtime = _onnxruntime()
-    with evaluating(model), torch.no_grad(), replacing(path) as part, warnings.catch_warnings():
+    with evaluating(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = model(*example)
         program = torch.onnx.export(_exported(model, example), tuple(example), dynamo=True, verbose=False)

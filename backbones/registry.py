@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from backbones import alexnet, bilinear, mobilenet_v3, resnet, resnet_cifar, vgg
 from backbones.errors import SecateurError
+from backbones.names import did_you_mean
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     **resnet_cifar.BACKBONES,
@@ -45,8 +45,7 @@ def build(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
         SecateurError: for an unknown name or numbers below 1.
     """
     if name not in BACKBONES:
-        near = difflib.get_close_matches(name, BACKBONES, 1)
-        hint = f"did you mean {near[0]!r}" if near else f"known are {', '.join(BACKBONES)}"
+        hint = did_you_mean(name, BACKBONES) or f"known are {', '.join(BACKBONES)}"
         raise SecateurError(f"unknown backbone {name!r}; {hint}")
     if num_classes < 1 or in_channels < 1:
         raise SecateurError(

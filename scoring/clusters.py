@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
 from backbones.errors import SecateurError
-from scoring.names import check_name
+from backbones.names import check_name
 
 Matrix = NDArray[np.float64]
 Labels = NDArray[np.int64]

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from backbones.errors import SecateurError
 from backbones.graph import Group
+from backbones.names import check_name
 from scoring.distances import distance_sums
-from scoring.names import check_name
 from scoring.slices import Floats, makers, row_norms, rows
 
 Worth = NDArray[np.float64]

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
+from backbones.names import check_name
 from backbones.removal import removable
 from backbones.structure import Structure
-from scoring.names import check_name
 from scoring.scorers import check_scorer, scorer_of
 from scoring.subject import Subject, Task
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.errors import SecateurError
-from scoring.names import check_name
+from backbones.names import check_name
 from scoring.tables import FilterTables
 
 Ints = NDArray[np.int64]

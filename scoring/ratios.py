@@ -13,11 +13,11 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.names import check_name
 from scoring.clusters import CLUSTERINGS, LINKAGES, cluster
 from scoring.evidence import check_weights
 from scoring.hybrid import by_group
 from scoring.limits import Limits
-from scoring.names import check_name
 from scoring.slices import FEATURES, feature_points
 from scoring.tables import FilterTables
 

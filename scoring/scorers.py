@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.names import check_name
 from backbones.structure import Structure
 from scoring.combination import rank_sum
 from scoring.comparison import (
@@ -23,7 +24,6 @@ from scoring.comparison import (
     region_separation,
 )
 from scoring.divergence import adaptive_loss, logit_kl
-from scoring.names import check_name
 from scoring.naswot import naswot, naswot_last
 from scoring.readout import readout
 from scoring.saliency import synflow, zico

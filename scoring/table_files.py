@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.files import replacing
+from backbones.files import atomic_write
+from backbones.fingerprint import tensor_bytes
 from backbones.graph import ChannelGraph
 from scoring.group_table import GroupTable
 
@@ -32,14 +32,14 @@ def tables_key(
     digest = hashlib.sha256(repr((FORMAT, sorted(settings.items()))).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_bytes(tensor))
+        digest.update(tensor_bytes(tensor))
     for group in graph.groups:
         for member in group.members:
             digest.update(f"{group.name} {member.tensor} {member.dim} {member.role} {member.index.shape}".encode())
             digest.update(np.ascontiguousarray(member.index).data)
     for part in data or ():
         digest.update(b"none" if part is None else f"{part.dtype} {tuple(part.shape)}".encode())
-        digest.update(b"" if part is None else _bytes(part))
+        digest.update(b"" if part is None else tensor_bytes(part))
     return digest.hexdigest()
 
 
@@ -69,7 +69,7 @@ def write_cache(cache: str | os.PathLike[str], key: str, groups: Sequence[GroupT
     path = _path(cache, key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part, part.open("wb") as file:
+        with atomic_write(path) as part, part.open("wb") as file:
             np.savez(
                 file,
                 key=np.asarray(key),
@@ -103,9 +103,3 @@ def _groups(stored: Mapping[str, NDArray[Any]]) -> list[GroupTable]:
 def _path(cache: str | os.PathLike[str], key: str) -> Path:
     path = Path(cache)
     return path if path.suffix == ".npz" else path / f"tables-{key[:12]}.npz"
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().flatten()
-    bytes_: NDArray[np.uint8] = flat.view(torch.uint8).numpy()
-    return bytes_.data

@@ -15,12 +15,12 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group
+from backbones.names import check_name
 from scoring.clusters import LINKAGES, leaving_heights, merge_tree
 from scoring.criteria import CRITERIA, REDUCTIONS, Evidence, worth
 from scoring.distances import ROWS, Blocks, starts, upper
 from scoring.evidence import Data, gather
 from scoring.group_table import GroupTable
-from scoring.names import check_name
 from scoring.slices import FEATURES, feature_blocks
 from scoring.table_files import read_cache, tables_key, write_cache
 

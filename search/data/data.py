@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.errors import SecateurError
-from scoring.names import check_name
+from backbones.names import check_name
 from search.data.augment import Augment
 from search.data.sources import Split, Stream, counts, materialise, split_off
 

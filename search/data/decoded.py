@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from backbones.errors import SecateurError
-from backbones.files import replacing, write_text
+from backbones.files import atomic_write, write_text
 from search.data.sources import Split
 
 #: Raised whenever the same files decode to other pixels, so that old caches are made again.
@@ -147,7 +147,7 @@ def _write(path: Path, name: str, work: Work) -> None:
     if size > free:
         raise OSError(errno.ENOSPC, f"{size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
     digest = hashlib.sha256()
-    with replacing(path) as part, part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for pixels in _in_parallel(name, work):

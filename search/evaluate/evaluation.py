@@ -15,6 +15,7 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
+from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.surgery import prune
 from search.data.data import Data
@@ -28,7 +29,7 @@ from search.run.folder import environment
 from search.space.budget import Budget
 from search.space.ground import lay
 from search.space.space import Space
-from search.study.identity import fingerprint, to_record
+from search.study.identity import to_record
 from search.study.scores import scoring_task
 from search.training.threads import fitting_threads
 

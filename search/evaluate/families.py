@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from backbones.cost import Cost
 from backbones.errors import SecateurError
+from backbones.names import check_name
 from backbones.structure import Structure
-from scoring.names import check_name
 from scoring.tables import FilterTables
 from search.space.budget import Target
 from search.space.ground import Ground

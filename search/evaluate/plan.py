@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from backbones.errors import SecateurError
-from scoring.names import check_name
+from backbones.names import check_name
 from scoring.scorers import SCORERS, check_scorer
 from search.evaluate.families import FAMILIES
 from search.training.recipe import Recipe

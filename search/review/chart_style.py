@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
-from backbones.files import replacing
+from backbones.files import atomic_write
 
 Spec = dict[str, Any]
 Row = Mapping[str, Any]
@@ -148,7 +148,7 @@ def render(spec: Spec, path: str | os.PathLike[str]) -> Path:
     if not target.parent.is_dir():
         raise SecateurError(f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist")
     content = to_png(spec) if target.suffix.lower() == ".png" else to_svg(spec).encode()
-    with replacing(target) as part:
+    with atomic_write(target) as part:
         part.write_bytes(content)
     return target
 

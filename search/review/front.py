@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from backbones.cost import Cost
 from backbones.errors import SecateurError
-from backbones.files import replacing
+from backbones.files import atomic_write
 from backbones.structure import Structure
 from search.review.footprint import Footprint
 from search.space import budget
@@ -93,7 +93,7 @@ class Candidate:
             raise SecateurError(f"the retrained network of {self.name} is gone: {str(self.artefact)!r} is not a file")
         if not target.parent.is_dir():
             raise SecateurError(f"cannot save to {str(target)!r}: the folder {str(target.parent)!r} does not exist")
-        with replacing(target) as part:
+        with atomic_write(target) as part:
             shutil.copyfile(self.artefact, part)
         return target
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from backbones.files import replacing, write_text
+from backbones.files import atomic_write, write_text
 from search.review.chart_style import Row, quieter, reads_trials, still, svg_to_png, to_svg, with_data
 from search.review.figures import Figure
 
@@ -38,7 +38,7 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
         spec = quieter({**still(figure.views[view], WIDTH), "padding": 12}, len(rows))
         svg = to_svg(with_data(spec, trials=rows if reads_trials(spec) else ()))
         write_text(place / f"{name}.svg", svg)
-        with replacing(place / f"{name}.png") as part:
+        with atomic_write(place / f"{name}.png") as part:
             part.write_bytes(svg_to_png(svg))
     for name in _listed(place) - names.keys():
         for ending in ("svg", "png"):

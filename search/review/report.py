@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from backbones.errors import SecateurError
-from backbones.files import replacing, write_text
+from backbones.files import atomic_write, write_text
 from search.review.chart_style import Spec, quieter, render, still, svg_to_png, to_svg, with_data
 from search.review.front import Front, Measure
 from search.review.front_chart import describe, front_chart, trial_rows
@@ -94,7 +94,7 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
     save_fronts(report.fronts, folder)
     picture = to_svg(front_picture(report.fronts))
     write_text(folder / "front.svg", picture)
-    with replacing(folder / "front.png") as part:
+    with atomic_write(folder / "front.png") as part:
         part.write_bytes(svg_to_png(picture))
     rows = trial_rows(report.fronts, listed(report))
     shown = figures(report, rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 from backbones.errors import SecateurError
-from backbones.files import replacing
+from backbones.files import atomic_write
 from search.run.folder import RunFolder
 from search.run.study_file import read_study
 from search.study.study import Study
@@ -23,7 +23,7 @@ def take_dense(folder: RunFolder, other: RunFolder) -> None:
     if not other.dense.is_file():
         raise SecateurError(f"{other.shown} has no dense network yet; search there first")
     if not folder.dense.is_file():
-        with replacing(folder.dense) as part:
+        with atomic_write(folder.dense) as part:
             shutil.copyfile(other.dense, part)
 
 
@@ -36,7 +36,7 @@ def take_twin(folder: RunFolder, other: RunFolder) -> None:
     if known is not None:
         folder.note(dense_accuracy=known)
     if (other.path / GAMMAS).is_file():
-        with replacing(folder.path / GAMMAS) as part:
+        with atomic_write(folder.path / GAMMAS) as part:
             shutil.copyfile(other.path / GAMMAS, part)
 
 

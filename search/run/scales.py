@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backbones.errors import SecateurError
+from backbones.names import did_you_mean
 from search.run.schema import unknown_key
 
 Tables = dict[str, Any]
@@ -99,8 +99,8 @@ def _tables(value: object, where: str) -> Tables:
 def _hint(name: str, scales: Mapping[str, Any]) -> str:
     if not scales:
         return "the study has no [scales]; leave it out"
-    near = difflib.get_close_matches(name, scales, n=1)
-    return f"known are {_listed(scales)}" + (f" (did you mean {near[0]!r}?)" if near else "")
+    near = did_you_mean(name, scales)
+    return f"known are {_listed(scales)}" + (near and f" ({near})")
 
 
 def _listed(scales: Mapping[str, Any]) -> str:

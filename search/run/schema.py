@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 import json
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from backbones.errors import SecateurError
+from backbones.names import did_you_mean
 
 T = TypeVar("T")
 
@@ -53,8 +53,7 @@ def read_table(cls: type[T], table: object, section: str, folder: Path) -> T:
 def unknown_key(section: str, name: str, known: Iterable[str]) -> str:
     """The message for a key that does not exist: the nearest one that does, or all of them."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys are {', '.join(known)}"
+    hint = did_you_mean(name, known) or f"known keys are {', '.join(known)}"
     return f"{section + ' has' if section else 'there is'} no key {name!r}; {hint}"
 
 
@@ -96,9 +95,8 @@ def _convert(hint: Any, value: object, label: str, folder: Path) -> Any:
         return _convert_union([option for option in arguments if option is not type(None)], value, label, folder)
     if origin is Literal:
         if value not in arguments:
-            near = difflib.get_close_matches(str(value), [str(choice) for choice in arguments], n=1)
-            hint_text = f" (did you mean {near[0]!r}?)" if near else ""
-            raise SecateurError(f"{label} must be {_choices(arguments)}, but got {value!r}{hint_text}")
+            near = did_you_mean(value, arguments)
+            raise SecateurError(f"{label} must be {_choices(arguments)}, but got {value!r}" + (near and f" ({near})"))
         return value
     if origin is tuple:
         if not isinstance(value, list):

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backbones.errors import SecateurError
+from backbones.names import check_name as known_name
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.essentiality import ESSENTIALITY
 from scoring.limits import Limits
-from scoring.names import check_name as known_name
 from scoring.scorers import DEFAULT, check_scorer
 from scoring.slices import FEATURES
 from search.space.baselines import BASELINES

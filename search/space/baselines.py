@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.errors import SecateurError
+from backbones.names import check_name
 from backbones.structure import Structure
 from scoring.essentiality import accuracy_of
 from scoring.hybrid import by_group
 from scoring.limits import Limits
-from scoring.names import check_name
 from scoring.ratios import widths_mask
 from scoring.scorers import SCORERS, scorer_of
 from scoring.subject import Subject, Task

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.names import check_name
 from backbones.removal import Reduction, reduced, removable
 from backbones.structure import Structure
 from scoring.essentiality import ESSENTIALITY, blocks, essentiality
-from scoring.names import check_name
 from scoring.subject import Task
 from scoring.tables import FilterTables
 from search.space.costing import Costing

@@ -17,11 +17,11 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.names import check_name
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.evidence import Data
 from scoring.limits import Limits
-from scoring.names import check_name
 from scoring.slices import FEATURES
 from scoring.tables import FilterTables, filter_tables
 from search.space.depth import Removal

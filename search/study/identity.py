@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping
@@ -10,8 +9,6 @@ from importlib.metadata import version
 from typing import Any
 
 import optuna
-import torch
-from torch import nn
 
 from backbones.errors import SecateurError
 
@@ -72,12 +69,3 @@ def same_scores(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
 def to_record(value: Any) -> str:
     """Canonical JSON, for fingerprints."""
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def fingerprint(model: nn.Module) -> str:
-    """16 hex digits over every parameter and buffer, their names, shapes and types."""
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

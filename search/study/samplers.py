@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from scoring.names import check_name
+from backbones.names import check_name
 from search.study.mirror import Window
 
 

@@ -15,9 +15,10 @@ from torch import nn
 from tqdm import tqdm
 
 from backbones.errors import SecateurError
+from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
+from backbones.names import check_name
 from backbones.structure import Structure
-from scoring.names import check_name
 from scoring.scorers import DEFAULT, check_scorer
 from scoring.tables import FilterTables
 from search.data.data import Data
@@ -31,7 +32,7 @@ from search.space.reach import check_reachable, feasibility
 from search.space.space import Space
 from search.study import fork, outline, ruled
 from search.study.candidates import candidate, unpack
-from search.study.identity import FORMAT, fingerprint, to_record
+from search.study.identity import FORMAT, to_record
 from search.study.retrain import Job, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import Scores, scoring_task

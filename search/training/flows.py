@@ -13,10 +13,10 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.names import check_name
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
-from scoring.names import check_name
 from search.data.data import Data
 from search.space.budget import Target
 from search.training.choosing import Choose, partway

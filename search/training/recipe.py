@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,7 @@ import torch
 from torch import nn, optim
 
 from backbones.errors import SecateurError
+from backbones.names import did_you_mean
 from search.data.augment import Augment
 from search.data.data import Data
 
@@ -187,8 +187,7 @@ def bfloat16(recipe: Recipe, data: Data, device: torch.device) -> bool:
 def _known(name: str, value: str, choices: Iterable[str]) -> None:
     choices = list(choices)
     if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(choices)}"
+        hint = did_you_mean(value, choices) or f"known are {', '.join(choices)}"
         raise SecateurError(f"recipe: unknown {name} {value!r}; {hint}")
 
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.files import replacing
+from backbones.files import atomic_write
+from backbones.fingerprint import tensor_bytes
 from search.data.data import Data
 from search.training.recipe import Recipe
 
@@ -25,7 +26,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
         digest.update(repr((name, tuple(tensor.shape), str(tensor.dtype))).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor_bytes(tensor))
     return digest.hexdigest()[:12]
 
 
@@ -54,7 +55,7 @@ def identity(
 
 def write(folder: Path, state: dict[str, Any]) -> None:
     """Replaces the snapshot in `folder` in one step: a kill leaves the one before."""
-    with replacing(folder / NAME) as part:
+    with atomic_write(folder / NAME) as part:
         torch.save(state, part)
 
 

@@ -26,7 +26,7 @@ import torchvision  # type: ignore[import-untyped,import-not-found,unused-ignore
 from torch import Tensor, nn
 
 from backbones import ChannelGraph, Structure, cost, prune, trace
-from backbones.files import replacing
+from backbones.files import atomic_write
 from backbones.modes import evaluating
 from backbones.oracle import difference, masked
 from backbones.recount import recount
@@ -120,7 +120,7 @@ def main() -> None:
     for name in options.names:
         rows.append(measured(name))
         print(json.dumps(rows[-1]), flush=True)
-        with replacing(options.out) as path:
+        with atomic_write(options.out) as path:
             path.write_text(json.dumps({"machine": platform.processor(), **versions, "rows": rows}, indent=1) + "\n")
 
 
