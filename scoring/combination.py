@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.errors import SecateurError
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 
-Part = Callable[[Subject], float]
+Part = Callable[[ScoredStructure], float]
 Floats = NDArray[np.float64]
 TINY = 1e-9
 """A reference set is never taken to be narrower than this share of its values, or of 1."""
 
 
-def rank_sum(parts: Mapping[str, Part], subject: Subject) -> float:
+def rank_sum(parts: Mapping[str, Part], scored: ScoredStructure) -> float:
     """Mean over the parts of the structure's standing among the task's reference structures.
 
     Scores of different units cannot be added; ranks can (Borda, 1770). Ranks need company: the reference set is scored
@@ -26,13 +26,13 @@ def rank_sum(parts: Mapping[str, Part], subject: Subject) -> float:
 
     Args:
         parts: scorer by name.
-        subject: a structure of a task with a reference set.
+        scored: a structure of a task with a reference set.
 
     Raises:
         SecateurError: when the task has fewer than two reference structures that can be scored; as the parts.
     """
     return float(
-        np.mean([standing(part(subject), _reference(subject.task, name, parts)) for name, part in parts.items()])
+        np.mean([standing(part(scored), _reference(scored.task, name, parts)) for name, part in parts.items()])
     )
 
 
@@ -49,15 +49,15 @@ def standing(value: float, reference: Floats) -> float:
     return float(np.interp(value, values, places))
 
 
-def _reference(task: Task, name: str, parts: Mapping[str, Part]) -> Floats:
+def _reference(task: ScoringTask, name: str, parts: Mapping[str, Part]) -> Floats:
     """Sorted scores of the reference set by one part; all parts look at a structure before the next one is cut."""
     if name not in task.standings:
         found: dict[str, list[float]] = {part: [] for part in parts}
         for structure in task.reference:
-            subject = Subject(task, structure)
+            scored = ScoredStructure(task, structure)
             for part, scorer in parts.items():
                 try:
-                    found[part].append(scorer(subject))
+                    found[part].append(scorer(scored))
                 except SecateurError:
                     continue
         for part, values in found.items():

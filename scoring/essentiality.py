@@ -23,12 +23,14 @@ from backbones.names import check_name
 from backbones.removal import removable
 from backbones.structure import Structure
 from scoring.scorers import check_scorer, scorer_of
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 
-Measure = Callable[[Task, Iterable[str], str], dict[str, float]]
+Measure = Callable[[ScoringTask, Iterable[str], str], dict[str, float]]
 
 
-def essentiality(measure: str, task: Task, layers: Iterable[str], scorer: str = "naswot_last") -> dict[str, float]:
+def essentiality(
+    measure: str, task: ScoringTask, layers: Iterable[str], scorer: str = "naswot_last"
+) -> dict[str, float]:
     """How essential each layer is; the one with the lowest value is missed least.
 
     Args:
@@ -71,7 +73,7 @@ def blocks(graph: ChannelGraph) -> tuple[str, ...]:
     return tuple(innermost or [path for path in paths if inside[path] == 1])
 
 
-def accuracy_of(model: nn.Module, task: Task) -> float:
+def accuracy_of(model: nn.Module, task: ScoringTask) -> float:
     """The share of the task's batch that a network classifies as labelled, in eval mode.
 
     Raises:
@@ -85,7 +87,7 @@ def accuracy_of(model: nn.Module, task: Task) -> float:
     return float((logits.argmax(1) == labels).double().mean())
 
 
-def _cosine(task: Task, layers: Iterable[str], scorer: str) -> dict[str, float]:
+def _cosine(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, float]:
     """One forward pass of the dense network; a layer that is called several times counts with its mean."""
     entered: dict[str, Tensor] = {}
     turned: dict[str, list[float]] = {layer: [] for layer in layers}
@@ -114,19 +116,19 @@ def _cosine(task: Task, layers: Iterable[str], scorer: str) -> dict[str, float]:
     return {layer: sum(values) / len(values) for layer, values in turned.items()}
 
 
-def _accuracy(task: Task, layers: Iterable[str], scorer: str) -> dict[str, float]:
+def _accuracy(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, float]:
     """The fall in accuracy on the batch, a fraction."""
-    return _fall(task, layers, lambda subject: accuracy_of(subject.pruned, task))
+    return _fall(task, layers, lambda scored: accuracy_of(scored.pruned, task))
 
 
-def _score(task: Task, layers: Iterable[str], scorer: str) -> dict[str, float]:
+def _score(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, float]:
     """The fall in a score."""
     return _fall(task, layers, scorer_of(scorer))
 
 
-def _fall(task: Task, layers: Iterable[str], value: Callable[[Subject], float]) -> dict[str, float]:
-    whole = value(Subject(task, Structure.full(task.graph)))
-    return {layer: whole - value(Subject(task, Structure.of(task.graph, {}, [layer]))) for layer in layers}
+def _fall(task: ScoringTask, layers: Iterable[str], value: Callable[[ScoredStructure], float]) -> dict[str, float]:
+    whole = value(ScoredStructure(task, Structure.full(task.graph)))
+    return {layer: whole - value(ScoredStructure(task, Structure.of(task.graph, {}, [layer]))) for layer in layers}
 
 
 ESSENTIALITY: Mapping[str, Measure] = {"cosine": _cosine, "accuracy": _accuracy, "score": _score}

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.modes import evaluating
-from scoring.subject import Subject
+from scoring.scoring_task import ScoredStructure
 
 RIDGE = 1e-2
 """Penalty, in units of the mean variance of the features."""
 
 
-def readout(subject: Subject) -> float:
+def readout(scored: ScoredStructure) -> float:
     """Share of the variance of the dense network's logits that a linear map of the pruned features explains, R^2.
 
     The map is fitted in closed form (ridge regression) to the recalibration images and judged on the batch, so it asks
@@ -27,14 +27,14 @@ def readout(subject: Subject) -> float:
     Raises:
         SecateurError: when the network does not end in a linear layer; when the batch itself recalibrates.
     """
-    batches = subject.task.need_batches("readout")
-    if subject.task.renews_itself:
+    batches = scored.task.need_batches("readout")
+    if scored.task.renews_itself:
         raise SecateurError("readout needs recalibration images other than the batch that it is judged on")
-    model = subject.recalibrated("readout")
+    model = scored.recalibrated("readout")
     features = torch.cat([_features(model, batch) for batch in batches])
-    weights, mean, offset = _fit(features, subject.task.dense_on_recalibration)
-    explained = (_features(model, subject.task.batch) - mean) @ weights + offset
-    dense = subject.task.dense.logits
+    weights, mean, offset = _fit(features, scored.task.dense_on_recalibration)
+    explained = (_features(model, scored.task.batch) - mean) @ weights + offset
+    dense = scored.task.dense.logits
     spread = float((dense - dense.mean(0)).square().sum())
     return 1.0 - float((dense - explained).square().sum()) / spread if spread > 0 else 0.0
 

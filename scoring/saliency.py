@@ -11,10 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from backbones.errors import SecateurError
 from backbones.modes import evaluating
-from scoring.subject import Subject
+from scoring.scoring_task import ScoredStructure
 
 
-def synflow(subject: Subject) -> float:
+def synflow(scored: ScoredStructure) -> float:
     """Log of sum over weights of |w dR/dw|, R the summed output for an input of ones with all weights made positive.
 
     Tanaka et al., NeurIPS 2020, equation 3 and algorithm 1; normalisation is left out of the flow, as in the zero-cost
@@ -25,7 +25,7 @@ def synflow(subject: Subject) -> float:
     Raises:
         SecateurError: when the flow is zero or not finite.
     """
-    model = subject.pruned
+    model = scored.pruned
     state = {name: value.detach().double().abs() for name, value in model.named_parameters()}
     leaves = {name: value.requires_grad_(True) for name, value in state.items()}
     buffers = {
@@ -36,7 +36,7 @@ def synflow(subject: Subject) -> float:
         else value
         for name, value in model.named_buffers()
     }
-    ones = torch.ones_like(subject.task.batch[:1], dtype=torch.float64)
+    ones = torch.ones_like(scored.task.batch[:1], dtype=torch.float64)
     with evaluating(model):
         flow = functional_call(model, {**leaves, **buffers}, (ones,)).sum()
         grads = torch.autograd.grad(flow, list(leaves.values()), allow_unused=True)
@@ -50,7 +50,7 @@ def synflow(subject: Subject) -> float:
     return math.log(total)
 
 
-def zico(subject: Subject) -> float:
+def zico(scored: ScoredStructure) -> float:
     """Sum over layers of log of the sum of |mean| / standard deviation of the weights' gradients over half-batches.
 
     Li et al., ICLR 2023, equation 15, on two halves of the batch. Needs the batch, labels and gradients; two forward
@@ -59,11 +59,11 @@ def zico(subject: Subject) -> float:
     Raises:
         SecateurError: without a layer whose gradients vary, or for fewer than 4 samples.
     """
-    labels = subject.task.need_labels("zico")
-    batch = subject.task.batch
+    labels = scored.task.need_labels("zico")
+    batch = scored.task.batch
     if len(batch) < 4:
         raise SecateurError(f"zico needs a batch of at least 4 samples, but got {len(batch)}")
-    model = subject.pruned
+    model = scored.pruned
     weights = [
         module.weight
         for module in model.modules()

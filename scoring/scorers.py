@@ -27,45 +27,45 @@ from scoring.divergence import adaptive_loss, logit_kl
 from scoring.naswot import naswot, naswot_last
 from scoring.readout import readout
 from scoring.saliency import synflow, zico
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 
-Scorer = Callable[[Subject], float]
+Scorer = Callable[[ScoredStructure], float]
 
 
-def _naswot(subject: Subject) -> float:
+def _naswot(scored: ScoredStructure) -> float:
     """log|det sum_l K_l|, K_l the pairs' agreeing units of layer l (Mellor et al., ICML 2021, equation 2).
 
     Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
     """
-    return naswot(subject.lean, subject.task.images)
+    return naswot(scored.lean, scored.task.images)
 
 
-def _naswot_last(subject: Subject) -> float:
+def _naswot_last(scored: ScoredStructure) -> float:
     """log|det(K / N)| of the last non-linearity alone; not published.
 
     Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
     """
-    return naswot_last(subject.lean, subject.task.images)
+    return naswot_last(scored.lean, scored.task.images)
 
 
-def _macs(subject: Subject) -> float:
+def _macs(scored: ScoredStructure) -> float:
     """Control: multiply-adds of one sample. No forward pass."""
-    return float(cost(subject.task.graph, subject.structure).macs)
+    return float(cost(scored.task.graph, scored.structure).macs)
 
 
-def _params(subject: Subject) -> float:
+def _params(scored: ScoredStructure) -> float:
     """Control: number of parameters. No forward pass."""
-    return float(cost(subject.task.graph, subject.structure).params)
+    return float(cost(scored.task.graph, scored.structure).params)
 
 
-def _units(subject: Subject) -> float:
+def _units(scored: ScoredStructure) -> float:
     """Control: number of kept channels. No forward pass."""
-    return float(sum(subject.structure.widths.values()))
+    return float(sum(scored.structure.widths.values()))
 
 
-def _random(subject: Subject) -> float:
+def _random(scored: ScoredStructure) -> float:
     """Control: a number in [0, 1) drawn by the structure's id, equal on every machine. No forward pass."""
-    seed = int.from_bytes(hashlib.sha256(subject.structure.id.encode()).digest()[:8], "big")
+    seed = int.from_bytes(hashlib.sha256(scored.structure.id.encode()).digest()[:8], "big")
     return float(np.random.default_rng(seed).random())
 
 
@@ -142,4 +142,4 @@ def score(
     """
     scorer = scorer_of(name)
     structure.check(graph)
-    return scorer(Subject(Task(model, graph, batch, labels, recalibrate, tuple(reference)), structure))
+    return scorer(ScoredStructure(ScoringTask(model, graph, batch, labels, recalibrate, tuple(reference)), structure))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from scoring.scorers import SCORERS
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 from search.evaluate.families import Drawn
 
 TIMED = 3
@@ -42,7 +42,9 @@ class Sheet:
         return Sheet(**json.loads(path.read_text())) if path.is_file() else Sheet()
 
 
-def score_all(task: Task, drawn: Sequence[Drawn], scorers: Sequence[str], path: Path, progress: bool = True) -> Sheet:
+def score_all(
+    task: ScoringTask, drawn: Sequence[Drawn], scorers: Sequence[str], path: Path, progress: bool = True
+) -> Sheet:
     """Scores what `path` does not hold yet.
 
     Args:
@@ -56,11 +58,11 @@ def score_all(task: Task, drawn: Sequence[Drawn], scorers: Sequence[str], path: 
     bar = tqdm(drawn, desc="scoring", unit="net", disable=None if progress else True)
     for number, one in enumerate(bar):
         new = [name for name in scorers if one.structure.id not in sheet.values.get(name, {})]
-        shared = Subject(task, one.structure)
+        shared = ScoredStructure(task, one.structure)
         for name in new:
             start = time.perf_counter()
-            subject = Subject(task, one.structure) if number < TIMED else shared
-            sheet.values.setdefault(name, {})[one.structure.id] = _score(name, subject)
+            scored = ScoredStructure(task, one.structure) if number < TIMED else shared
+            sheet.values.setdefault(name, {})[one.structure.id] = _score(name, scored)
             if number < TIMED:
                 sheet.seconds[name] = round(min(time.perf_counter() - start, sheet.seconds.get(name, 1e9)), 4)
         if new:
@@ -68,8 +70,8 @@ def score_all(task: Task, drawn: Sequence[Drawn], scorers: Sequence[str], path: 
     return sheet
 
 
-def _score(name: str, subject: Subject) -> float | None:
+def _score(name: str, scored: ScoredStructure) -> float | None:
     try:
-        return SCORERS[name](subject)
+        return SCORERS[name](scored)
     except SecateurError:
         return None

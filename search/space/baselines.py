@@ -18,7 +18,7 @@ from scoring.hybrid import by_group
 from scoring.limits import Limits
 from scoring.ratios import widths_mask
 from scoring.scorers import SCORERS, scorer_of
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 from scoring.tables import FilterTables
 from search.review.front import Candidate
 from search.space.budget import Target
@@ -110,7 +110,7 @@ def _candidate(name: str, study: Study, ray: BaselineRay, target: Target, prepar
     if isinstance(found, str):
         return Candidate(-1, label=name, reason=found, seconds=preparing + time.perf_counter() - start)
     task = study.ground.task
-    value = scorer_of(study.scorer)(Subject(task, found.structure))
+    value = scorer_of(study.scorer)(ScoredStructure(task, found.structure))
     return Candidate(
         -1,
         found.structure,
@@ -201,9 +201,9 @@ def _sensitivity(ground: Ground, settings: Settings) -> BaselineRay:
     return SensitivityRay(tables, ground.limits, tuple(falls))
 
 
-def _value(task: Task, structure: Structure, measure: str) -> float:
-    subject = Subject(task, structure)
-    return accuracy_of(subject.pruned, task) if measure == "accuracy" else SCORERS[measure](subject)
+def _value(task: ScoringTask, structure: Structure, measure: str) -> float:
+    scored = ScoredStructure(task, structure)
+    return accuracy_of(scored.pruned, task) if measure == "accuracy" else SCORERS[measure](scored)
 
 
 BASELINES: dict[str, Callable[[Ground, Settings], BaselineRay]] = {

@@ -15,7 +15,7 @@ from backbones.names import check_name
 from backbones.removal import Reduction, reduced, removable
 from backbones.structure import Structure
 from scoring.essentiality import ESSENTIALITY, blocks, essentiality
-from scoring.subject import Task
+from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
 from search.space.costing import Costing
 from search.space.rays import Ray
@@ -149,7 +149,7 @@ class Depth:
     _levels: dict[int, Level] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(removal: Removal, task: Task, make: Callable[[ChannelGraph], FilterTables], scorer: str) -> Depth:
+    def of(removal: Removal, task: ScoringTask, make: Callable[[ChannelGraph], FilterTables], scorer: str) -> Depth:
         """Measures the layers of a network.
 
         Args:

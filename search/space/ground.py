@@ -14,7 +14,7 @@ from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.limits import Limits
-from scoring.subject import Task
+from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
 from search.space.calibrate import calibrated, memory_table
 from search.space.costing import Costing
@@ -39,7 +39,7 @@ class Ground:
     """
 
     space: Space
-    task: Task
+    task: ScoringTask
     tables: FilterTables
     costs: Costing
     depth: Depth | None = None
@@ -76,7 +76,7 @@ class Ground:
 
 
 def lay(
-    space: Space, task: Task, axes: Sequence[str], *, scorer: str, seed: int = 0, folder: Path | None = None
+    space: Space, task: ScoringTask, axes: Sequence[str], *, scorer: str, seed: int = 0, folder: Path | None = None
 ) -> Ground:
     """Prepares a space for one network.
 

@@ -14,7 +14,7 @@ from backbones.cost import Cost, cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scorers import scorer_of
-from scoring.subject import Subject
+from scoring.scoring_task import ScoredStructure
 from search.review.front import Candidate
 from search.space.baselines import baseline
 from search.study.candidates import pack
@@ -61,7 +61,7 @@ def follow_structure(study: Study, structure: Structure) -> None:
             f"wanted {target}"
         )
     if not _written(study):
-        score = scorer_of(study.scorer)(Subject(study.ground.task, structure))
+        score = scorer_of(study.scorer)(ScoredStructure(study.ground.task, structure))
         _write(study, GIVEN, [Candidate(-1, structure, cost=spent, score=score)])
 
 

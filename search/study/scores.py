@@ -19,13 +19,15 @@ from backbones.recount import recount
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import scorer_of
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 from search.data.data import Data
 
 RECALIBRATION_BATCH = 64
 
 
-def scoring_task(model: nn.Module, graph: ChannelGraph, data: Data, batch: int, seed: int, statistics: int = 0) -> Task:
+def scoring_task(
+    model: nn.Module, graph: ChannelGraph, data: Data, batch: int, seed: int, statistics: int = 0
+) -> ScoringTask:
     """What structures are scored on.
 
     Args:
@@ -39,7 +41,7 @@ def scoring_task(model: nn.Module, graph: ChannelGraph, data: Data, batch: int, 
     """
     images, labels = data.batch(batch, seed)
     renewal = (images,) if statistics == 0 else data.batch(statistics, seed + 1)[0].split(RECALIBRATION_BATCH)
-    return Task(model, graph, images, labels, renewal)
+    return ScoringTask(model, graph, images, labels, renewal)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class Scores:
         task: the dense network and what it is scored on.
     """
 
-    def __init__(self, scorer: str, task: Task) -> None:
+    def __init__(self, scorer: str, task: ScoringTask) -> None:
         self.scorer, self.task = scorer_of(scorer), task
         self.known: dict[str, Scored] = {}
         self._verified = False
@@ -113,7 +115,7 @@ class Scores:
     def _score(self, structure: Structure) -> Scored:
         start = time.perf_counter()
         try:
-            value = self.scorer(Subject(self.task, structure))
+            value = self.scorer(ScoredStructure(self.task, structure))
         except SecateurError as error:
             return Scored(None, str(error), time.perf_counter() - start)
         return Scored(value, None, time.perf_counter() - start)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(ROOT))
 from backbones import build, load_checkpoint, trace  # noqa: E402
 from backbones.files import write_text  # noqa: E402
 from backbones.structure import Structure  # noqa: E402
-from scoring.subject import Task  # noqa: E402
+from scoring.scoring_task import ScoringTask  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
 from search.space.depth import Removal  # noqa: E402
 from search.space.ground import Ground, lay  # noqa: E402
@@ -96,7 +96,7 @@ def main() -> None:
     if options.weights:
         load_checkpoint(model, options.weights)
     graph = trace(model, torch.zeros(1, 3, 32, 32))
-    task = Task(model, graph, torch.randn(32, 3, 32, 32))
+    task = ScoringTask(model, graph, torch.randn(32, 3, 32, 32))
     rows: list[dict[str, Any]] = []
     for budget in (Budget(macs=options.band), Budget(macs=0.2)):
         for kind in KINDS:

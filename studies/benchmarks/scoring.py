@@ -42,7 +42,7 @@ from scoring.codes import watch  # noqa: E402
 from scoring.naswot import log_det, naswot  # noqa: E402
 from scoring.recalibration import recalibrate  # noqa: E402
 from scoring.scorers import DEFAULT, SCORERS  # noqa: E402
-from scoring.subject import Subject, Task  # noqa: E402
+from scoring.scoring_task import ScoredStructure, ScoringTask  # noqa: E402
 from search.data.cifar import cifar10  # noqa: E402
 from search.data.data import Data  # noqa: E402
 from search.evaluate.families import FAMILIES, draw  # noqa: E402
@@ -109,10 +109,10 @@ class Bench:
         options: dict[str, Any] = {"budget": Budget(macs=0.2), "scorer": scorer, "space": space, "sampler": sampler}
         return Study(name, self.model, self.graph, self.data, **options, **place)
 
-    def task(self, recalibrate: list[Tensor] | None = None, batch: int | None = None) -> Task:
+    def task(self, recalibrate: list[Tensor] | None = None, batch: int | None = None) -> ScoringTask:
         """The network on the scoring batch."""
         images = self.data.batch(batch or self.scale.batch, 0)
-        return Task(self.model, self.graph, *images, recalibrate)
+        return ScoringTask(self.model, self.graph, *images, recalibrate)
 
     def renewal(self, seed: int = 1) -> list[Tensor]:
         """Recalibration batches as in a study."""
@@ -199,8 +199,8 @@ def chain(bench: Bench) -> dict[str, Any]:
         found["rows"][f"{scorer}, batch {batch}, whole trial"] = compared(*pairs)
     rows: dict[str, Callable[[], object]] = {
         "surgery of the reference alone": cutter,
-        "naswot, cut and score of the same structure": lambda: SCORERS["naswot"](Subject(task, same)),
-        "fidelity of it, 1280 images in batches of 64": lambda: SCORERS["fidelity"](Subject(task, same)),
+        "naswot, cut and score of the same structure": lambda: SCORERS["naswot"](ScoredStructure(task, same)),
+        "fidelity of it, 1280 images in batches of 64": lambda: SCORERS["fidelity"](ScoredStructure(task, same)),
     }
     for name, run in rows.items():
         turns = [(spent(run), spent(reference)) for _ in range(bench.scale.rounds + 1)][1:]
@@ -256,9 +256,9 @@ def profile(bench: Bench) -> Times:
     structure = study.structure(0)
     renewal = bench.renewal()
     task = bench.task(renewal)
-    subject = Subject(task, structure)
+    scored = ScoredStructure(task, structure)
     agreement = Agreement()
-    watch(subject.lean, task.images, agreement.add)
+    watch(scored.lean, task.images, agreement.add)
     kernel = agreement.kernel()
     aim, count = study.aim, len(study.store.finished)
 
@@ -275,19 +275,19 @@ def profile(bench: Bench) -> Times:
         "of it project and cost": lambda: project(
             bench.graph, study.tables, study.ground.limits, ray, aim.targets[0], study.ground.costs
         ),
-        "cut, norms folded": lambda: Subject(task, structure).lean,
+        "cut, norms folded": lambda: ScoredStructure(task, structure).lean,
         "cut, norms kept": lambda: prune(bench.model, bench.graph, structure, check=False),
-        "forward, norms folded, channels last": lambda: subject.lean(task.images),
-        "forward, as it was": lambda: subject.pruned(task.batch),
-        "forward, watched": lambda: watch(subject.lean, task.images, lambda preactivation: None),
-        "forward, watched, with codes": lambda: watch(subject.lean, task.images, Agreement().add),
+        "forward, norms folded, channels last": lambda: scored.lean(task.images),
+        "forward, as it was": lambda: scored.pruned(task.batch),
+        "forward, watched": lambda: watch(scored.lean, task.images, lambda preactivation: None),
+        "forward, watched, with codes": lambda: watch(scored.lean, task.images, Agreement().add),
         "kernel from codes": agreement.kernel,
         "log-determinant": lambda: log_det(kernel),
-        "recalibration, 1280 images": lambda: recalibrate(subject.pruned, task.renewal),
+        "recalibration, 1280 images": lambda: recalibrate(scored.pruned, task.renewal),
     }
     found: Times = {}
     with torch.no_grad():
-        subject.lean.eval(), subject.pruned.eval()
+        scored.lean.eval(), scored.pruned.eval()
         for name, run in steps.items():
             repeats = 1 if name.startswith("recal") else max(1, bench.scale.rounds // 2)
             found[name] = middle([1000 * spent(run)[1] for _ in range(repeats)], 2)
@@ -297,9 +297,11 @@ def profile(bench: Bench) -> Times:
 def growth(bench: Bench) -> dict[str, Times]:
     """Processor milliseconds of cutting and scoring with naswot: by batch, depth and width."""
 
-    def once(task: Task, structure: Structure) -> float:
+    def once(task: ScoringTask, structure: Structure) -> float:
         task.images, task.folded  # noqa: B018 - once a study
-        return middle([1000 * spent(lambda: SCORERS["naswot"](Subject(task, structure)))[1] for _ in range(3)], 1)
+        return middle(
+            [1000 * spent(lambda: SCORERS["naswot"](ScoredStructure(task, structure)))[1] for _ in range(3)], 1
+        )
 
     structure = Structure.random(bench.graph, macs=0.2, seed=1)
     found = {"batch": {str(count): once(bench.task(batch=count), structure) for count in bench.scale.batches}}
@@ -310,7 +312,7 @@ def growth(bench: Bench) -> dict[str, Times]:
     for name in bench.scale.depths:
         model = build(name, 10).eval()
         graph = trace(model, bench.data.example)
-        task = Task(model, graph, bench.task().batch)
+        task = ScoringTask(model, graph, bench.task().batch)
         found["depth"][name] = once(task, Structure.random(graph, macs=0.2, seed=1))
     return found
 
@@ -333,12 +335,12 @@ def agreement(bench: Bench) -> dict[str, Any]:
     other = bench.data.batch(bench.scale.batch, 9)[0]
     for structure in structures:
         for name, task in tasks.items():
-            subject = Subject(task, structure)
+            scored = ScoredStructure(task, structure)
             for scorer in COMPARED:
-                scores[name][scorer].append(SCORERS[scorer](subject))
-        plain["folded"].append(SCORERS["naswot"](Subject(base, structure)))
-        plain["norms kept"].append(naswot(Subject(base, structure).pruned, base.batch))
-        plain["another batch"].append(SCORERS["naswot"](Subject(replace(base, batch=other), structure)))
+                scores[name][scorer].append(SCORERS[scorer](scored))
+        plain["folded"].append(SCORERS["naswot"](ScoredStructure(base, structure)))
+        plain["norms kept"].append(naswot(ScoredStructure(base, structure).pruned, base.batch))
+        plain["another batch"].append(SCORERS["naswot"](ScoredStructure(replace(base, batch=other), structure)))
 
     def tau(left: list[float], right: list[float]) -> float:
         return round(float(kendalltau(left, right).statistic), 3)
@@ -363,7 +365,7 @@ def smaller(bench: Bench) -> dict[str, Any]:
     values: dict[int, list[float]] = {}
     for size in (bench.scale.batch, *bench.scale.smaller):
         task, begun = replace(base, batch=base.batch[:size]), time.process_time()
-        values[size] = [SCORERS["naswot"](Subject(task, one.structure)) for one in drawn]
+        values[size] = [SCORERS["naswot"](ScoredStructure(task, one.structure)) for one in drawn]
         seconds = (time.process_time() - begun) / len(drawn)
         agreed = float(kendalltau(values[bench.scale.batch], values[size]).statistic)
         found[f"batch {size}"] = {"tau": round(agreed, 3), "processor_seconds": round(seconds, 3)}

@@ -16,7 +16,7 @@ from backbones.structure import Structure
 from backbones.trace import trace
 from scoring.combination import standing
 from scoring.scorers import SCORERS, check_scorer, score, scorer_of
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 from tests.search.study.study_samples import make, small_parts
 
 NUMBERS = st.floats(-1e6, 1e6)
@@ -45,25 +45,25 @@ def test_standings_go_on_rising_outside_the_reference_set() -> None:
     assert np.all(np.diff(values) > 0)
 
 
-def setting() -> tuple[Task, list[Structure]]:
+def setting() -> tuple[ScoringTask, list[Structure]]:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 10, 3), nn.ReLU()]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(10, 4)).eval()
     graph = trace(model, torch.zeros(1, 3, 8, 8))
     some = [Structure.random(graph, keep=0.5, seed=seed) for seed in range(8)]
-    return Task(model, graph, torch.randn(16, 3, 8, 8), reference=tuple(some[:6])), some
+    return ScoringTask(model, graph, torch.randn(16, 3, 8, 8), reference=tuple(some[:6])), some
 
 
 def test_the_sum_is_the_mean_of_the_standings_and_its_order_of_names_does_not_matter() -> None:
     task, some = setting()
-    subject = Subject(task, some[7])
-    found = scorer_of("params+naswot")(subject)
+    scored = ScoredStructure(task, some[7])
+    found = scorer_of("params+naswot")(scored)
     by_hand = []
     for name in ("params", "naswot"):
-        reference = np.sort([SCORERS[name](Subject(task, one)) for one in some[:6]])
-        by_hand.append(standing(SCORERS[name](subject), reference))
+        reference = np.sort([SCORERS[name](ScoredStructure(task, one)) for one in some[:6]])
+        by_hand.append(standing(SCORERS[name](scored), reference))
     assert found == pytest.approx(np.mean(by_hand))
-    assert scorer_of("naswot+params")(subject) == found
+    assert scorer_of("naswot+params")(scored) == found
     assert score("params+naswot", task.model, task.graph, some[7], task.batch, reference=some[:6]) == found
 
 
@@ -72,13 +72,13 @@ def test_the_reference_set_is_scored_once(monkeypatch: pytest.MonkeyPatch) -> No
     calls: list[str] = []
     real = SCORERS["params"]
 
-    def counted(subject: Subject) -> float:
-        calls.append(subject.structure.id)
-        return real(subject)
+    def counted(scored: ScoredStructure) -> float:
+        calls.append(scored.structure.id)
+        return real(scored)
 
     monkeypatch.setitem(SCORERS, "params", counted)
     for structure in some:
-        scorer_of("params+units")(Subject(task, structure))
+        scorer_of("params+units")(ScoredStructure(task, structure))
     assert len(calls) == 6 + 8
 
 

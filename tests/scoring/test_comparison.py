@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from backbones import ChannelGraph, SecateurError, Structure, build, prune, trace
 from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 
 
 class Net(nn.Module):
@@ -166,8 +166,8 @@ def test_a_batch_that_recalibrates_for_itself_needs_one_pass(case: Case, name: s
     model, graph, structure, images, labels, _, _ = case
     passes: list[int] = []
     model.conv1.register_forward_hook(lambda module, args, output: passes.append(len(output)))
-    task = Task(model, graph, images, labels, [images])
-    once = SCORERS[name](Subject(task, structure))
+    task = ScoringTask(model, graph, images, labels, [images])
+    once = SCORERS[name](ScoredStructure(task, structure))
     assert passes.count(9) == (1 if name in ("region_separation", "adaptive_bn") else 2)  # and one of the dense network
     twice = score(name, model, graph, structure, images, labels, [images.clone()])
     assert once == pytest.approx(twice, abs=0.02)  # 225 values a channel: variances differ by 0.4 %

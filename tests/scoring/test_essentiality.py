@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from backbones import SecateurError, build, trace
 from scoring.essentiality import accuracy_of, blocks, essentiality
-from scoring.subject import Task
+from scoring.scoring_task import ScoringTask
 
 
 class Turns(nn.Module):
@@ -39,17 +39,17 @@ class Turns(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def task() -> Task:
+def task() -> ScoringTask:
     torch.manual_seed(0)
     model = Turns().eval()
     images = torch.rand(32, 4)
-    return Task(model, trace(model, images[:1]), images, images.argmax(1))
+    return ScoringTask(model, trace(model, images[:1]), images, images.argmax(1))
 
 
 LAYERS = ("still", "slight", "flip")
 
 
-def test_cosine_is_one_minus_the_cosine_of_input_and_output(task: Task) -> None:
+def test_cosine_is_one_minus_the_cosine_of_input_and_output(task: ScoringTask) -> None:
     found = essentiality("cosine", task, LAYERS)
     assert found["still"] == pytest.approx(0.0, abs=1e-6)
     assert found["flip"] == pytest.approx(2.0)
@@ -59,14 +59,14 @@ def test_cosine_is_one_minus_the_cosine_of_input_and_output(task: Task) -> None:
     assert found["slight"] == pytest.approx(wanted, rel=1e-5)
 
 
-def test_accuracy_is_the_fall_when_the_layer_is_bypassed(task: Task) -> None:
+def test_accuracy_is_the_fall_when_the_layer_is_bypassed(task: ScoringTask) -> None:
     assert accuracy_of(task.model, task) == 1.0
     found = essentiality("accuracy", task, LAYERS)
     assert found["still"] == found["slight"] == 0.0
     assert found["flip"] == pytest.approx(1.0)  # the largest input has the smallest logit
 
 
-def test_score_is_the_fall_in_a_score(task: Task) -> None:
+def test_score_is_the_fall_in_a_score(task: ScoringTask) -> None:
     found = essentiality("score", task, LAYERS, "params")
     assert set(found.values()) == {16.0}
 
@@ -77,7 +77,7 @@ def test_a_measurement_leaves_the_network_as_it_was() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.randn(4, 3, 16, 16)
     graph = trace(model, images[:1])
-    found = essentiality("cosine", Task(model, graph, images), blocks(graph))
+    found = essentiality("cosine", ScoringTask(model, graph, images), blocks(graph))
     assert set(found) == {"layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"}
     assert all(0 <= value <= 2 for value in found.values())
     assert model.training
@@ -92,18 +92,18 @@ def test_single_layers_where_there_are_no_blocks() -> None:
     assert all(isinstance(model.get_submodule(path), nn.Conv2d | nn.Linear) for path in found)
 
 
-def test_bad_questions_are_refused(task: Task) -> None:
+def test_bad_questions_are_refused(task: ScoringTask) -> None:
     with pytest.raises(SecateurError, match=r"unknown essentiality 'cos'"):
         essentiality("cos", task, LAYERS)
     with pytest.raises(SecateurError, match=r"unknown removable layer 'head2'"):
         essentiality("cosine", task, ["head2"])
     with pytest.raises(SecateurError, match="'accuracy' needs labels"):
-        essentiality("accuracy", Task(task.model, task.graph, task.batch), LAYERS)
+        essentiality("accuracy", ScoringTask(task.model, task.graph, task.batch), LAYERS)
 
 
 def test_a_rank_sum_cannot_say_how_essential_a_layer_is() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.Flatten())
-    task = Task(model.eval(), trace(model, torch.randn(1, 3, 4, 4)), torch.randn(4, 3, 4, 4))
+    task = ScoringTask(model.eval(), trace(model, torch.randn(1, 3, 4, 4)), torch.randn(4, 3, 4, 4))
     with pytest.raises(SecateurError, match=r"essentiality by score needs a single scorer, but got the rank sum 'a"):
         essentiality("score", task, (), "adaptive_bn+params")

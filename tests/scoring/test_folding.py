@@ -13,7 +13,7 @@ from backbones import Structure, build, prune, trace
 from scoring.folding import fold
 from scoring.naswot import naswot
 from scoring.scorers import score
-from scoring.subject import fast_layout
+from scoring.scoring_task import fast_layout
 
 
 def stirred(model: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from backbones.cost import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scorers import SCORERS
-from scoring.subject import Subject, Task
+from scoring.scoring_task import ScoredStructure, ScoringTask
 from search.cli import main
 from search.data.subset import cut
 from search.evaluate import trainings
@@ -36,7 +36,7 @@ PLAN = Plan(structures=6, seeds=1, scorers=("params", "random", "fidelity", "par
 def ground() -> Ground:
     model, data = small_model(), small_data()
     graph = small_graph(model)
-    return lay(Space("ratios"), Task(model, graph, *data.batch(16)), ("macs",), scorer="params")
+    return lay(Space("ratios"), ScoringTask(model, graph, *data.batch(16)), ("macs",), scorer="params")
 
 
 def run(folder: Path, plan: Plan = PLAN, **options: Any) -> Evidence:
@@ -225,7 +225,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def test_scorers_that_cannot_score_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(subject: Subject) -> float:
+    def refuses(scored: ScoredStructure) -> float:
         raise SecateurError("never")
 
     monkeypatch.setitem(SCORERS, "random", refuses)

@@ -9,7 +9,7 @@ import optuna
 import torch
 
 from backbones import build, trace
-from scoring.subject import Task
+from scoring.scoring_task import ScoringTask
 from search.space.depth import ThinRay
 from search.space.ground import Ground, lay
 from search.space.rays import Ray
@@ -17,13 +17,13 @@ from search.space.space import Space
 
 
 @lru_cache(maxsize=4)
-def task(name: str = "resnet20", side: int = 16) -> Task:
+def task(name: str = "resnet20", side: int = 16) -> ScoringTask:
     """A backbone with random weights and 16 random images of 10 classes."""
     torch.manual_seed(0)
     model = build(name, 10).eval()
     images = torch.randn(16, 3, side, side)
     recalibrate = [torch.randn(8, 3, side, side) for _ in range(2)]
-    return Task(model, trace(model, images[:1]), images, torch.arange(16) % 10, recalibrate)
+    return ScoringTask(model, trace(model, images[:1]), images, torch.arange(16) % 10, recalibrate)
 
 
 def ground(space: Space, axes: Sequence[str] = ("macs",), name: str = "resnet20", side: int = 16) -> Ground:

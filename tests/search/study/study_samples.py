@@ -22,7 +22,7 @@ import search.study.retrain
 import search.study.workers
 from backbones import ChannelGraph, trace
 from scoring import scorers
-from scoring.subject import Subject
+from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study.study import Study
@@ -98,12 +98,12 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     search.study.retrain.POLL = search.study.workers.POLL = 0.05
     known = scorers.SCORERS["random"]
 
-    def slow(subject: Subject) -> float:
+    def slow(scored: ScoredStructure) -> float:
         if options.log:
             with options.log.open("a") as file:
-                file.write(subject.structure.id + "\n")
+                file.write(scored.structure.id + "\n")
         time.sleep(options.pause)
-        return known(subject)
+        return known(scored)
 
     scorers.SCORERS["random"] = slow
     study = make(options.url, options.folder, parts or small_parts(), sampler=options.sampler)

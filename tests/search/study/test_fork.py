@@ -10,7 +10,7 @@ from torch import nn
 
 from backbones import ChannelGraph, SecateurError
 from scoring.scorers import SCORERS
-from scoring.subject import Subject
+from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study.status import status
@@ -31,9 +31,9 @@ def scored(monkeypatch: Any) -> list[str]:
     """The structures that were scored, in order."""
     seen: list[str] = []
 
-    def counting(subject: Subject) -> float:
-        seen.append(subject.structure.id)
-        return RANDOM(subject)
+    def counting(scored: ScoredStructure) -> float:
+        seen.append(scored.structure.id)
+        return RANDOM(scored)
 
     monkeypatch.setitem(SCORERS, "random", counting)
     return seen

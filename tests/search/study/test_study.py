@@ -14,7 +14,7 @@ from torch import nn
 
 from backbones import ChannelGraph, SecateurError, cost, load
 from scoring.scorers import SCORERS
-from scoring.subject import Subject
+from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study import samplers
@@ -57,12 +57,12 @@ def test_an_interrupted_search_ends_with_the_same_trials(
     straight.search(trials, progress=False, jobs=jobs)
     calls = 0
 
-    def fragile(subject: Subject) -> float:
+    def fragile(scored: ScoredStructure) -> float:
         nonlocal calls
         calls += 1
         if calls % 5 == 0:  # in the middle of a trial
             raise StopError
-        return RANDOM(subject)
+        return RANDOM(scored)
 
     monkeypatch.setitem(SCORERS, "random", fragile)
     for _ in range(trials):
@@ -91,13 +91,13 @@ def test_the_window_of_the_history_does_not_depend_on_interruptions(
 def test_jobs_score_at_the_same_time(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
     now, most = 0, 0
 
-    def slow(subject: Subject) -> float:
+    def slow(scored: ScoredStructure) -> float:
         nonlocal now, most
         now += 1
         most = max(most, now)
         time.sleep(0.05)
         now -= 1
-        return RANDOM(subject)
+        return RANDOM(scored)
 
     monkeypatch.setitem(SCORERS, "random", slow)
     study = make(tmp_path, parts)
@@ -109,9 +109,9 @@ def test_jobs_score_at_the_same_time(tmp_path: Path, parts: Parts, monkeypatch: 
 def test_a_structure_is_scored_once(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
     seen: list[str] = []
 
-    def counting(subject: Subject) -> float:
-        seen.append(subject.structure.id)
-        return RANDOM(subject)
+    def counting(scored: ScoredStructure) -> float:
+        seen.append(scored.structure.id)
+        return RANDOM(scored)
 
     monkeypatch.setitem(SCORERS, "random", counting)
     make(tmp_path, parts, space="hybrid").search(20, progress=False)

@@ -76,7 +76,7 @@ def fast_layout(model: nn.Module, batch: Tensor) -> torch.memory_format:
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class ScoringTask:
     """The part of the question that all structures share.
 
     Attributes:
@@ -163,7 +163,7 @@ class Task:
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class ScoredStructure:
     """One structure of a task; what several scorers need is computed once.
 
     Attributes:
@@ -171,7 +171,7 @@ class Subject:
         structure: what is scored.
     """
 
-    task: Task
+    task: ScoringTask
     structure: Structure
 
     @cached_property
