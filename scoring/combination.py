@@ -40,13 +40,13 @@ def standing(value: float, reference: Floats) -> float:
     """The share of a sorted reference set below `value`, linear in between and outside: 0 to 1 within the set."""
     values, first = np.unique(reference, return_index=True)
     ends = np.append(first[1:], len(reference))
-    places = (first + ends) / 2 / len(reference)
+    ranks = (first + ends) / 2 / len(reference)
     span = max(float(values[-1] - values[0]), TINY * max(1.0, float(np.abs(values).max())))
     if value < values[0]:
-        return float(places[0] - (values[0] - value) / span)
+        return float(ranks[0] - (values[0] - value) / span)
     if value > values[-1]:
-        return float(places[-1] + (value - values[-1]) / span)
-    return float(np.interp(value, values, places))
+        return float(ranks[-1] + (value - values[-1]) / span)
+    return float(np.interp(value, values, ranks))
 
 
 def _reference(task: ScoringTask, name: str, parts: Mapping[str, Part]) -> Floats:

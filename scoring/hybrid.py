@@ -54,7 +54,7 @@ def hybrid(
     Raises:
         SecateurError: for thresholds that are negative or not finite; for limits that a group cannot meet.
     """
-    return by_group(tables, hybrid_mask(tables, t_norm, t_dist, limits, rates))
+    return channels_by_group(tables, hybrid_mask(tables, t_norm, t_dist, limits, rates))
 
 
 def hybrid_mask(
@@ -66,18 +66,18 @@ def hybrid_mask(
 ) -> NDArray[np.bool_]:
     """As `hybrid`, as a (units,) mask in the order of `ChannelGraph.offsets`."""
     widths = hybrid_widths(tables, t_norm, t_dist, limits, rates)
-    return np.asarray(hybrid_places(tables, t_dist) < widths[tables.owners])
+    return np.asarray(hybrid_ranks(tables, t_dist) < widths[tables.owners])
 
 
-def hybrid_places(tables: FilterTables, t_dist: float) -> Ints:
-    """(units,) place of each unit in its group in the order of staying: a group of width w keeps places below w."""
+def hybrid_ranks(tables: FilterTables, t_dist: float) -> Ints:
+    """(units,) rank of each unit in its group in the order of staying: a group of width w keeps ranks below w."""
     representative = tables.heights >= t_dist
-    ordered = representative[tables.by_norm]
+    ordered = representative[tables.sorted_by_norm]
     before: Ints = np.cumsum(ordered) - ordered.astype(np.int64)
     before -= before[tables.starts][tables.owners]
-    places = np.empty_like(tables.by_norm)
-    places[tables.by_norm] = before
-    return np.where(representative, places, tables.height_places)
+    ranks = np.empty_like(tables.sorted_by_norm)
+    ranks[tables.sorted_by_norm] = before
+    return np.where(representative, ranks, tables.ranks_by_height)
 
 
 def hybrid_widths(
@@ -111,7 +111,7 @@ def hybrid_widths(
     return (limits or Limits()).admit(counts, tables, rates)
 
 
-def by_group(tables: FilterTables, mask: NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
+def channels_by_group(tables: FilterTables, mask: NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
     """A (units,) mask as group name -> sorted channel indices."""
     kept = np.flatnonzero(mask)
     ends = np.searchsorted(kept, tables.starts + tables.sizes).tolist()

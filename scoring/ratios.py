@@ -16,7 +16,7 @@ from backbones.graph import ChannelGraph
 from backbones.names import check_name
 from scoring.clusters import CLUSTERINGS, LINKAGES, cluster
 from scoring.evidence import check_weights
-from scoring.hybrid import by_group
+from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
 from scoring.slices import FEATURES, feature_points
 from scoring.tables import FilterTables
@@ -107,7 +107,7 @@ def ratios(
     Raises:
         SecateurError: for ratios out of range or of unknown groups; for limits that a group cannot meet.
     """
-    return by_group(tables, widths_mask(tables, ratio_widths(tables, keep, limits), pick))
+    return channels_by_group(tables, widths_mask(tables, ratio_widths(tables, keep, limits), pick))
 
 
 def ratio_widths(tables: FilterTables, keep: Ratios, limits: Limits | None = None) -> Ints:
@@ -164,8 +164,8 @@ def widths_mask(tables: FilterTables, widths: Ints, pick: Pick = "norm") -> Mask
         ]
         return np.concatenate(masks)
     check_name("pick", pick, ("norm", "linkage"))
-    places = tables.norm_places if pick == "norm" else tables.height_places
-    return np.asarray(places < widths[tables.owners])
+    ranks = tables.ranks_by_norm if pick == "norm" else tables.ranks_by_height
+    return np.asarray(ranks < widths[tables.owners])
 
 
 def _representatives(labels: Ints, norms: NDArray[np.float64], width: int) -> Mask:

@@ -74,19 +74,19 @@ class FilterTables:
         return np.repeat(np.arange(len(self.sizes)), self.sizes)
 
     @cached_property
-    def by_norm(self) -> Ints:
+    def sorted_by_norm(self) -> Ints:
         """(units,) units sorted group by group, largest norm first, ties by index."""
         return np.lexsort((-self.norms, self.owners))
 
     @cached_property
-    def norm_places(self) -> Ints:
-        """(units,) place of each unit in its group by norm, 0 is the largest."""
-        return _places(self.by_norm, self.starts, self.owners)
+    def ranks_by_norm(self) -> Ints:
+        """(units,) rank of each unit in its group by norm, 0 is the largest."""
+        return _ranks(self.sorted_by_norm, self.starts, self.owners)
 
     @cached_property
-    def height_places(self) -> Ints:
-        """(units,) place of each unit in its group by leaving height, 0 leaves last; ties by norm, then by index."""
-        return _places(np.lexsort((-self.norms, -self.heights, self.owners)), self.starts, self.owners)
+    def ranks_by_height(self) -> Ints:
+        """(units,) rank of each unit in its group by leaving height, 0 leaves last; ties by norm, then by index."""
+        return _ranks(np.lexsort((-self.norms, -self.heights, self.owners)), self.starts, self.owners)
 
 
 def filter_tables(
@@ -186,10 +186,10 @@ def _products(size: int, start: int, blocks: Blocks) -> int:
     return (size - start) * min(size - start, ROWS) * columns
 
 
-def _places(order: Ints, first: Ints, owners: Ints) -> Ints:
-    places = np.empty_like(order)
-    places[order] = np.arange(len(order)) - first[owners]
-    return places
+def _ranks(order: Ints, first: Ints, owners: Ints) -> Ints:
+    ranks = np.empty_like(order)
+    ranks[order] = np.arange(len(order)) - first[owners]
+    return ranks
 
 
 def _workers(jobs: int | None) -> int:

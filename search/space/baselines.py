@@ -14,7 +14,7 @@ from backbones.errors import SecateurError
 from backbones.names import check_name
 from backbones.structure import Structure
 from scoring.essentiality import accuracy_of
-from scoring.hybrid import by_group
+from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
 from scoring.ratios import widths_mask
 from scoring.scorers import SCORERS, scorer_of
@@ -144,7 +144,7 @@ class SensitivityRay:
 
     def places(self, strength: float) -> Ints:
         """(units,) by norm, whatever the strength."""
-        return self.tables.norm_places
+        return self.tables.ranks_by_norm
 
     def steps(self) -> Floats:
         """Every loss that was found."""
@@ -193,7 +193,7 @@ def _sensitivity(ground: Ground, settings: Settings) -> BaselineRay:
         for width in looked[1:]:
             widths = tables.sizes.copy()
             widths[number] = width
-            structure = Structure.of(task.graph, by_group(tables, widths_mask(tables, widths)))
+            structure = Structure.of(task.graph, channels_by_group(tables, widths_mask(tables, widths)))
             lost.append(max(lost[-1], whole - _value(task, structure, settings.measure)))
         per_filter = np.interp(np.arange(size, 0, -1), looked[::-1], lost[::-1])
         # Widths that lose nothing still go one after the other, all groups alike.

@@ -46,7 +46,7 @@ class GlobalRay:
 
     def places(self, strength: float) -> Ints:
         """(units,) by norm, whatever the strength."""
-        return self.tables.norm_places
+        return self.tables.ranks_by_norm
 
     def steps(self) -> NDArray[np.float64]:
         """Where a channel's worth is passed."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from backbones.cost import Cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring.hybrid import by_group
+from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
 from scoring.tables import FilterTables
 from search.space.budget import Target, shown
@@ -93,7 +93,7 @@ def project(
         above = _nearest_above(costs, tables, limits, widths, target)
         beyond = f", one filter more {_shown(costs.evaluate(above), target)}" if above is not None else ""
         return f"falls short of the budget by whole filters: {_shown(cost, target)}{beyond}, wanted {target}"
-    kept = by_group(tables, np.asarray(ray.places(strength) < widths[tables.owners]))
+    kept = channels_by_group(tables, np.asarray(ray.places(strength) < widths[tables.owners]))
     return Projected(Structure(graph.id, tuple(kept.items())), cost, strength, ray.effective(strength))
 
 
@@ -112,7 +112,7 @@ def _fill(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, wi
     widths = widths.copy()
     if not target.under(costs.evaluate(widths)):
         return widths
-    norms = tables.norms[tables.by_norm]
+    norms = tables.norms[tables.sorted_by_norm]
     lead = float(norms.max()) + 1.0
     closed = widths >= tables.sizes  # what does not fit now never will: costs only rise
     while not closed.all():

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from scoring.hybrid import hybrid_places, hybrid_widths
+from scoring.hybrid import hybrid_ranks, hybrid_widths
 from scoring.limits import SLACK, Limits
 from scoring.tables import FilterTables
 
@@ -55,7 +55,7 @@ class HybridRay:
 
     def places(self, strength: float) -> Ints:
         """(units,) representatives by norm, then the others by the height at which they merge."""
-        return hybrid_places(self.tables, self.t_dist * strength)
+        return hybrid_ranks(self.tables, self.t_dist * strength)
 
     def steps(self) -> Floats:
         """Where a filter falls below a threshold."""
@@ -113,7 +113,7 @@ class ShareRay:
 
     def places(self, strength: float) -> Ints:
         """(units,) representatives by norm, then the others by the height at which they merge."""
-        return hybrid_places(self.tables, self._thresholds(strength)[1])
+        return hybrid_ranks(self.tables, self._thresholds(strength)[1])
 
     def steps(self) -> Floats:
         """Where a filter falls below a threshold, and where a loosening cap lets one more go."""
@@ -167,7 +167,7 @@ class RatioRay:
 
     @cached_property
     def _places(self) -> Ints:
-        return self.tables.norm_places
+        return self.tables.ranks_by_norm
 
     def places(self, strength: float) -> Ints:
         """(units,) by norm, whatever the strength."""
