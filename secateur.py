@@ -52,7 +52,7 @@ from search.compare.comparison import compare
 from search.compare.results import Comparison
 from search.data.augment import Augment
 from search.data.data import Data
-from search.data.data import load as load_data
+from search.data.readers import load_data
 from search.data.sources import Split
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence

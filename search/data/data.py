@@ -1,9 +1,8 @@
-"""Images and labels, split into training, validation and test, and everything that reads them."""
+"""Images and labels, split into training, validation and test."""
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from backbones.errors import SecateurError
-from backbones.names import check_name
 from search.data.augment import Augment
 from search.data.sources import Split, Stream, counts, materialise, split_off
 
@@ -26,7 +24,7 @@ Source = Split | Stream
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A classification task. Make one with `load`, `Data.from_tensors` or `Data.from_datasets`.
+    """A classification task. Make one with `secateur.load_data`, `Data.from_tensors` or `Data.from_datasets`.
 
     Attributes:
         name: short name, printed and stored.
@@ -264,25 +262,3 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
         raise SecateurError(f"{where} has label {wrong}; labels must be 0 to {num_classes - 1}")
-
-
-def load(name: str, **options: Any) -> Data:
-    """A data set by name.
-
-    Args:
-        name: "digits", "cifar10", "cifar100", "tiny-imagenet", "caltech256", "cub200", "aircraft", "cars", "fer2013",
-            or "folder" for any tree with one folder a class.
-        options: what its reader takes: `validation`, `seed` and `augment` all of them, `folder` all but digits, `size`
-            all whose images come in many sizes; see the functions in `search.data.readers.DATASETS`.
-
-    Raises:
-        SecateurError: for an unknown name, an option that the data set does not have, missing or broken files.
-    """
-    from search.data.readers import DATASETS  # here, because every reader makes a Data
-
-    check_name("data set", name, DATASETS)
-    known = inspect.signature(DATASETS[name]).parameters
-    for option in options:
-        if option not in known:
-            raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join(known)}")
-    return DATASETS[name](**options)

@@ -1,9 +1,13 @@
-"""The data sets by name."""
+"""The data sets by name, and the one function that reads them all."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
+from backbones.errors import SecateurError
+from backbones.names import check_name
 from search.data.aircraft import aircraft
 from search.data.caltech256 import caltech256
 from search.data.cars import cars
@@ -28,3 +32,23 @@ DATASETS: dict[str, Callable[..., Data]] = {
     "fer2013": fer2013,
     "folder": class_folders,
 }
+
+
+def load_data(name: str, **options: Any) -> Data:
+    """A data set by name.
+
+    Args:
+        name: "digits", "cifar10", "cifar100", "tiny-imagenet", "caltech256", "cub200", "aircraft", "cars", "fer2013",
+            or "folder" for any tree with one folder a class.
+        options: what its reader takes: `validation`, `seed` and `augment` all of them, `folder` all but digits, `size`
+            all whose images come in many sizes; see the functions in `DATASETS`.
+
+    Raises:
+        SecateurError: for an unknown name, an option that the data set does not have, missing or broken files.
+    """
+    check_name("data set", name, DATASETS)
+    known = inspect.signature(DATASETS[name]).parameters
+    for option in options:
+        if option not in known:
+            raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join(known)}")
+    return DATASETS[name](**options)

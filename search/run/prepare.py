@@ -18,7 +18,8 @@ from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
-from search.data.data import Data, load
+from search.data.data import Data
+from search.data.readers import load_data
 from search.data.subset import cut
 from search.run.console import Console
 from search.run.factories import call, importable
@@ -71,7 +72,7 @@ def start_from(study: StudyFile, source: Path, device: str, dense: Path | None =
     """
     place = choose_device(device)
     with importable(source, Path.cwd()):
-        data = load_data(study.data, study.seed)
+        data = read_data(study.data, study.seed)
         torch.manual_seed(study.seed)
         model = build_model(study.model, data)
     check_fits(model, data)
@@ -121,7 +122,7 @@ def choose_device(name: str) -> str:
     return name
 
 
-def load_data(section: DataSection, seed: int) -> Data:
+def read_data(section: DataSection, seed: int) -> Data:
     """The images that `[data]` names.
 
     Raises:
@@ -131,7 +132,7 @@ def load_data(section: DataSection, seed: int) -> Data:
         data = call(section.factory, "[data] factory", Data, seed=seed, **section.options())
     else:
         try:
-            data = load(str(section.name), seed=seed, **section.options())
+            data = load_data(str(section.name), seed=seed, **section.options())
         except SecateurError as error:
             raise SecateurError(f"[data] {error}") from error
     changes = {key: value for key, value in (("mean", section.mean), ("std", section.std)) if value is not None}

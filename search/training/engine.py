@@ -17,9 +17,8 @@ from tqdm import tqdm
 from backbones.errors import SecateurError
 from backbones.modes import device_of
 from scoring.recalibration import recalibrate
-from search.data import feed
 from search.data.data import Data
-from search.training import learner, snapshot
+from search.training import feed, learner, snapshot
 from search.training.history import Epoch, History
 from search.training.learner import Learner
 from search.training.measure import accuracy, count_right

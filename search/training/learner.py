@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.errors import SecateurError
-from search.data import feed
 from search.data.data import Data
 from search.data.sources import Split, Stream
+from search.training import feed
 from search.training.average import Average
 from search.training.distill import distillation_loss
 from search.training.masks import hold

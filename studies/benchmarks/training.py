@@ -30,12 +30,12 @@ sys.path.insert(0, str(ROOT))
 
 from backbones import build  # noqa: E402
 from backbones.files import write_text  # noqa: E402
-from search.data import feed  # noqa: E402
 from search.data.augment import Augment  # noqa: E402
 from search.data.cifar import MEAN, STD  # noqa: E402
-from search.data.data import Data, load  # noqa: E402
+from search.data.data import Data  # noqa: E402
+from search.data.readers import load_data  # noqa: E402
 from search.data.sources import Split  # noqa: E402
-from search.training import learner  # noqa: E402
+from search.training import feed, learner  # noqa: E402
 from search.training.recipe import Recipe  # noqa: E402
 from search.training.team import Team  # noqa: E402
 
@@ -46,7 +46,7 @@ Loop = Callable[[int], int]
 def images() -> Data:
     """CIFAR-10, or noise of its shape."""
     if "SECATEUR_DATA" in os.environ:
-        return load("cifar10")
+        return load_data("cifar10")
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (6000, 3, 32, 32), generator=draws, dtype=torch.uint8)
     split = (pixels, torch.arange(6000) % 10)

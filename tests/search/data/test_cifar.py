@@ -9,7 +9,7 @@ import pytest
 
 from backbones.errors import SecateurError
 from search.data.cifar import TEST_FILE, TRAIN_FILES, cifar10
-from search.data.data import load
+from search.data.readers import load_data
 from search.data.sources import Split
 
 ROWS = 20
@@ -39,7 +39,7 @@ def test_default_folder_is_below_secateur_data(tmp_path: Path, monkeypatch: pyte
     folder.mkdir(parents=True)
     write(folder)
     monkeypatch.setenv("SECATEUR_DATA", str(tmp_path))
-    assert load("cifar10", rows=ROWS).fingerprint == cifar10(folder, rows=ROWS).fingerprint
+    assert load_data("cifar10", rows=ROWS).fingerprint == cifar10(folder, rows=ROWS).fingerprint
     monkeypatch.delenv("SECATEUR_DATA")
     with pytest.raises(SecateurError, match=r"set SECATEUR_DATA .*data/cifar-10-batches-bin"):
         cifar10()
@@ -73,7 +73,7 @@ def test_other_class_counts_only_warn(tmp_path: Path) -> None:
 
 
 def test_real_files_have_the_published_statistics(shared_data: Path) -> None:
-    data = load("cifar10", folder=shared_data / "data" / "cifar-10-batches-bin")
+    data = load_data("cifar10", folder=shared_data / "data" / "cifar-10-batches-bin")
     assert isinstance(data.train, Split)
     assert len(data.train) == 45_000
     # Means .4914 .4822 .4465 and deviations .2470 .2435 .2616 of the 50,000 training images are the usual figures.

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from backbones.errors import SecateurError
-from search.data.data import Data, load
-from search.data.readers import DATASETS
+from search.data.data import Data
+from search.data.readers import DATASETS, load_data
 from search.data.sources import Split, counts, split_off
 
 
@@ -26,7 +26,7 @@ def made(count: int = 60, classes: int = 3, **options: Any) -> Data:
 
 
 def test_digits_have_three_disjoint_stratified_splits() -> None:
-    data = load("digits")
+    data = load_data("digits")
     sizes = [len(data.source(name)) for name in ("train", "validation", "test")]
     assert sum(sizes) == 1797
     assert sizes == [1151, 287, 359]
@@ -35,11 +35,11 @@ def test_digits_have_three_disjoint_stratified_splits() -> None:
         assert split.images.dtype == torch.uint8
         share = counts(split.labels, 10) / len(split)
         assert np.abs(share - 0.1).max() < 0.01
-    assert load("digits").fingerprint == data.fingerprint != load("digits", seed=1).fingerprint
+    assert load_data("digits").fingerprint == data.fingerprint != load_data("digits", seed=1).fingerprint
 
 
 def test_normalised_training_images_have_mean_0_and_deviation_1() -> None:
-    data = load("digits")
+    data = load_data("digits")
     images, labels = data.batch(len(data.train))
     assert images.dtype == torch.float32
     assert abs(float(images.mean())) < 1e-5
@@ -139,10 +139,10 @@ IMAGES, LABELS = torch.zeros(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: load("digit"), "unknown data set 'digit'; did you mean 'digits'?"),
-        (lambda: load("digits", size=8), "'digits' has no option 'size'; it takes validation, seed, augment"),
-        (lambda: load("digits", validation=0), "0 < validation < 1 must hold, but got validation=0"),
-        (lambda: load("digits").batch(5000), "1 <= batch size <= 1151 training images must hold, but got 5000"),
+        (lambda: load_data("digit"), "unknown data set 'digit'; did you mean 'digits'?"),
+        (lambda: load_data("digits", size=8), "'digits' has no option 'size'; it takes validation, seed, augment"),
+        (lambda: load_data("digits", validation=0), "0 < validation < 1 must hold, but got validation=0"),
+        (lambda: load_data("digits").batch(5000), "1 <= batch size <= 1151 training images must hold, but got 5000"),
         (lambda: made(num_classes=2), "train has label 2; labels must be 0 to 1"),
         (lambda: made(num_classes=4), "class 3 has 0 training images; at least 2 are needed"),
         (lambda: made(mean=(0.5,), std=(1.0,)), "mean and std need 2 numbers"),

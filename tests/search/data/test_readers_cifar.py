@@ -13,8 +13,8 @@ import pytest
 from backbones.errors import SecateurError
 from search.data.cifar import cifar10
 from search.data.cifar100 import cifar100
-from search.data.data import load
 from search.data.pickles import read_pickle
+from search.data.readers import load_data
 from search.data.sources import Split
 from tests.search.data.reader_samples import python2
 
@@ -55,7 +55,7 @@ def write_python(folder: Path) -> None:
 def test_both_layouts_of_cifar100_hold_the_same(tmp_path: Path) -> None:
     write_binary(tmp_path / "binary")
     write_python(tmp_path / "python")
-    data = load("cifar100", folder=tmp_path / "binary", rows=COUNTS, validation=0.5)
+    data = load_data("cifar100", folder=tmp_path / "binary", rows=COUNTS, validation=0.5)
     assert data.fingerprint == cifar100(tmp_path / "python", rows=COUNTS, validation=0.5).fingerprint
     assert isinstance(data.test, Split)
     np.testing.assert_array_equal(data.test.images.numpy().reshape(-1, 3072), content(100, 1))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from backbones.errors import SecateurError
-from search.data.data import Data, load
+from search.data.data import Data
 from search.data.pictures import IMAGENET_MEAN
+from search.data.readers import load_data
 from search.data.sources import Split
-from search.run.prepare import load_data
+from search.run.prepare import read_data
 from search.run.sections import DataSection
 from search.run.study_file import read_study, render
 from tests.search.data.reader_samples import picture
@@ -42,17 +43,17 @@ def test_a_tree_without_parts_is_split_by_seed(tmp_path: Path) -> None:
     (tmp_path / "pets" / "cat" / "notes.txt").touch()
     (tmp_path / "pets" / ".hidden").mkdir()
     picture(tmp_path / "pets" / "eel" / "deeper" / "9.png", 60 * 2 + 10)
-    data = load("folder", folder=tmp_path / "pets", size=8)
+    data = load_data("folder", folder=tmp_path / "pets", size=8)
     assert (data.name, data.classes, data.num_classes) == ("pets", CLASSES, 3)
     assert sorted(pair for name in ("train", "validation", "test") for pair in values(data, name)) == sorted(
         [*expected(*range(10)), (130, 2)]
     )
     assert [len(data.test), len(data.validation)] == [6, 3]
     assert data.mean == IMAGENET_MEAN
-    again, other = (load("folder", folder=tmp_path / "pets", size=8, seed=seed) for seed in (0, 1))
+    again, other = (load_data("folder", folder=tmp_path / "pets", size=8, seed=seed) for seed in (0, 1))
     assert again.fingerprint == data.fingerprint
     assert values(other, "test") != values(data, "test")
-    assert len(load("folder", folder=tmp_path / "pets", size=8, test=0.5, validation=0.5).test) >= 15
+    assert len(load_data("folder", folder=tmp_path / "pets", size=8, test=0.5, validation=0.5).test) >= 15
 
 
 @pytest.mark.parametrize("held", ["val", "valid", "validation"])
@@ -60,22 +61,22 @@ def test_parts_that_are_there_are_taken_as_they_are(tmp_path: Path, held: str) -
     write(tmp_path / "train", 4)
     write(tmp_path / held, 2, first=10)
     write(tmp_path / "test", 3, first=20)
-    data = load("folder", folder=tmp_path, size=8)
+    data = load_data("folder", folder=tmp_path, size=8)
     assert values(data, "train") == expected(0, 1, 2, 3)
     assert values(data, "validation") == expected(10, 11)
     assert values(data, "test") == expected(20, 21, 22)
-    anew = load("folder", folder=tmp_path, size=8, validation=0.5)
+    anew = load_data("folder", folder=tmp_path, size=8, validation=0.5)
     assert sorted(values(anew, "train") + values(anew, "validation")) == expected(0, 1, 2, 3, 10, 11)
     assert len(anew.validation) == 9
     assert values(anew, "test") == values(data, "test")
     with pytest.raises(SecateurError, match=r"has test/, so that test=0.5 cannot be set aside; leave it out"):
-        load("folder", folder=tmp_path, test=0.5)
+        load_data("folder", folder=tmp_path, test=0.5)
 
 
 def test_without_a_test_folder_some_training_images_are_the_test(tmp_path: Path) -> None:
     write(tmp_path / "train")
     write(tmp_path / "val", 2, first=20)
-    data = load("folder", folder=tmp_path, size=8)
+    data = load_data("folder", folder=tmp_path, size=8)
     assert values(data, "validation") == expected(20, 21)
     assert sorted(values(data, "train") + values(data, "test")) == expected(*range(10))
     assert len(data.test) == 6
@@ -83,7 +84,7 @@ def test_without_a_test_folder_some_training_images_are_the_test(tmp_path: Path)
 
 def test_grey_pictures_are_normalised_by_what_is_measured(tmp_path: Path) -> None:
     write(tmp_path)
-    data = load("folder", folder=tmp_path, size=8, grey=True)
+    data = load_data("folder", folder=tmp_path, size=8, grey=True)
     assert data.train.shape == (1, 8, 8)
     images, _ = data.batch(len(data.train))
     assert abs(float(images.mean())) < 1e-5
@@ -93,7 +94,7 @@ def test_grey_pictures_are_normalised_by_what_is_measured(tmp_path: Path) -> Non
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     def refused(message: str, **options: Any) -> None:
         with pytest.raises(SecateurError, match=message) as caught:
-            load("folder", **{"folder": tmp_path, "size": 8, **options})
+            load_data("folder", **{"folder": tmp_path, "size": 8, **options})
         assert "\n" not in str(caught.value)
 
     refused("data 'folder' needs folder=..., which must hold one folder of pictures a class", folder=None)
@@ -137,7 +138,7 @@ def test_a_study_file_names_folder_size_and_split(tmp_path: Path) -> None:
     path.write_text(STUDY)
     study = read_study(path)
     assert study.data == DataSection("folder", folder=tmp_path / "pets", size=16, grey=True, test=0.3)
-    data = load_data(study.data, study.seed)
+    data = read_data(study.data, study.seed)
     assert (data.train.shape, len(data.test)) == ((1, 16, 16), 9)
     path.write_text(render(study))
     assert read_study(path) == study
@@ -147,9 +148,9 @@ def test_a_study_file_with_an_option_that_the_data_do_not_have(tmp_path: Path) -
     with pytest.raises(
         SecateurError, match=r"\[data\] data set 'digits' has no option 'size'; it takes validation, see"
     ):
-        load_data(DataSection("digits", size=8), 0)
+        read_data(DataSection("digits", size=8), 0)
     with pytest.raises(SecateurError, match=r"\[data\] unknown data set 'cifar11'; did you mean 'cifar10'"):
-        load_data(DataSection("cifar11"), 0)
+        read_data(DataSection("cifar11"), 0)
     for options, message in (
         ({"size": 0}, "1 <= size must hold, but got size=0"),
         ({"test": 1.0}, "0 < test < 1 must hold, but got test=1.0"),
@@ -167,7 +168,7 @@ def test_a_network_trains_on_mapped_pictures_as_on_the_same_in_memory(tmp_path: 
     from search.training.recipe import Recipe
 
     write(tmp_path, 12)
-    mapped = load("folder", folder=tmp_path, size=8)
+    mapped = load_data("folder", folder=tmp_path, size=8)
     parts = {}
     for name in ("train", "validation", "test"):
         source = mapped.source(name)

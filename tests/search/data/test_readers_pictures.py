@@ -11,8 +11,9 @@ import pytest
 from scipy.io import savemat
 
 from backbones.errors import SecateurError
-from search.data.data import Data, load
+from search.data.data import Data
 from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD
+from search.data.readers import load_data
 from search.data.sources import Split, counts
 from tests.search.data.reader_samples import picture
 
@@ -158,7 +159,7 @@ WRITERS: dict[str, Callable[[Path], None]] = {
 
 def test_tiny_imagenet(tmp_path: Path) -> None:
     write_tiny(tmp_path / "tiny")
-    data = load("tiny-imagenet", folder=tmp_path / "tiny", validation=0.25)
+    data = load_data("tiny-imagenet", folder=tmp_path / "tiny", validation=0.25)
     assert data.example.shape == (1, 3, 64, 64)
     assert data.classes == ("Egyptian cat", "goldfish, Carassius auratus", "reel")
     assert values(data, "test") == [(202, 2), (201, 1), (200, 0)]
@@ -167,28 +168,28 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert [len(data.train), len(data.validation)] == [9, 3]
     assert (data.mean, data.std) == ((0.4802, 0.4481, 0.3975), (0.2770, 0.2691, 0.2821))
     assert (data.augment.crop, data.augment.flip) == (8, True)
-    assert load("tiny-imagenet", folder=tmp_path / "tiny", validation=0.25, size=32).train.shape == (3, 32, 32)
+    assert load_data("tiny-imagenet", folder=tmp_path / "tiny", validation=0.25, size=32).train.shape == (3, 32, 32)
     [image, *_] = (tmp_path / "tiny" / "train" / "n01443537" / "images").iterdir()
     image.unlink()
     with pytest.warns(UserWarning, match=r"training images a class: \[4, 3, 4\], the original has equal numbers"):
-        load("tiny-imagenet", folder=tmp_path / "tiny")
+        load_data("tiny-imagenet", folder=tmp_path / "tiny")
 
 
 def test_caltech_256_is_split_by_seed_with_so_many_images_a_class(tmp_path: Path, monkeypatch: Any) -> None:
     write_caltech(tmp_path / "caltech")
     with pytest.raises(SecateurError, match=r"ak47 has 8 images; 60 for training and at least one for the test are ne"):
-        load("caltech256", folder=tmp_path / "caltech", size=8)
+        load_data("caltech256", folder=tmp_path / "caltech", size=8)
     for number in range(4, 257):
         for file in (tmp_path / "caltech" / f"{number:03d}.thing-{number}").iterdir():
             file.unlink()
     with pytest.raises(SecateurError, match=r"004.thing-4 has 0 images; 4 for training and at least one"):
-        load("caltech256", folder=tmp_path / "caltech", size=8, per_class=4)
+        load_data("caltech256", folder=tmp_path / "caltech", size=8, per_class=4)
     for number in range(4, 257):
         (tmp_path / "caltech" / f"{number:03d}.thing-{number}").rmdir()
     with pytest.raises(SecateurError, match=r"caltech: 004\.\* is missing; Caltech-256 is published at https://data.c"):
-        load("caltech256", folder=tmp_path / "caltech", size=8, per_class=4)
+        load_data("caltech256", folder=tmp_path / "caltech", size=8, per_class=4)
     (tmp_path / "caltech" / "257.clutter").rename(tmp_path / "257.clutter")
-    data = load("caltech256", folder=tmp_path / "caltech", size=8, per_class=5, validation=0.4)
+    data = load_data("caltech256", folder=tmp_path / "caltech", size=8, per_class=5, validation=0.4)
     assert data.classes == ("ak47", "american-flag", "backpack")
     parts = {name: values(data, name) for name in ("train", "validation", "test")}
     assert [len(part) for part in parts.values()] == [9, 6, 9]
@@ -196,14 +197,14 @@ def test_caltech_256_is_split_by_seed_with_so_many_images_a_class(tmp_path: Path
         (60 * label + n, label) for label in range(3) for n in range(1, 9)
     ]
     again, other = (
-        load("caltech256", folder=tmp_path / "caltech", size=8, per_class=5, validation=0.4, seed=seed)
+        load_data("caltech256", folder=tmp_path / "caltech", size=8, per_class=5, validation=0.4, seed=seed)
         for seed in (0, 1)
     )
     assert again.fingerprint == data.fingerprint
     assert greys(other, "test") != greys(data, "test")
     assert (data.mean, data.std) == (IMAGENET_MEAN, IMAGENET_STD)
     with pytest.raises(SecateurError, match="2 <= per_class must hold, but got per_class=1"):
-        load("caltech256", folder=tmp_path / "caltech", per_class=1)
+        load_data("caltech256", folder=tmp_path / "caltech", per_class=1)
 
 
 def test_caltech_256_leaves_the_clutter_out_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,37 +214,37 @@ def test_caltech_256_leaves_the_clutter_out_unless_asked_for(tmp_path: Path, mon
         [place] = (tmp_path / "caltech").glob(f"{number:03d}.*")
         place.rename(tmp_path / place.name)
     options: dict[str, Any] = {"folder": tmp_path / "caltech", "size": 8, "per_class": 4}
-    assert load("caltech256", **options).num_classes == 2
-    assert load("caltech256", clutter=True, **options).classes == ("ak47", "american-flag", "backpack")
+    assert load_data("caltech256", **options).num_classes == 2
+    assert load_data("caltech256", clutter=True, **options).classes == ("ak47", "american-flag", "backpack")
 
 
 def test_cub_200(tmp_path: Path) -> None:
     write_cub(tmp_path / "cub")
-    data = load("cub200", folder=tmp_path / "cub", validation=0.25)
+    data = load_data("cub200", folder=tmp_path / "cub", validation=0.25)
     assert data.example.shape == (1, 3, 448, 448)
     assert data.classes == ("Black_footed_Albatross", "Laysan_Albatross")
     assert values(data, "test") == [(10 * number, number % 2) for number in range(9, 13)]
     assert sorted(values(data, "train") + values(data, "validation")) == [(10 * n, n % 2) for n in range(1, 9)]
     assert len(data.validation) == 2
     assert (data.mean, data.augment.flip, data.augment.crop) == (IMAGENET_MEAN, True, 0)
-    assert greys(load("cub200", folder=tmp_path / "cub", size=8, boxes=True), "test") == {255}
+    assert greys(load_data("cub200", folder=tmp_path / "cub", size=8, boxes=True), "test") == {255}
     (tmp_path / "cub" / "bounding_boxes.txt").unlink()
     with pytest.raises(SecateurError, match=r"bounding_boxes.txt is missing; CUB-200-2011 is published at https://www"):
-        load("cub200", folder=tmp_path / "cub", boxes=True)
+        load_data("cub200", folder=tmp_path / "cub", boxes=True)
 
 
 def test_aircraft_takes_the_official_validation_split_and_no_banner(tmp_path: Path) -> None:
     write_aircraft(tmp_path / "aircraft")
-    data = load("aircraft", folder=tmp_path / "aircraft", size=16)
+    data = load_data("aircraft", folder=tmp_path / "aircraft", size=16)
     for part, name in enumerate(("train", "validation", "test")):
         assert values(data, name) == [(10 * n, n % 2) for n in range(4 * part, 4 * part + 4)]
         source = data.source(name)  # type: ignore[arg-type]
         assert isinstance(source, Split)
         assert int(source.images.max()) < 255, "some of the banner is left"
     assert data.classes == ("707-320", "F-16A/B")
-    assert load("aircraft", folder=tmp_path / "aircraft").train.shape == (3, 448, 448)
+    assert load_data("aircraft", folder=tmp_path / "aircraft").train.shape == (3, 448, 448)
     cached = sorted((tmp_path / "aircraft" / ".secateur").iterdir())
-    more = load("aircraft", folder=tmp_path / "aircraft", size=16, validation=0.25)
+    more = load_data("aircraft", folder=tmp_path / "aircraft", size=16, validation=0.25)
     assert [len(more.train), len(more.validation)] == [6, 2]
     assert greys(more, "train") | greys(more, "validation") == {10 * n for n in range(8)}
     assert values(more, "test") == values(data, "test")
@@ -257,11 +258,11 @@ def test_cars_in_every_layout(tmp_path: Path, where: str) -> None:
         write_cars_together(home)
     else:
         write_cars(home, "devkit/" * (where == "devkit") + "cars_test_annos_withlabels.mat")
-    data = load("cars", folder=home, size=16, validation=0.34)
+    data = load_data("cars", folder=home, size=16, validation=0.34)
     assert values(data, "test") == [(100 + 10 * n, n % 2) for n in range(1, 7)]
     assert sorted(values(data, "train") + values(data, "validation")) == [(10 * n, n % 2) for n in range(1, 7)]
     assert data.classes == tuple(CARS)
-    boxes = load("cars", folder=home, size=8, boxes=True)
+    boxes = load_data("cars", folder=home, size=8, boxes=True)
     source = boxes.test
     assert isinstance(source, Split)
     assert bool((source.images == 255).all()), "the box is in the white corner"
@@ -273,14 +274,14 @@ def test_cars_without_labels_or_with_broken_annotations(tmp_path: Path) -> None:
     path = home / "cars_test_annos_withlabels.mat"
     savemat(path, {"annotations": annotated([("00001.jpg", 1, 1)], without="class")})
     with pytest.raises(SecateurError, match=r"have no field 'class'; cars_test_annos_withlabels.mat has it"):
-        load("cars", folder=home)
+        load_data("cars", folder=home)
     savemat(path, {"others": 1})
     with pytest.raises(SecateurError, match=r"withlabels.mat holds no annotations"):
-        load("cars", folder=home)
+        load_data("cars", folder=home)
     for broken in (b"", b"no matrix", path.read_bytes()[:150]):
         path.write_bytes(broken)
         with pytest.raises(SecateurError, match=r"withlabels.mat (cannot be read as a MATLAB file|holds no)") as caught:
-            load("cars", folder=home)
+            load_data("cars", folder=home)
         assert "\n" not in str(caught.value)
 
 
@@ -312,7 +313,7 @@ def test_a_missing_file_is_named_with_its_folder_and_where_to_get_it(tmp_path: P
     path = home / file
     path.rename(tmp_path / "away")
     with pytest.raises(SecateurError) as caught:
-        load(name, folder=home, size=8)
+        load_data(name, folder=home, size=8)
     message = str(caught.value)
     assert message.startswith(f"{path.parent}: {path.name} is missing; ")
     assert "is published at http" in message
@@ -327,10 +328,10 @@ def test_the_folder_is_looked_for_below_secateur_data(
     with pytest.raises(
         SecateurError, match=r"needs a folder: give folder=..., or set SECATEUR_DATA .* published at ht"
     ):
-        load(name)
+        load_data(name)
     monkeypatch.setenv("SECATEUR_DATA", str(tmp_path))
     with pytest.raises(SecateurError, match=rf"{tmp_path}/data: \S+ is missing; .* is published at http"):
-        load(name)
+        load_data(name)
 
 
 @pytest.mark.parametrize(
@@ -350,7 +351,7 @@ def test_lists_that_do_not_fit_are_named(tmp_path: Path, name: str, file: str, t
     WRITERS[name](tmp_path / "home")
     (tmp_path / "home" / file).write_text(text)
     with pytest.raises(SecateurError, match=message) as caught:
-        load(name, folder=tmp_path / "home", size=8)
+        load_data(name, folder=tmp_path / "home", size=8)
     assert "\n" not in str(caught.value)
 
 
@@ -360,12 +361,12 @@ def test_a_corrupt_picture_is_named(tmp_path: Path, name: str) -> None:
     path = sorted((tmp_path / "home").rglob("*.[jJ][pP]*"))[-1]
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(SecateurError, match=rf"{path} cannot be read as an image: "):
-        load(name, folder=tmp_path / "home", size=8)
+        load_data(name, folder=tmp_path / "home", size=8)
 
 
 def test_official_splits_do_not_move_with_the_seed(tmp_path: Path) -> None:
     write_cub(tmp_path / "cub")
-    one, other = (load("cub200", folder=tmp_path / "cub", size=8, validation=0.25, seed=seed) for seed in (0, 1))
+    one, other = (load_data("cub200", folder=tmp_path / "cub", size=8, validation=0.25, seed=seed) for seed in (0, 1))
     assert values(one, "test") == values(other, "test")
     assert greys(one, "validation") != greys(other, "validation")
     assert isinstance(one.validation, Split)

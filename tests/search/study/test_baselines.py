@@ -12,7 +12,7 @@ from backbones import SecateurError, cost, trace
 from backbones.registry import build
 from backbones.structure import Structure
 from scoring.limits import Limits
-from search.data.data import load
+from search.data.readers import load_data
 from search.space.baselines import BASELINES, SensitivityRay, Settings, baseline, structure_of
 from search.space.budget import Budget
 from search.space.space import Space
@@ -65,7 +65,7 @@ def test_sensitivity_allows_every_group_the_same_loss() -> None:
 
 
 def test_a_study_has_its_baselines_beside_the_front(tmp_path: Path) -> None:
-    data = load("digits", seed=0)
+    data = load_data("digits", seed=0)
     model = build("resnet20", 10, 1).eval()
     graph = trace(model, data.example)
     budget = Budget(macs=[0.3, 0.5])

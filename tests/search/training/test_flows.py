@@ -18,7 +18,8 @@ from backbones.surgery import prune
 from backbones.trace import trace
 from scoring.limits import Limits
 from scoring.tables import filter_tables
-from search.data.data import Data, load
+from search.data.data import Data
+from search.data.readers import load_data
 from search.space.budget import Budget, Target
 from search.space.global_ray import GlobalRay
 from search.training.choosing import Chooser, partway
@@ -31,7 +32,7 @@ RECIPE = Recipe(epochs=4, lr=0.05, batch_size=64)
 
 @pytest.fixture(scope="module")
 def digits() -> Data:
-    return load("digits")
+    return load_data("digits")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
-from search.data.data import Data, load
+from search.data.data import Data
+from search.data.readers import load_data
 from search.training.double_pruning import sparsify
 from search.training.engine import Recipe, train
 from search.training.masks import effective_parameters, hold, magnitude_masks
@@ -23,7 +24,7 @@ from search.training.slimming import gammas, l1_subgradient
 
 @pytest.fixture(scope="module")
 def digits() -> Data:
-    return load("digits")
+    return load_data("digits")
 
 
 def network() -> nn.Sequential:

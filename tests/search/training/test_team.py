@@ -12,7 +12,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import SecateurError
-from search.data.data import Data, load
+from search.data.data import Data
+from search.data.readers import load_data
 from search.training import learner
 from search.training.engine import Recipe, accuracy, train
 from search.training.team import Team
@@ -20,13 +21,13 @@ from tests.search.training.test_training import network
 
 SCRIPT = """
 import os, sys, torch
-from search.data.data import load
+from search.data.readers import load_data
 from search.training.team import Team
 from search.training.engine import Recipe, train
 from tests.search.training.test_training import network
 rank = int(os.environ["RANK"])
 model = network(seed=rank)
-history = train(model, load("digits"), Recipe(epochs=int(sys.argv[2]), batch_size=64), folder=sys.argv[1])
+history = train(model, load_data("digits"), Recipe(epochs=int(sys.argv[2]), batch_size=64), folder=sys.argv[1])
 torch.save({"model": model.state_dict(), "test": history.test_accuracy}, f"{sys.argv[1]}/rank{rank}.pt")
 """
 
@@ -44,7 +45,7 @@ def test_two_processes_hold_one_network(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    data: Data = load("digits")
+    data: Data = load_data("digits")
     model = network(seed=9)
     model.load_state_dict(first["model"])
     assert accuracy(model, data) == pytest.approx(first["test"])
@@ -54,7 +55,7 @@ def test_two_processes_hold_one_network(tmp_path: Path) -> None:
 
 
 def test_shared_stream_is_refused() -> None:
-    data = load("digits")
+    data = load_data("digits")
     loader = DataLoader(TensorDataset(*data.batch(64)), 32)
     stream = Data.from_datasets("s", loader, loader, validation=loader, num_classes=10, stream=True)
     team = Team(0, 2, torch.device("cpu"))

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import SecateurError
 from search.data.augment import Augment
-from search.data.data import Data, load
+from search.data.data import Data
+from search.data.readers import load_data
 from search.data.sources import Split
 from search.training import learner
 from search.training.engine import History, Recipe, accuracy, train
@@ -26,7 +27,7 @@ FAST = Recipe(epochs=3, lr=0.05, batch_size=64)
 
 @pytest.fixture(scope="module")
 def digits() -> Data:
-    return load("digits")
+    return load_data("digits")
 
 
 def network(width: int = 8, *, dropout: float = 0.0, seed: int = 0) -> nn.Sequential:
@@ -135,13 +136,13 @@ def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch:
 SCRIPT = """
 import sys
 from tests.search.training.test_training import FAST, network
-from search.data.data import load
+from search.data.readers import load_data
 from search.training.engine import train
 def after(model, done):
     print(done, flush=True)
     if done == 3:
         sys.stdin.readline()
-train(network(), load("digits"), FAST, folder=sys.argv[1], after_epoch=after)
+train(network(), load_data("digits"), FAST, folder=sys.argv[1], after_epoch=after)
 """
 
 
@@ -248,7 +249,7 @@ def test_loss_that_turns_nan_stops_and_keeps_the_last_epoch(digits: Data, tmp_pa
     [
         ({"model": network(6)}, "another structure"),
         ({"recipe": Recipe(epochs=3, lr=0.1, batch_size=64)}, r"lr=0.05 in the recipe, not 0.1"),
-        ({"data": load("digits", seed=1)}, "other data"),
+        ({"data": load_data("digits", seed=1)}, "other data"),
         ({"teacher": network()}, "another teacher"),
         ({"masks": {"0.weight": torch.zeros(8, 1, 3, 3)}}, "other masks"),
     ],
