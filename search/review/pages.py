@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from search.review.front import Front
 from search.review.report import Facts, Report, write_report
 from search.run.folder import LIBRARIES, RunFolder
-from search.study.ledger import quiet
+from search.study.storage import quiet
 from search.training.gammas import read_gammas
 
 ENOUGH, MOST = 20, 1000

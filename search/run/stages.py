@@ -135,9 +135,9 @@ def look(opened: Study, study: StudyFile, folder: RunFolder, console: Console, j
     if len(opened.store.finished) < (wanted.trials if wanted.searches else len(opened.targets)):
         with timed(folder, "search"):
             if wanted.structure is not None:
-                opened.follow(read_structure(wanted.structure))
+                opened.use_rule(read_structure(wanted.structure))
             elif wanted.rule is not None:
-                opened.follow(wanted.rule)
+                opened.use_rule(wanted.rule)
             else:
                 opened.search(wanted.trials, progress=console.progress, jobs=jobs)
     console.say(_trials(opened.front()))

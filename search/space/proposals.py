@@ -15,7 +15,7 @@ from scoring.tables import FilterTables
 from search.space.budget import Bound, Target
 from search.space.ground import Ground
 from search.space.projection import Projected, project
-from search.study.candidates import pack
+from search.study.trial_facts import pack
 
 TARGET, AIMED = "target", " aimed at"
 """Names of the parameters that say which target a trial aims at, and where in a band."""

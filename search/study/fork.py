@@ -15,19 +15,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
 from search.space.proposals import AIMED, TARGET, Aim, aims
-from search.study.candidates import cost_of
 from search.study.identity import IDENTITY, same_scores
-from search.study.ledger import FINISHED, quiet
-from search.study.scores import Scored, Scores
-from search.study.storage import looking, patiently, shown_url
-from search.study.store import Store, make_study
+from search.study.scores import ScoreCache, StructureScore
+from search.study.storage import existing_storage, patiently, quiet, shown_url
+from search.study.trial_facts import cost_of
+from search.study.trials import FINISHED, TrialStore, make_study
 
 REMEMBERED = " (scores)"
 """A study of this name keeps scores from elsewhere, a thousand in an attribute."""
 
 
 @dataclass(frozen=True, slots=True)
-class Forked:
+class ForkResult:
     """What was taken over.
 
     Attributes:
@@ -39,7 +38,7 @@ class Forked:
     scores: int
 
 
-def take_over(store: Store, aim: Aim, name: str, url: str, scores: Scores) -> Forked:
+def take_over(store: TrialStore, aim: Aim, name: str, url: str, scores: ScoreCache) -> ForkResult:
     """Fills an empty study from another one.
 
     Args:
@@ -54,7 +53,7 @@ def take_over(store: Store, aim: Aim, name: str, url: str, scores: Scores) -> Fo
     """
     if store.total:
         raise SecateurError(f"study {store.name!r} has {store.total} trials; only a new study can take over another's")
-    with quiet(), looking(url) as storage:
+    with quiet(), existing_storage(url) as storage:
         old = find_study(name, url, storage)
         theirs, ours = old.user_attrs.get(IDENTITY, {}), store.identity
         trials = [one for one in old.get_trials(deepcopy=False, states=FINISHED) if "structure" in one.user_attrs]
@@ -71,15 +70,15 @@ def take_over(store: Store, aim: Aim, name: str, url: str, scores: Scores) -> Fo
     for one in valid:
         store.safely(partial(store.study.add_trial, one))
     store.sync()
-    return Forked(len(valid), len(scores.known))
+    return ForkResult(len(valid), len(scores.known))
 
 
-def recall(store: Store, scores: Scores) -> None:
+def recall(store: TrialStore, scores: ScoreCache) -> None:
     """Learns the scores that a fork left in the storage."""
     if store.name + REMEMBERED in store.safely(lambda: optuna.get_all_study_names(store.storage)):
         memory = store.safely(lambda: optuna.load_study(study_name=store.name + REMEMBERED, storage=store.storage))
         for part in memory.user_attrs.values():
-            scores.known |= {key: Scored(*value) for key, value in part.items()}
+            scores.known |= {key: StructureScore(*value) for key, value in part.items()}
 
 
 def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:
@@ -101,7 +100,7 @@ def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:
         return patiently(url, lambda: optuna.load_study(study_name=name, storage=storage))
 
 
-def _remember(store: Store, known: Mapping[str, Scored]) -> None:
+def _remember(store: TrialStore, known: Mapping[str, StructureScore]) -> None:
     name = store.name + REMEMBERED
     memory = store.safely(lambda: make_study(name, store.storage, store.directions[:1]))
     items = iter(known.items())

@@ -23,11 +23,10 @@ from search.data.data import Data
 from search.review.front import Candidate
 from search.space.budget import FILL, Bound, Target
 from search.space.space import Space
-from search.study.candidates import pack
+from search.study.heartbeat import Heartbeat
 from search.study.identity import to_record
-from search.study.lease import Lease
-from search.study.ledger import Ledger, holder
-from search.study.store import Store, make_study
+from search.study.trial_facts import pack
+from search.study.trials import TrialStore, TrialWriter, claimant, make_study
 from search.training.choosing import chooser_of
 from search.training.flows import Flow, follow
 from search.training.recipe import Recipe
@@ -86,15 +85,15 @@ class Retrainer:
     """
 
     def __init__(
-        self, store: Store, model: nn.Module, graph: ChannelGraph, data: Data, folder: Path, space: Space
+        self, store: TrialStore, model: nn.Module, graph: ChannelGraph, data: Data, folder: Path, space: Space
     ) -> None:
         self.model, self.graph, self.data, self.folder, self.space = model, graph, data, folder, space
         name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
-        self.ledger = Ledger(store.url, store.storage, lambda: make_study(name, store.storage, one))
+        self.writer = TrialWriter(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
     def results(self, job: Job | None = None) -> dict[str, Mapping[str, Any]]:
         """Structure id -> what its latest retraining gave; of one job, where one is named."""
-        trials = self.ledger.trials()
+        trials = self.writer.trials()
         return results_of(one for one in trials if job is None or one.user_attrs.get("recipe") == job.text)
 
     def run(self, chosen: Sequence[Candidate], job: Job, *, device: str = "cpu", progress: bool = True) -> None:
@@ -105,9 +104,9 @@ class Retrainer:
         left = {one.id: one for one in chosen}
         text, done = job.text, dict[str, float]()
         bar = tqdm(total=len(left), desc="retrained", unit="structure", disable=None if progress else True)
-        with Lease(self.ledger, "work") as lease, bar:
+        with Heartbeat(self.writer, "work") as heartbeat, bar:
             while left:
-                trials = [one for one in self.ledger.trials() if one.user_attrs.get("recipe") == text]
+                trials = [one for one in self.writer.trials() if one.user_attrs.get("recipe") == text]
                 for trial in trials:
                     structure = trial.user_attrs["structure"]
                     if trial.state is TrialState.COMPLETE and structure in left:
@@ -115,40 +114,40 @@ class Retrainer:
                         done[structure] = trial.values[0]
                         bar.set_postfix_str(f"best {max(done.values()):.1%}", refresh=False)
                         bar.update()
-                busy = {one.user_attrs["structure"] for one in trials if self._busy(one, lease)}
+                busy = {one.user_attrs["structure"] for one in trials if self._busy(one, heartbeat)}
                 free = [one for name, one in left.items() if name not in busy]
                 if free:
-                    self._claim(free[0], job, lease, device, progress)
+                    self._claim(free[0], job, heartbeat, device, progress)
                 elif left:
                     time.sleep(POLL)
 
-    def _busy(self, trial: FrozenTrial, lease: Lease) -> bool:
+    def _busy(self, trial: FrozenTrial, heartbeat: Heartbeat) -> bool:
         """Whether a living process works on it; the claim of a dead one is failed."""
-        if trial.state is TrialState.RUNNING and lease.dead(holder(trial)):
-            self.ledger.fail(trial)
+        if trial.state is TrialState.RUNNING and heartbeat.is_dead(claimant(trial)):
+            self.writer.fail(trial)
             return False
         return trial.state is TrialState.RUNNING
 
-    def _claim(self, one: Candidate, job: Job, lease: Lease, device: str, progress: bool) -> None:
+    def _claim(self, one: Candidate, job: Job, heartbeat: Heartbeat, device: str, progress: bool) -> None:
         """Claims a structure and retrains it; of several claims the lowest number stands."""
         facts = {"structure": one.id, "trial": one.number, "recipe": job.text}
         running = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=facts)
-        claim = self.ledger.claim(running, f"{lease.token}/{time.monotonic_ns()}")
-        for other in self.ledger.trials():
+        claim = self.writer.claim(running, f"{heartbeat.token}/{time.monotonic_ns()}")
+        for other in self.writer.trials():
             same = all(other.user_attrs.get(key) == facts[key] for key in ("structure", "recipe"))
             if (
                 other.number < claim.number
                 and same
-                and (other.state is TrialState.COMPLETE or self._busy(other, lease))
+                and (other.state is TrialState.COMPLETE or self._busy(other, heartbeat))
             ):
-                self.ledger.fail(claim)
+                self.writer.fail(claim)
                 return
         try:
             result = self._retrain(one, job, device, progress)
         except BaseException:
-            self.ledger.fail(claim)
+            self.writer.fail(claim)
             raise
-        self.ledger.finish(claim, [result["accuracy"]], {**result, **facts})
+        self.writer.finish(claim, [result["accuracy"]], {**result, **facts})
 
     def _retrain(self, one: Candidate, job: Job, device: str, progress: bool) -> dict[str, Any]:
         assert one.structure is not None

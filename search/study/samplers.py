@@ -12,7 +12,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from backbones.names import check_name
-from search.study.mirror import Window
+from search.study.sampler_history import Window
 
 
 class ResumableNSGAII(optuna.samplers.NSGAIISampler):

@@ -45,7 +45,7 @@ def scoring_task(
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class StructureScore:
     """What a scorer said of a structure.
 
     Attributes:
@@ -59,7 +59,7 @@ class Scored:
     seconds: float = 0.0
 
 
-class Scores:
+class ScoreCache:
     """What is known of structures, and how to find out more.
 
     Args:
@@ -69,7 +69,7 @@ class Scores:
 
     def __init__(self, scorer: str, task: ScoringTask) -> None:
         self.scorer, self.task = scorer_of(scorer), task
-        self.known: dict[str, Scored] = {}
+        self.known: dict[str, StructureScore] = {}
         self._verified = False
 
     def learn(self, trials: Iterable[FrozenTrial]) -> None:
@@ -79,11 +79,11 @@ class Scores:
             if structure is None:
                 continue
             if trial.state is TrialState.COMPLETE:
-                self.known[structure] = Scored(trial.values[0])
+                self.known[structure] = StructureScore(trial.values[0])
             elif trial.state is TrialState.PRUNED:
-                self.known[structure] = Scored(None, trial.user_attrs.get("reason"))
+                self.known[structure] = StructureScore(None, trial.user_attrs.get("reason"))
 
-    def of(self, structures: Sequence[Structure], jobs: int = 1) -> Iterator[Scored]:
+    def of(self, structures: Sequence[Structure], jobs: int = 1) -> Iterator[StructureScore]:
         """Scores in the order of the structures; one at a time as they are asked for, unless there are several jobs.
 
         Args:
@@ -95,7 +95,7 @@ class Scores:
             self._verify(next(iter(fresh.values())))
             self._verified = True
         if jobs == 1:
-            results: Iterator[Scored] = map(self._score, list(fresh.values()))
+            results: Iterator[StructureScore] = map(self._score, list(fresh.values()))
         else:
             threads = max(1, (os.cpu_count() or 1) // jobs)
             pool = Parallel(n_jobs=jobs, backend="threading")
@@ -106,19 +106,19 @@ class Scores:
                 self.known[one.id] = next(results)
                 seconds = self.known[one.id].seconds
             known = self.known[one.id]
-            yield Scored(known.score, known.reason, seconds)
+            yield StructureScore(known.score, known.reason, seconds)
 
-    def _on_threads(self, structure: Structure, threads: int) -> Scored:
+    def _on_threads(self, structure: Structure, threads: int) -> StructureScore:
         torch.set_num_threads(threads)  # of this thread of Python alone
         return self._score(structure)
 
-    def _score(self, structure: Structure) -> Scored:
+    def _score(self, structure: Structure) -> StructureScore:
         start = time.perf_counter()
         try:
             value = self.scorer(ScoredStructure(self.task, structure))
         except SecateurError as error:
-            return Scored(None, str(error), time.perf_counter() - start)
-        return Scored(value, None, time.perf_counter() - start)
+            return StructureScore(None, str(error), time.perf_counter() - start)
+        return StructureScore(value, None, time.perf_counter() - start)
 
     def _verify(self, structure: Structure) -> None:
         """Once per process: the arithmetic of the cost agrees with a count on the pruned network."""

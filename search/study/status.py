@@ -13,11 +13,10 @@ from optuna.trial import FrozenTrial, TrialState
 from backbones.errors import SecateurError
 from search.run.console import amount, percent, table
 from search.study.fork import REMEMBERED, find_study
+from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
-from search.study.lease import SECONDS, Watch, slots
-from search.study.ledger import quiet
 from search.study.retrain import RETRAINED
-from search.study.storage import looking, patiently, shown_url
+from search.study.storage import existing_storage, patiently, quiet, shown_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def status(storage: str, name: str | None = None) -> Status:
     Raises:
         SecateurError: for a storage that cannot be read, a study that is not there, or no name where there are several.
     """
-    with quiet(), looking(storage) as opened:
+    with quiet(), existing_storage(storage) as opened:
         names = patiently(storage, lambda: optuna.get_all_study_names(opened))
         study = find_study(name or only_study(names, storage), storage, opened)
         trials = patiently(storage, lambda: study.get_trials(deepcopy=False))
@@ -86,7 +85,7 @@ def status(storage: str, name: str | None = None) -> Status:
         trials=_counted(trials),
         structures=len({one.user_attrs["structure"] for one in trials if "structure" in one.user_attrs}),
         best=_best(trials),
-        workers=tuple(_worker(slot, record) for slot, record in sorted(slots(facts).items())),
+        workers=tuple(_worker(slot, record) for slot, record in sorted(records_in(facts).items())),
         retrained=_counted(retrainings),
         accuracies={one.user_attrs["structure"]: one.values[0] for one in done},
         made_with={**facts.get(IDENTITY, {}), **facts.get(VERSIONS, {})},
@@ -123,7 +122,7 @@ def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
 
 def _worker(slot: str, record: Mapping[str, Any]) -> dict[str, Any]:
     told = {key: record.get(key) for key in ("mode", "host", "process", "seen")}
-    return {"slot": slot, **told, "alive": Watch(SECONDS).judge(record)}
+    return {"slot": slot, **told, "alive": HeartbeatMonitor(SECONDS).is_alive(record)}
 
 
 def _lines(status: Status) -> list[str]:

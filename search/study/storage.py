@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import optuna
 import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -86,7 +87,18 @@ def close_storage(storage: BaseStorage) -> None:
 
 
 @contextmanager
-def looking(url: str) -> Iterator[BaseStorage]:
+def quiet() -> Iterator[None]:
+    """Keeps Optuna's log lines off the screen inside the block; warnings and errors stay."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@contextmanager
+def existing_storage(url: str) -> Iterator[BaseStorage]:
     """An existing storage for the length of a block.
 
     Raises:

@@ -14,14 +14,14 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.review.front import Candidate, Front
 from search.run.folder import RunFolder
-from search.study.candidates import candidate
 from search.study.fork import find_study
 from search.study.identity import IDENTITY
-from search.study.ledger import FINISHED, quiet
-from search.study.outline import Outline, noted
+from search.study.metadata import StudyMetadata, read_metadata
 from search.study.retrain import RETRAINED, results_of
 from search.study.status import Status, only_study, status
-from search.study.storage import looking, patiently, shown_url
+from search.study.storage import existing_storage, patiently, quiet, shown_url
+from search.study.trial_facts import candidate
+from search.study.trials import FINISHED
 
 if TYPE_CHECKING:
     import pandas
@@ -50,7 +50,7 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
                 f"sqlite:///study.db or postgresql+psycopg://user@host/studies"
             )
         url = folder.storage
-    with quiet(), looking(url) as opened:
+    with quiet(), existing_storage(url) as opened:
         found = find_study(name or only_study(optuna.get_all_study_names(opened), url), url, opened)
         known = patiently(url, lambda: found.user_attrs)
     if IDENTITY not in known:
@@ -75,7 +75,7 @@ class StoredStudy:
         self.name = name
         self.made_with: Mapping[str, str] = dict(facts[IDENTITY])
         self._url = url
-        self._outline: Outline | None = noted(facts)
+        self._metadata: StudyMetadata | None = read_metadata(facts)
 
     def __repr__(self) -> str:
         return f"StoredStudy({self.name!r}, {self.storage!r})"
@@ -92,17 +92,17 @@ class StoredStudy:
     def candidates(self) -> tuple[Candidate, ...]:
         """Every finished trial, with the result of its retraining where there is one.
 
-        Of a study that was made before outlines were stored a candidate has cost and score but no structure; its
+        Of a study that was made before metadata was stored a candidate has cost and score but no structure; its
         `label` is the id of the structure. Opening it once with `Study` adds what is missing.
         """
         trials, retrained = self._trials()
         results = results_of(retrained)
         done = [trial for trial in trials if trial.state in FINISHED]
-        return tuple(candidate(self._outline, trial, results) for trial in done)
+        return tuple(candidate(self._metadata, trial, results) for trial in done)
 
     def front(self) -> Front:
         """The Pareto front of what is known so far."""
-        about = self._outline
+        about = self._metadata
         return Front(
             name=self.name,
             dense=Candidate(-1, about.full if about else None, cost=about.dense if about else None, label="dense"),
@@ -123,12 +123,12 @@ class StoredStudy:
         """The structure of a finished trial; `prune(model, graph, structure)` builds its network.
 
         Raises:
-            SecateurError: when the trial found none, or the storage was made before outlines were stored.
+            SecateurError: when the trial found none, or the storage was made before metadata was stored.
         """
         for one in self.candidates():
             if one.number == number and one.structure is not None:
                 return one.structure
-        old = "" if self._outline else "; an older version made it: open it once with Study to add the channel groups"
+        old = "" if self._metadata else "; an older version made it: open it once with Study to add the channel groups"
         raise SecateurError(f"study {self.name!r} has no trial {number} with a structure{old}")
 
     def search(self, *arguments: object, **options: object) -> NoReturn:
@@ -159,7 +159,7 @@ class StoredStudy:
 
     def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
         """Trials of the search and of its retrainings, by number."""
-        with quiet(), looking(self._url) as opened:
+        with quiet(), existing_storage(self._url) as opened:
             names = patiently(self._url, lambda: optuna.get_all_study_names(opened))
             found = [find_study(one, self._url, opened) for one in (self.name, self.name + RETRAINED) if one in names]
             lists = [patiently(self._url, partial(one.get_trials, deepcopy=False)) for one in found]

@@ -30,16 +30,17 @@ from search.space.ground import lay
 from search.space.proposals import Aim
 from search.space.reach import check_reachable, feasibility
 from search.space.space import Space
-from search.study import fork, outline, ruled
-from search.study.candidates import candidate, unpack
+from search.study import fixed_structures, fork
+from search.study.distributed import search_distributed
 from search.study.identity import FORMAT, to_record
+from search.study.metadata import StudyMetadata, write_metadata
 from search.study.retrain import Job, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
-from search.study.scores import Scores, scoring_task
+from search.study.scores import ScoreCache, scoring_task
 from search.study.selection import choose
-from search.study.solo import search_alone
-from search.study.store import Store
-from search.study.workers import search_shared
+from search.study.sequential import search_sequentially
+from search.study.trial_facts import candidate, unpack
+from search.study.trials import TrialStore
 from search.training.flows import Flow
 from search.training.recipe import Recipe
 
@@ -107,11 +108,11 @@ class Study:
         if "+" in scorer:
             company = draw_some(self.ground, self.targets, REFERENCE, seed)
             self.ground = replace(self.ground, task=replace(task, reference=company))
-        self.scores = Scores(scorer, self.ground.task)
+        self.scores = ScoreCache(scorer, self.ground.task)
         self.aim = Aim(graph, self.tables, self.ground, self.targets, budget.objectives)
         url = storage or f"sqlite:///{name}.db"
-        self.store = Store(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
-        outline.note(self.store, outline.outline(graph, self.ground.costs.dense, scorer, self._caps))
+        self.store = TrialStore(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
+        write_metadata(self.store, StudyMetadata.of(graph, self.ground.costs.dense, scorer, self._caps))
         fork.recall(self.store, self.scores)
 
     def _identity(self, batch: int, statistics: int) -> dict[str, str]:
@@ -174,9 +175,9 @@ class Study:
         stop = math.inf if timeout is None else time.monotonic() + timeout
         proposer = (self.sampler, self.seed)
         told = (
-            search_shared(self.store, self.aim, self.scores, proposer, trials, stop)
+            search_distributed(self.store, self.aim, self.scores, proposer, trials, stop)
             if shared
-            else search_alone(self.store, self.aim, self.scores, proposer, trials, stop, jobs)
+            else search_sequentially(self.store, self.aim, self.scores, proposer, trials, stop, jobs)
         )
         bar = tqdm(total=trials, initial=len(self.store.finished), unit="trial", disable=None if progress else True)
         best = max((one.values[0] for one in self.store.finished if one.values is not None), default=-math.inf)
@@ -193,7 +194,7 @@ class Study:
             told.close()
             bar.close()
 
-    def follow(self, rule: str | Structure) -> None:
+    def use_rule(self, rule: str | Structure) -> None:
         """Takes what a simple rule gives in the place of a search, one trial for each target of the budget.
 
         Args:
@@ -205,9 +206,9 @@ class Study:
                 budget, or a study that has searched already.
         """
         if isinstance(rule, Structure):
-            ruled.follow_structure(self, rule)
+            fixed_structures.use_structure(self, rule)
         else:
-            ruled.follow_rule(self, rule)
+            fixed_structures.use_rule(self, rule)
 
     def work(
         self,
@@ -241,7 +242,7 @@ class Study:
             return self.retrain(top, recipe=recipe, flow=flow, device=device, progress=progress)
         return self.front()
 
-    def fork(self, name: str, storage: str | None = None) -> fork.Forked:
+    def fork(self, name: str, storage: str | None = None) -> fork.ForkResult:
         """Takes over what another study of this network found out: call it before the first trial.
 
         Its trials whose structures lie inside this study's budget become trials of this one when both propose from the

@@ -36,7 +36,7 @@ from search.space.ground import Ground, lay  # noqa: E402
 from search.space.projection import project  # noqa: E402
 from search.space.proposals import Aim, propose  # noqa: E402
 from search.space.space import KINDS, Space  # noqa: E402
-from search.study.mirror import Mirror  # noqa: E402
+from search.study.sampler_history import SamplerHistory  # noqa: E402
 from search.study.samplers import WINDOWS, sampler_for  # noqa: E402
 
 
@@ -45,13 +45,13 @@ def tried(ground: Ground, budget: Budget, trials: int, seed: int) -> dict[str, A
     graph, tables = ground.task.graph, ground.tables
     aim = Aim(graph, tables, ground, budget.targets(ground.costs.dense), budget.objectives)
     directions = [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE][: budget.objectives]
-    mirror = Mirror(directions, WINDOWS["tpe"])
+    seen = SamplerHistory(directions, WINDOWS["tpe"])
     history: list[optuna.trial.FrozenTrial] = []
     ids: list[str] = []
     reasons: Counter[str] = Counter()
     spent = []
     for number in range(trials):
-        study = mirror.at(history, number)
+        study = seen.at(history, number)
         study.sampler = sampler_for("tpe", seed, number)
         trial = study.ask()
         proposal = propose(aim, trial)
@@ -65,7 +65,7 @@ def tried(ground: Ground, budget: Budget, trials: int, seed: int) -> dict[str, A
         else:
             ids.append(proposal.found.structure.id)
             values = aim.values(norm_kept(ground, proposal.found.structure), proposal.found.cost.macs)
-        history.append(mirror.tell(trial, values))
+        history.append(seen.tell(trial, values))
     return {
         "feasible": 1 - reasons.total() / trials,
         "distinct": len(set(ids)),

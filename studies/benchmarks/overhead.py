@@ -32,7 +32,7 @@ from search.data.data import Data  # noqa: E402
 from search.review.chart_style import render  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
 from search.study.identity import versions  # noqa: E402
-from search.study.mirror import Mirror, Window  # noqa: E402
+from search.study.sampler_history import SamplerHistory, Window  # noqa: E402
 from search.study.samplers import WINDOWS, sampler_for  # noqa: E402
 from search.study.study import Study  # noqa: E402
 
@@ -135,14 +135,14 @@ def quality(trials: int, seeds: range) -> dict[str, dict[str, float]]:
     for name, window in windows.items():
         best, start = [], time.perf_counter()
         for seed in seeds:
-            mirror = Mirror([optuna.study.StudyDirection.MAXIMIZE], window)
+            seen = SamplerHistory([optuna.study.StudyDirection.MAXIMIZE], window)
             history: list[FrozenTrial] = []
             for number in range(trials):
-                study = mirror.at(history, number)
+                study = seen.at(history, number)
                 study.sampler = sampler_for("tpe", seed, number)
                 trial = study.ask()
                 point = torch.tensor([trial.suggest_float(f"x{i}", -20.0, 30.0) for i in range(10)])
-                history.append(mirror.tell(trial, [-ackley(point)]))
+                history.append(seen.tell(trial, [-ackley(point)]))
             best.append(max(one.values[0] for one in history if one.values))
         found[name] = {
             "mean": statistics.mean(best),

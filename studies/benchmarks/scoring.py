@@ -263,9 +263,9 @@ def profile(bench: Bench) -> Times:
     aim, count = study.aim, len(study.store.finished)
 
     def ask() -> optuna.Trial:
-        mirror = study.store.mirrored(count)
-        mirror.sampler = sampler_for("tpe", 0, count)
-        return mirror.ask()
+        seen = study.store.history_at(count)
+        seen.sampler = sampler_for("tpe", 0, count)
+        return seen.ask()
 
     trial = ask()
     propose(aim, trial)

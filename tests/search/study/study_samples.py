@@ -17,9 +17,9 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-import search.study.lease
+import search.study.distributed
+import search.study.heartbeat
 import search.study.retrain
-import search.study.workers
 from backbones import ChannelGraph, trace
 from scoring import scorers
 from scoring.scoring_task import ScoredStructure
@@ -90,12 +90,12 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a score takes at least")
-    parser.add_argument("--lease", type=float, default=3.0)
+    parser.add_argument("--heartbeat", type=float, default=3.0)
     parser.add_argument("--top", type=int, default=0)
     parser.add_argument("--log", type=Path, help="gets the id of each structure that is scored")
     options = parser.parse_args(arguments)
-    search.study.lease.SECONDS = options.lease
-    search.study.retrain.POLL = search.study.workers.POLL = 0.05
+    search.study.heartbeat.SECONDS = options.heartbeat
+    search.study.retrain.POLL = search.study.distributed.POLL = 0.05
     known = scorers.SCORERS["random"]
 
     def slow(scored: ScoredStructure) -> float:

@@ -95,20 +95,20 @@ def test_a_study_can_follow_a_rule_instead_of_searching(tmp_path: Path) -> None:
                      scorer="params", batch=16, folder=tmp_path / name)  # fmt: skip
 
     study = opened("ruled")
-    study.follow("uniform")
+    study.use_rule("uniform")
     wanted = baseline("uniform", study)
     found = study.front().candidates
     assert [(one.id, one.cost, one.score) for one in found] == [(one.id, one.cost, one.score) for one in wanted]
-    study.follow("uniform")
+    study.use_rule("uniform")
     again = opened("ruled")
-    again.follow("uniform")
+    again.use_rule("uniform")
     assert [one.id for one in again.front().candidates] == [one.id for one in wanted]
     with pytest.raises(SecateurError, match=r"unknown baseline 'unifrom'"):
-        opened("other").follow("unifrom")
+        opened("other").use_rule("unifrom")
     searched = opened("searched")
     searched.search(2, progress=False)
     with pytest.raises(SecateurError, match=r"study 'searched' has searched already; a rule needs a study of its own"):
-        searched.follow("uniform")
+        searched.use_rule("uniform")
 
 
 def test_a_study_can_take_a_structure_from_elsewhere(tmp_path: Path) -> None:
@@ -121,18 +121,18 @@ def test_a_study_can_take_a_structure_from_elsewhere(tmp_path: Path) -> None:
 
     given = Structure.random(graph, macs=0.3, seed=3)
     study = opened("given", 0.35)
-    study.follow(given)
-    study.follow(given)
+    study.use_rule(given)
+    study.use_rule(given)
     [found] = study.front().candidates
     spent = cost(graph, given)
     assert (found.structure, found.score, found.cost) == (given, spent.params, spent)
     with pytest.raises(SecateurError, match=rf"structure {given.id} is over the budget: [\d,]+ MACs, .* wanted "):
-        opened("tight", 0.1).follow(given)
+        opened("tight", 0.1).use_rule(given)
     with pytest.raises(SecateurError, match=r"needs a budget of one target, but got 2"):
-        opened("two", [0.3, 0.5]).follow(given)
+        opened("two", [0.3, 0.5]).use_rule(given)
     with pytest.raises(SecateurError, match=r"is of graph .*, not of .*; trace the same model"):
-        opened("other", 0.35).follow(replace(given, graph="0" * 12))
+        opened("other", 0.35).use_rule(replace(given, graph="0" * 12))
     searched = opened("searched", 0.35)
     searched.search(2, progress=False)
     with pytest.raises(SecateurError, match=r"has searched already"):
-        searched.follow(given)
+        searched.use_rule(given)

@@ -13,7 +13,7 @@ import pytest
 
 import secateur as sc
 from backbones.errors import SecateurError
-from search.study.outline import OUTLINE
+from search.study.metadata import METADATA
 from search.training.recipe import Recipe
 from tests.search.study.study_samples import make, small_parts
 
@@ -26,7 +26,9 @@ def without_outline(url: str) -> None:
     storage = optuna.storages.RDBStorage(url)
     number = storage.get_study_id_from_name("s")
     with storage.engine.begin() as connection:
-        connection.exec_driver_sql(f"delete from study_user_attributes where key = '{OUTLINE}' and study_id = {number}")
+        connection.exec_driver_sql(
+            f"delete from study_user_attributes where key = '{METADATA}' and study_id = {number}"
+        )
     storage.engine.dispose()
 
 
@@ -135,6 +137,6 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
 def test_an_edited_outline_is_told(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     study = make(url, tmp_path, small_parts())
-    study.optuna_study.set_user_attr(OUTLINE, {"groups": 3})
+    study.optuna_study.set_user_attr(METADATA, {"groups": 3})
     with pytest.raises(SecateurError, match="the stored outline of the study cannot be read"):
         sc.open_study(url)

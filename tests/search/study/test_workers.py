@@ -17,10 +17,10 @@ import pytest
 from optuna.trial import TrialState
 from torch import nn
 
-import search.study.lease
+import search.study.heartbeat
 from backbones import ChannelGraph, SecateurError
 from search.data.data import Data
-from search.study.lease import Lease, Watch, born, here
+from search.study.heartbeat import Heartbeat, HeartbeatMonitor, boot_and_namespace, start_ticks
 from search.study.samplers import SAMPLERS
 from search.study.status import status
 from search.study.study import Study
@@ -77,7 +77,7 @@ def wait_for(folder: Path, lines: int) -> list[str]:
 def test_two_workers_and_a_third_that_is_killed(tmp_path: Path, parts: Parts, url: str, launcher: Launcher) -> None:
     folder = tmp_path / "f"
     folder.mkdir()
-    name = ["--work", "--trials", str(TRIALS), "--pause", "0.1", "--lease", "2", "--log", str(tmp_path / "log")]
+    name = ["--work", "--trials", str(TRIALS), "--pause", "0.1", "--heartbeat", "2", "--log", str(tmp_path / "log")]
     victim = launcher.start(url, folder, *name, "--sampler", "nsga2")
     wait_for(tmp_path, 3)  # in the middle of a score
     victim.kill()
@@ -131,7 +131,7 @@ def test_a_server_that_is_restarted_in_mid_study_costs_nothing(
 def test_workers_share_the_retraining(tmp_path: Path, parts: Parts, launcher: Launcher) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     make(url, tmp_path, parts).search(12, progress=False)
-    name = ["--work", "--trials", "12", "--top", "4", "--lease", "2"]
+    name = ["--work", "--trials", "12", "--top", "4", "--heartbeat", "2"]
     victim = launcher.start(url, tmp_path, *name)
     for _ in range(400):
         if status(url).retrained.get("running"):
@@ -158,7 +158,7 @@ def test_one_worker_finishes_with_every_sampler(tmp_path: Path, parts: Parts, sa
 
 
 def test_a_search_and_workers_refuse_each_other(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
-    monkeypatch.setattr(search.study.lease, "SECONDS", 3.0)
+    monkeypatch.setattr(search.study.heartbeat, "SECONDS", 3.0)
     url = f"sqlite:///{tmp_path}/s.db"
     study = make(url, tmp_path, parts)
 
@@ -177,30 +177,31 @@ def test_a_search_and_workers_refuse_each_other(tmp_path: Path, parts: Parts, mo
 
 
 def record(**changes: Any) -> dict[str, Any]:
-    own = {"token": "t", "beat": 1, "place": here(), "process": os.getpid(), "born": born(os.getpid())}
+    process = os.getpid()
+    own = {"token": "t", "beat": 1, "place": boot_and_namespace(), "process": process, "born": start_ticks(process)}
     return own | changes
 
 
 def test_a_process_of_this_machine_is_looked_up() -> None:
-    watch = Watch(30.0)
-    assert watch.judge(record()) is True
-    assert watch.judge(record(token="u", born="1")) is False  # another process has the number now
-    assert watch.judge(record(token="v", process=2**22 + 1)) is False
+    watch = HeartbeatMonitor(30.0)
+    assert watch.is_alive(record()) is True
+    assert watch.is_alive(record(token="u", born="1")) is False  # another process has the number now
+    assert watch.is_alive(record(token="v", process=2**22 + 1)) is False
 
 
 def test_a_process_elsewhere_is_judged_by_its_counter_and_ones_own_clock(monkeypatch: Any) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     monkeypatch.setattr(time, "time", lambda: random.uniform(0, 2e9))  # wall clocks may jump as they like
-    watch = Watch(30.0)
-    assert watch.judge(record(place="elsewhere", beat=1)) is None
+    watch = HeartbeatMonitor(30.0)
+    assert watch.is_alive(record(place="elsewhere", beat=1)) is None
     now += 20
-    assert watch.judge(record(place="elsewhere", beat=1)) is None
-    assert watch.judge(record(place="elsewhere", beat=2)) is True
+    assert watch.is_alive(record(place="elsewhere", beat=1)) is None
+    assert watch.is_alive(record(place="elsewhere", beat=2)) is True
     now += 29
-    assert watch.judge(record(place="elsewhere", beat=2)) is True
+    assert watch.is_alive(record(place="elsewhere", beat=2)) is True
     now += 2
-    assert watch.judge(record(place="elsewhere", beat=2)) is False
+    assert watch.is_alive(record(place="elsewhere", beat=2)) is False
 
 
 def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
@@ -218,17 +219,17 @@ def test_a_clock_that_jumps_back_changes_nothing(tmp_path: Path, parts: Parts, m
 
 
 def test_a_slot_that_was_given_away_is_left_alone(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
-    monkeypatch.setattr(search.study.lease, "SECONDS", 0.6)
+    monkeypatch.setattr(search.study.heartbeat, "SECONDS", 0.6)
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts)
-    with Lease(study.store, "work") as lease:
-        assert lease.slot == "0"
+    with Heartbeat(study.store, "work") as heartbeat:
+        assert heartbeat.slot == "0"
         study.optuna_study.set_user_attr("worker 0", record(token="thief"))
         for _ in range(100):
-            if lease.slot == "1":
+            if heartbeat.slot == "1":
                 break
             time.sleep(0.05)
-        assert lease.slot == "1"
-        assert not lease.dead(lease.token)
+        assert heartbeat.slot == "1"
+        assert not heartbeat.is_dead(heartbeat.token)
     assert study.optuna_study.user_attrs["worker 1"] == {}
     assert study.optuna_study.user_attrs["worker 0"]["token"] == "thief"
 

@@ -13,14 +13,14 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from search.space.proposals import Aim, Proposal, propose
-from search.study.lease import Lease
+from search.study.heartbeat import Heartbeat
 from search.study.samplers import sampler_for
-from search.study.scores import Scored, Scores
-from search.study.store import Store
+from search.study.scores import ScoreCache, StructureScore
+from search.study.trials import TrialStore
 
 
-def search_alone(
-    store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], trials: int, stop: float, jobs: int
+def search_sequentially(
+    store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], trials: int, stop: float, jobs: int
 ) -> Generator[FrozenTrial, None, None]:
     """Yields each trial as soon as it is finished and stored.
 
@@ -36,7 +36,7 @@ def search_alone(
     Raises:
         SecateurError: when another process works on the study.
     """
-    with Lease(store, "search") as lease:
+    with Heartbeat(store, "search") as heartbeat:
         store.sync()
         for orphan in store.running:  # of workers that died, now that none is alive
             store.fail(orphan)
@@ -46,17 +46,19 @@ def search_alone(
                 first = len(store.finished) // jobs * jobs
                 for frozen in _batch(store, aim, scores, sampler, range(first, min(first + jobs, trials))):
                     yield frozen
-                    lease.check()
+                    heartbeat.check()
         finally:
-            store.mirror.forget()
+            store.sampler_history.forget()
 
 
-def _batch(store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], numbers: range) -> Iterator[FrozenTrial]:
-    mirror = store.mirrored(numbers.start)
-    asked = [_ask(mirror, aim, sampler, number) for number in numbers]
+def _batch(
+    store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], numbers: range
+) -> Iterator[FrozenTrial]:
+    seen = store.history_at(numbers.start)
+    asked = [_ask(seen, aim, sampler, number) for number in numbers]
     done = len(store.finished) - numbers.start
     for (trial, _, _), frozen in zip(asked, store.finished[numbers.start :], strict=False):
-        store.mirror.tell(trial, frozen.values)  # a batch that was broken off: these are stored already
+        store.sampler_history.tell(trial, frozen.values)  # a batch that was broken off: these are stored already
     found = [proposal.found.structure for _, proposal, _ in asked[done:] if proposal.found is not None]
     results = scores.of(found, min(len(numbers), max(1, len(found))))
     for trial, proposal, seconds in asked[done:]:
@@ -64,23 +66,23 @@ def _batch(store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], num
         yield _finish(store, aim, trial, proposal, scored, seconds)
 
 
-def _ask(mirror: optuna.Study, aim: Aim, sampler: tuple[str, int], number: int) -> tuple[optuna.Trial, Proposal, float]:
+def _ask(seen: optuna.Study, aim: Aim, sampler: tuple[str, int], number: int) -> tuple[optuna.Trial, Proposal, float]:
     start = time.perf_counter()
     name, seed = sampler
-    mirror.sampler = sampler_for(name, seed, number)
-    trial = mirror.ask()
+    seen.sampler = sampler_for(name, seed, number)
+    trial = seen.ask()
     return trial, propose(aim, trial), time.perf_counter() - start
 
 
 def _finish(
-    store: Store, aim: Aim, trial: optuna.Trial, proposal: Proposal, scored: Scored | None, seconds: float
+    store: TrialStore, aim: Aim, trial: optuna.Trial, proposal: Proposal, scored: StructureScore | None, seconds: float
 ) -> FrozenTrial:
     values, facts = judged(aim, proposal, scored)
     spent = seconds + (scored.seconds if scored else 0.0)
     return store.tell(trial, values, {**facts, "seconds": spent})
 
 
-def judged(aim: Aim, proposal: Proposal, scored: Scored | None) -> tuple[list[float] | None, dict[str, object]]:
+def judged(aim: Aim, proposal: Proposal, scored: StructureScore | None) -> tuple[list[float] | None, dict[str, object]]:
     """The values of a trial (None: infeasible) and its facts."""
     facts = dict(proposal.facts)
     if scored is None or proposal.found is None:

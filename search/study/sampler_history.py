@@ -16,7 +16,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.review.front import nondominated
-from search.study.ledger import quiet
+from search.study.storage import quiet
 
 STEP = 100
 
@@ -56,7 +56,7 @@ def _best(rows: list[int], history: Sequence[FrozenTrial], count: int) -> list[i
     return chosen
 
 
-class Mirror:
+class SamplerHistory:
     """An Optuna study in memory that follows a list of finished trials.
 
     Args:

@@ -17,7 +17,7 @@ from scoring.scorers import scorer_of
 from scoring.scoring_task import ScoredStructure
 from search.review.front import Candidate
 from search.space.baselines import baseline
-from search.study.candidates import pack
+from search.study.trial_facts import pack
 
 if TYPE_CHECKING:
     from search.study.study import Study
@@ -26,7 +26,7 @@ GIVEN = "given"
 """What trials of a structure from elsewhere have for a rule."""
 
 
-def follow_rule(study: Study, rule: str) -> None:
+def use_rule(study: Study, rule: str) -> None:
     """Writes what a rule gives as finished trials with the study's score; trials that are there are left alone.
 
     Args:
@@ -40,7 +40,7 @@ def follow_rule(study: Study, rule: str) -> None:
         _write(study, rule, baseline(rule, study, seed=study.seed))
 
 
-def follow_structure(study: Study, structure: Structure) -> None:
+def use_structure(study: Study, structure: Structure) -> None:
     """Writes a structure that was made elsewhere as the study's only trial.
 
     Args:

@@ -1,8 +1,8 @@
-"""Who is at work on a study: each process holds a slot and bumps a counter in it; who stops counting is dead.
+"""Who is at work on a study: each process holds a slot and raises a counter in it; a process that stops is dead.
 
-Observers judge by their own monotonic clock how long a counter stood still, so wall clocks may differ or jump. A
-process of the same machine (same boot, same process namespace) is looked up in /proc as well, so that a search that was
-killed can be resumed at once.
+A slot is a user attribute of the Optuna study. Others judge by their own monotonic clock how long a counter stood
+still, so wall clocks may differ or jump. A process of the same machine (same boot, same process namespace) is looked up
+in /proc as well, so that a search that was killed can be resumed at once.
 """
 
 from __future__ import annotations
@@ -21,31 +21,32 @@ from typing import Any, Literal, Self
 import optuna
 
 from backbones.errors import SecateurError
-from search.study.ledger import Ledger
 from search.study.storage import Failure
+from search.study.trials import TrialWriter
 
 SECONDS = 30.0
 """A counter that stands still for so long has lost its process."""
 PREFIX = "worker "
+"""How the names of the user attributes begin that hold the slots."""
 ALONE = "alone"
-"""The slot of a search that suffers no other process."""
+"""The slot of a search that works on its own, without other processes."""
 
 Mode = Literal["search", "work"]
 Record = Mapping[str, Any]
 
 
 def records(study: optuna.Study) -> dict[str, Record]:
-    """Slot -> what its holder last wrote; free slots are left out."""
-    return slots(study.user_attrs)
+    """The slots of a study that are taken: name of the slot -> what its holder last wrote."""
+    return records_in(study.user_attrs)
 
 
-def slots(attributes: Mapping[str, Any]) -> dict[str, Record]:
-    """The same from a study's attributes."""
+def records_in(attributes: Mapping[str, Any]) -> dict[str, Record]:
+    """The slots that are taken, as `records`, from the user attributes of a study."""
     found = attributes.items()
     return {key.removeprefix(PREFIX): value for key, value in found if key.startswith(PREFIX) and value}
 
 
-def here() -> str:
+def boot_and_namespace() -> str:
     """This boot of this machine and this process namespace; empty where the system does not tell."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -54,7 +55,7 @@ def here() -> str:
         return ""
 
 
-def born(process: int) -> str:
+def start_ticks(process: int) -> str:
     """When a process was started, in ticks since the boot: tells it from a later one of the same number."""
     try:
         return Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
@@ -62,11 +63,11 @@ def born(process: int) -> str:
         return ""
 
 
-class Watch:
-    """Judges from outside which counters still run.
+class HeartbeatMonitor:
+    """Tells from outside which processes are alive, by whether their counters still run.
 
     Args:
-        seconds: a counter that stands still for so long is dead.
+        seconds: a process whose counter stands still for so long is dead.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -79,7 +80,7 @@ class Watch:
         now = time.monotonic()
         return now - self._missed.setdefault(token, now) > self.seconds / 3
 
-    def judge(self, record: Record) -> bool | None:
+    def is_alive(self, record: Record) -> bool | None:
         """True: alive. False: dead. None: not known yet, look again later."""
         token, beat, now = str(record.get("token")), int(record.get("beat", 0)), time.monotonic()
         before, since, moved = self._seen.get(token, (beat, now, False))
@@ -88,37 +89,37 @@ class Watch:
         self._seen[token] = (beat, since, moved)
         if now - since > self.seconds:
             return False
-        if record.get("place") and record["place"] == here():
-            return born(int(record.get("process", 0))) == record.get("born")
+        if record.get("place") and record["place"] == boot_and_namespace():
+            return start_ticks(int(record.get("process", 0))) == record.get("born")
         return True if moved else None
 
 
-class Lease:
-    """A slot of a study, held as a context.
+class Heartbeat:
+    """Holds a slot of a study for the length of a `with` block; a thread raises the counter in it.
 
     Args:
-        ledger: of the study whose attributes hold the slots.
-        mode: `search` is alone on the study; any number of `work` may be there.
+        writer: the study whose user attributes hold the slots.
+        mode: "search" suffers no other process on the study; any number of "work" may share it.
+
+    Attributes:
+        token: names this process in its slot and in the trials that it claims.
+        slot: name of the slot: a number from "0" on, or `ALONE`.
+        lost: whether another search took the study over, because this process stood still for too long.
 
     Raises:
-        SecateurError: on entering, when another process is there that this one cannot go with.
+        SecateurError: on entering, when another process is there and the two modes exclude each other.
     """
 
-    def __init__(self, ledger: Ledger, mode: Mode) -> None:
-        self.ledger, self.study, self.mode, self.seconds = ledger, ledger.study, mode, SECONDS
+    def __init__(self, writer: TrialWriter, mode: Mode) -> None:
+        self.writer, self.study, self.mode, self.seconds = writer, writer.study, mode, SECONDS
         self.token, self.slot = uuid.uuid4().hex[:12], ALONE
-        self._watch, self._stop = Watch(self.seconds), threading.Event()
-        self._thread = threading.Thread(target=self._count, name="secateur lease", daemon=True)
+        self._monitor, self._stop = HeartbeatMonitor(self.seconds), threading.Event()
+        self._thread = threading.Thread(target=self._keep_beating, name="secateur heartbeat", daemon=True)
         self._beat, self.lost = 0, False
 
-    @property
-    def number(self) -> int:
-        """Of the slot; 0 for a search."""
-        return 0 if self.slot == ALONE else int(self.slot)
-
     def __enter__(self) -> Self:
-        self.ledger.safely(self._wait_for_others)
-        self.ledger.safely(self._settle)
+        self.writer.safely(self._wait_for_others)
+        self.writer.safely(self._take_slot)
         self._thread.start()
         return self
 
@@ -134,20 +135,22 @@ class Lease:
         if self.lost:
             raise SecateurError(f"study {self.study.study_name!r} was taken over by another search meanwhile")
 
-    def dead(self, token: str) -> bool:
+    def is_dead(self, token: str) -> bool:
         """Whether the process that wrote this token is known to be gone."""
         if token == self.token:
             return False
-        for record in self.ledger.safely(lambda: records(self.study)).values():
+        for record in self.writer.safely(lambda: records(self.study)).values():
             if record.get("token") == token:
-                return self._watch.judge(record) is False
-        return self._watch.missing(token)
+                return self._monitor.is_alive(record) is False
+        return self._monitor.missing(token)
 
-    def _settle(self) -> None:
+    def _take_slot(self) -> None:
         """Takes a slot; of two that take the same one at the same time the last stays and the other looks further."""
         while True:
             if self.mode == "work":
-                taken = {slot for slot, record in records(self.study).items() if self._watch.judge(record) is not False}
+                taken = {
+                    slot for slot, record in records(self.study).items() if self._monitor.is_alive(record) is not False
+                }
                 self.slot = next(str(i) for i in range(len(taken) + 1) if str(i) not in taken)
             self._write()
             time.sleep(0.1)
@@ -157,13 +160,13 @@ class Lease:
                 self._wait_for_others()
 
     def _wait_for_others(self) -> None:
-        """Returns once no process is there that this one cannot go with; raises when one is alive."""
+        """Returns once no process is there that excludes this one; raises SecateurError when one is alive."""
         while True:
             unknown = False
             for slot, record in records(self.study).items():
                 if self.mode == "work" and slot != ALONE:
                     continue
-                alive = self._watch.judge(record)
+                alive = self._monitor.is_alive(record)
                 if alive:
                     raise SecateurError(self._refusal(record))
                 unknown |= alive is None
@@ -187,8 +190,8 @@ class Lease:
             "mode": self.mode,
             "host": socket.gethostname(),
             "process": os.getpid(),
-            "born": born(os.getpid()),
-            "place": here(),
+            "born": start_ticks(os.getpid()),
+            "place": boot_and_namespace(),
             "beat": self._beat,
             "seen": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -198,21 +201,21 @@ class Lease:
         record = records(self.study).get(self.slot)
         return record is not None and record.get("token") == self.token
 
-    def _count(self) -> None:
+    def _keep_beating(self) -> None:
         while not self._stop.wait(self.seconds / 6):
-            self._quietly(self._renew)
+            self._quietly(self._beat_once)
         remove = getattr(self.study._storage, "remove_session", None)
         if remove is not None:
             remove()
 
-    def _renew(self) -> None:
-        """Counts on; a slot that was given away while this process slept is left to its new holder."""
+    def _beat_once(self) -> None:
+        """Raises the counter; a slot that was given away while this process slept is left to its new holder."""
         if self._is_mine():
             self._write()
         elif self.mode == "search":
             self.lost = True
         else:
-            self._settle()
+            self._take_slot()
 
     def _quietly(self, action: Callable[[], None]) -> None:
         """Misses a beat rather than raise: whoever works with the storage will say what is wrong with it."""

@@ -17,29 +17,29 @@ from optuna.trial import FrozenTrial, TrialState
 
 from backbones.structure import Structure
 from search.space.proposals import Aim, propose
-from search.study.candidates import unpack
-from search.study.lease import Lease
-from search.study.ledger import CLAIM, holder, quiet
+from search.study.heartbeat import Heartbeat
 from search.study.samplers import sampler_for
-from search.study.scores import Scored, Scores
-from search.study.store import Store
+from search.study.scores import ScoreCache, StructureScore
+from search.study.storage import quiet
+from search.study.trial_facts import unpack
+from search.study.trials import CLAIM, TrialStore, claimant
 
 POLL = 0.2
 """Seconds between two looks at what others do."""
 
 
-def search_shared(
-    store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], trials: int, stop: float
+def search_distributed(
+    store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], trials: int, stop: float
 ) -> Generator[FrozenTrial, None, None]:
     """Yields the trials that this process finished, until all processes together have reached `trials`.
 
-    Arguments as for `search_alone`; a sampler's seed depends on the process's slot too.
+    Arguments as for `search_sequentially`; a sampler's seed depends on the process's slot too.
 
     Raises:
         SecateurError: when a search on its own is at work on the study.
     """
-    with Lease(store, "work") as lease:
-        worker = _Worker(store, aim, scores, sampler, lease)
+    with Heartbeat(store, "work") as heartbeat:
+        worker = _Worker(store, aim, scores, sampler, heartbeat)
         try:
             while time.monotonic() < stop:
                 worker.look()
@@ -53,7 +53,7 @@ def search_shared(
                     yield frozen
         finally:
             worker.give_up()
-            store.mirror.forget()
+            store.sampler_history.forget()
 
 
 class _Worker:
@@ -63,8 +63,10 @@ class _Worker:
         left: claims of dead processes that this one has to do again.
     """
 
-    def __init__(self, store: Store, aim: Aim, scores: Scores, sampler: tuple[str, int], lease: Lease) -> None:
-        self.store, self.aim, self.scores, self.sampler, self.lease = store, aim, scores, sampler, lease
+    def __init__(
+        self, store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], heartbeat: Heartbeat
+    ) -> None:
+        self.store, self.aim, self.scores, self.sampler, self.heartbeat = store, aim, scores, sampler, heartbeat
         self.left: list[FrozenTrial] = []
         self._claim: FrozenTrial | None = None
         scores.learn(store.finished)
@@ -74,7 +76,7 @@ class _Worker:
         """Takes over what others finished, and fails the claims of the dead."""
         self.scores.learn(self.store.sync())
         for claim in list(self.store.running):
-            if self.lease.dead(holder(claim)):
+            if self.heartbeat.is_dead(claimant(claim)):
                 self.store.running.remove(claim)
                 if self.store.fail(claim):
                     self.left.append(claim)
@@ -83,7 +85,7 @@ class _Worker:
         """One trial, from the proposal to the storage; None when others took this process for dead meanwhile."""
         start = time.perf_counter()
         self._count += 1
-        key = f"{self.lease.token}/{self._count}"
+        key = f"{self.heartbeat.token}/{self._count}"
         frozen = self._again(self.left.pop()) if self.left else self._propose()
         structure = self._structure(frozen)
         known = None if structure is None else self.scores.known.get(structure.id)
@@ -104,7 +106,7 @@ class _Worker:
         if self._claim is not None:
             self.store.fail(self._claim)
 
-    def _await(self, structure: Structure, claim: FrozenTrial) -> Scored:
+    def _await(self, structure: Structure, claim: FrozenTrial) -> StructureScore:
         """The score: of this process, or of another one that claimed the structure earlier."""
         while True:
             self.look()
@@ -117,15 +119,15 @@ class _Worker:
 
     def _propose(self) -> FrozenTrial:
         name, seed = self.sampler
-        mirror = self.store.mirrored(len(self.store.finished))
+        seen = self.store.history_at(len(self.store.finished))
         index = self.store.total if name == "qmc" else len(self.store.finished)
-        mirror.sampler = sampler_for(name, seed, index, f"{self.lease.slot}/{self._count}")
-        trial = mirror.ask()
+        seen.sampler = sampler_for(name, seed, index, f"{self.heartbeat.slot}/{self._count}")
+        trial = seen.ask()
         proposal = propose(self.aim, trial)
-        frozen = copy.copy(mirror.get_trials(deepcopy=False)[trial.number])
+        frozen = copy.copy(seen.get_trials(deepcopy=False)[trial.number])
         frozen.user_attrs = dict(proposal.facts)
         with quiet():
-            mirror.tell(trial, state=TrialState.FAIL)  # it comes back from the storage, with what became of it
+            seen.tell(trial, state=TrialState.FAIL)  # it comes back from the storage, with what became of it
         return frozen
 
     def _again(self, orphan: FrozenTrial) -> FrozenTrial:
@@ -138,7 +140,7 @@ class _Worker:
     def _structure(self, frozen: FrozenTrial) -> Structure | None:
         return unpack(self.aim.graph, frozen.user_attrs) if "kept" in frozen.user_attrs else None
 
-    def _judged(self, frozen: FrozenTrial, scored: Scored | None, start: float) -> FrozenTrial:
+    def _judged(self, frozen: FrozenTrial, scored: StructureScore | None, start: float) -> FrozenTrial:
         """The trial with its result."""
         done = copy.copy(frozen)
         facts: Mapping[str, Any] = frozen.user_attrs
