@@ -35,13 +35,13 @@ from backbones.files import write_text
 from backbones.recount import recount
 from backbones.surgery import prune
 from search.data.subset import cut
-from search.evaluate.families import FAMILIES, draw
 from search.evaluate.trainings import Job, Trained, retrain_all
 from search.run.folder import environment
 from search.run.prepare import start_from
 from search.run.study_file import read_study
-from search.space.baselines import structure_of
+from search.space.families import FAMILIES, draw
 from search.space.ground import Ground
+from search.study.rules import structure_of
 
 HERE = Path(__file__).resolve().parent
 RUN = Path("runs/search-pays")

@@ -21,12 +21,12 @@ from backbones.surgery import prune
 from search.data.data import Data
 from search.data.subset import cut
 from search.evaluate.evidence import Evidence, Measure, with_rank_sums
-from search.evaluate.families import Drawn, draw
 from search.evaluate.plan import Plan
 from search.evaluate.scoring import Sheet, score_all
 from search.evaluate.trainings import Job, Trained, retrain_all
 from search.run.folder import environment
 from search.space.budget import Budget
+from search.space.families import Drawn, draw
 from search.space.ground import lay
 from search.space.space import Space
 from search.study.identity import to_record

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from backbones.files import write_text
 from search.evaluate import statistics
-from search.evaluate.families import Drawn
 from search.evaluate.statistics import Interval
+from search.space.families import Drawn
 
 Floats = NDArray[np.float64]
 Measure = Literal["validation", "test"]

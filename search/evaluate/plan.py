@@ -8,7 +8,7 @@ from typing import Any
 from backbones.errors import SecateurError
 from backbones.names import check_name
 from scoring.scorers import SCORERS, check_scorer
-from search.evaluate.families import FAMILIES
+from search.space.families import FAMILIES
 from search.training.recipe import Recipe
 
 COMBINED = (

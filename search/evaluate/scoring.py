@@ -14,7 +14,7 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from search.evaluate.families import Drawn
+from search.space.families import Drawn
 
 TIMED = 3
 """Structures on which each scorer works alone, so that its own time is known; on the others they share passes."""

@@ -9,7 +9,8 @@ from backbones.structure import Structure
 from search.review.front import Candidate, Front
 from search.run.console import amount, table
 from search.run.folder import RunFolder
-from search.space.baselines import BASELINES, baseline
+from search.study.baselines import baseline
+from search.study.rules import BASELINES
 from search.study.study import Study
 
 

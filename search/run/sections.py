@@ -15,10 +15,10 @@ from scoring.essentiality import ESSENTIALITY
 from scoring.limits import Limits
 from scoring.scorers import DEFAULT, check_scorer
 from scoring.slices import FEATURES
-from search.space.baselines import BASELINES
 from search.space.budget import Amount, Budget
 from search.space.depth import Removal
 from search.space.space import KINDS, Space
+from search.study.rules import BASELINES
 from search.study.samplers import SAMPLERS
 from search.training.flows import Flow
 from search.training.masks import Scope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
@@ -14,8 +14,8 @@ from backbones.graph import ChannelGraph
 from scoring.tables import FilterTables
 from search.space.budget import Bound, Target
 from search.space.ground import Ground
+from search.space.packing import pack
 from search.space.projection import Projected, project
-from search.study.trial_facts import pack
 
 TARGET, AIMED = "target", " aimed at"
 """Names of the parameters that say which target a trial aims at, and where in a band."""
@@ -66,11 +66,9 @@ def propose(aim: Aim, trial: optuna.Trial) -> Proposal:
         found = project(aim.graph, aim.tables, aim.space.limits, ray, band, aim.space.costs)
     if isinstance(found, str):
         return Proposal(None, {"reason": found})
-    costs = {axis: value for axis, value in asdict(found.cost).items() if value is not None}
-    kept = {"structure": found.structure.id, "kept": pack(aim.graph, found.structure)}
-    removed = {"removed": list(found.structure.removed)} if found.structure.removed else {}
+    facts = {"structure": found.structure.id, **pack(aim.graph, found.structure, found.cost)}
     effective = {"effective": dict(found.effective)} if found.effective else {}
-    return Proposal(found, {**kept, **removed, **costs, **effective, "strength": found.strength})
+    return Proposal(found, {**facts, **effective, "strength": found.strength})
 
 
 def aims(aim: Aim, number: int, cost: Cost | None = None) -> Iterator[tuple[str, BaseDistribution, float]]:

@@ -16,12 +16,12 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.structure import Structure
+from search.space.packing import unpack
 from search.space.proposals import Aim, propose
 from search.study.heartbeat import Heartbeat
 from search.study.samplers import sampler_for
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import quiet
-from search.study.trial_facts import unpack
 from search.study.trials import CLAIM, TrialStore, claimant
 
 POLL = 0.2

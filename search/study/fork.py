@@ -14,11 +14,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
+from search.space.packing import cost_of
 from search.space.proposals import AIMED, TARGET, Aim, aims
 from search.study.identity import IDENTITY, same_scores
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import existing_storage, patiently, quiet, shown_url
-from search.study.trial_facts import cost_of
 from search.study.trials import FINISHED, TrialStore, make_study
 
 REMEMBERED = " (scores)"

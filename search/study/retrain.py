@@ -22,10 +22,10 @@ from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.review.front import Candidate
 from search.space.budget import FILL, Bound, Target
+from search.space.packing import pack
 from search.space.space import Space
 from search.study.heartbeat import Heartbeat
 from search.study.identity import to_record
-from search.study.trial_facts import pack
 from search.study.trials import TrialStore, TrialWriter, claimant, make_study
 from search.training.choosing import chooser_of
 from search.training.flows import Flow, follow
@@ -182,7 +182,7 @@ class Retrainer:
             "wall_seconds": time.perf_counter() - start,
         }
         if small.structure != chosen:
-            facts |= {"ended": small.structure.id, "kept": pack(self.graph, small.structure), **_plain(spent)}
+            facts |= {"ended": small.structure.id, **pack(self.graph, small.structure, spent)}
         artefact = folder / "network.safetensors"
         save(small.model, artefact, cost=spent, provenance=facts)
         return {**facts, "artefact": os.fspath(artefact)}
@@ -192,7 +192,3 @@ def within(spent: Cost) -> Target:
     """No more MACs and no more parameters, so that what a flow ends with meets the budget that the structure met."""
     most = {"macs": float(spent.macs), "params": float(spent.params)}
     return Target(tuple(Bound(axis, (1 - FILL) * high, high) for axis, high in most.items()), capped=True)
-
-
-def _plain(spent: Cost) -> dict[str, int]:
-    return {"macs": spent.macs, "params": spent.params}

@@ -22,16 +22,18 @@ from backbones.structure import Structure
 from scoring.scorers import DEFAULT, check_scorer
 from scoring.tables import FilterTables
 from search.data.data import Data
-from search.evaluate.families import draw_some
 from search.review.front import Candidate, Front
 from search.run.study_file import check_name as check_study_name
 from search.space.budget import Budget
+from search.space.families import draw_some
 from search.space.ground import lay
+from search.space.packing import unpack
 from search.space.proposals import Aim
 from search.space.reach import check_reachable, feasibility
 from search.space.space import Space
-from search.study import fixed_structures, fork
+from search.study import fork
 from search.study.distributed import search_distributed
+from search.study.fixed_structures import use_rule, use_structure
 from search.study.identity import FORMAT, to_record
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.retrain import Job, Retrainer
@@ -39,7 +41,7 @@ from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache, scoring_task
 from search.study.selection import choose
 from search.study.sequential import search_sequentially
-from search.study.trial_facts import candidate, unpack
+from search.study.trial_facts import candidate
 from search.study.trials import TrialStore
 from search.training.flows import Flow
 from search.training.recipe import Recipe
@@ -206,9 +208,9 @@ class Study:
                 budget, or a study that has searched already.
         """
         if isinstance(rule, Structure):
-            fixed_structures.use_structure(self, rule)
+            use_structure(self.aim, self.scores, self.store, rule)
         else:
-            fixed_structures.use_rule(self, rule)
+            use_rule(self.aim, self.scores, self.store, rule, self.seed)
 
     def work(
         self,

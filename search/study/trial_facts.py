@@ -1,78 +1,15 @@
-"""Trials as candidates: how a structure is packed into a trial's attributes, and what a review needs of it."""
+"""Trials as candidates: what a review needs of a trial and of its structure's retraining."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from optuna.trial import FrozenTrial, TrialState
 
-from backbones.cost import Cost
-from backbones.errors import SecateurError
-from backbones.graph import ChannelGraph
-from backbones.structure import Structure, keep_mask
 from search.review.front import Candidate
-
-
-class Named(Protocol):
-    """A group of coupled channels."""
-
-    @property
-    def name(self) -> str:
-        """Of the group."""
-
-    @property
-    def size(self) -> int:
-        """Number of channels."""
-
-
-class Layout(Protocol):
-    """What reading a stored structure needs: a `ChannelGraph`, or the outline of one in a storage."""
-
-    @property
-    def id(self) -> str:
-        """Of the graph."""
-
-    @property
-    def groups(self) -> Sequence[Named]:
-        """In the order of the forward pass."""
-
-    @property
-    def channels(self) -> int:
-        """Number of channels over all groups."""
-
-
-def pack(graph: ChannelGraph, structure: Structure) -> str:
-    """The kept channels as hex digits, one bit per channel unit in the graph's order."""
-    return np.packbits(keep_mask(graph, structure)[:-1]).tobytes().hex()
-
-
-def unpack(graph: Layout, facts: Mapping[str, Any]) -> Structure:
-    """The structure that a trial's attributes describe.
-
-    Raises:
-        SecateurError: when they describe none of this graph.
-    """
-    try:
-        packed = np.frombuffer(bytes.fromhex(facts["kept"]), dtype=np.uint8)
-        mask = np.unpackbits(packed, count=graph.channels)
-        removed = tuple(str(name) for name in facts.get("removed", ()))
-    except (ValueError, TypeError) as error:
-        raise SecateurError(f"a stored structure cannot be read ({error}); was the storage edited?") from None
-    starts = np.cumsum([0, *(group.size for group in graph.groups)])
-    kept = tuple(
-        (group.name, tuple(np.flatnonzero(mask[start : start + group.size]).tolist()))
-        for group, start in zip(graph.groups, starts, strict=False)
-    )
-    return Structure(graph.id, kept, removed)
-
-
-def cost_of(facts: Mapping[str, Any]) -> Cost:
-    """The cost that a trial's attributes state."""
-    return Cost(**{axis.name: facts[axis.name] for axis in fields(Cost) if axis.name in facts})
+from search.space.packing import Layout, cost_of, unpack
 
 
 def candidate(graph: Layout | None, trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> Candidate:

@@ -45,8 +45,8 @@ from scoring.scorers import DEFAULT, SCORERS  # noqa: E402
 from scoring.scoring_task import ScoredStructure, ScoringTask  # noqa: E402
 from search.data.cifar import cifar10  # noqa: E402
 from search.data.data import Data  # noqa: E402
-from search.evaluate.families import FAMILIES, draw  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
+from search.space.families import FAMILIES, draw  # noqa: E402
 from search.space.projection import project  # noqa: E402
 from search.space.proposals import propose  # noqa: E402
 from search.study.identity import versions  # noqa: E402

@@ -30,10 +30,10 @@ from search.evaluate.plan import Plan
 from search.review.footprint import footprints
 from search.review.front import Candidate, Front
 from search.run.study_file import StudyFile, read_study
-from search.space.baselines import baseline
 from search.space.budget import Budget
 from search.space.depth import Removal
 from search.space.space import Space
+from search.study.baselines import baseline
 from search.study.stored import StoredStudy, open_study
 from search.study.study import Study
 from search.training.double_pruning import sparsify

@@ -21,9 +21,9 @@ from search.data.subset import cut
 from search.evaluate import trainings
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence, with_rank_sums
-from search.evaluate.families import FAMILIES, Drawn, draw
 from search.evaluate.plan import Plan
 from search.space.budget import Budget
+from search.space.families import FAMILIES, Drawn, draw
 from search.space.ground import Ground, lay
 from search.space.space import Space
 from search.training.recipe import Recipe

@@ -13,9 +13,10 @@ from backbones.registry import build
 from backbones.structure import Structure
 from scoring.limits import Limits
 from search.data.readers import load_data
-from search.space.baselines import BASELINES, SensitivityRay, Settings, baseline, structure_of
 from search.space.budget import Budget
 from search.space.space import Space
+from search.study.baselines import baseline
+from search.study.rules import BASELINES, RuleSettings, SensitivityRay, structure_of
 from search.study.study import Study
 from tests.search.space.grounds import ground
 from tests.search.study.study_samples import small_data, small_graph, small_model
@@ -49,8 +50,8 @@ def test_uniform_keeps_about_the_same_share_everywhere() -> None:
 def test_random_differs_by_seed_and_criteria_choose_other_filters() -> None:
     here = ground(Space("ratios"))
     (target,) = Budget(macs=0.4).targets(here.costs.dense)
-    assert structure_of("random", here, target, Settings(seed=1)) != structure_of("random", here, target)
-    assert structure_of("uniform", here, target, Settings("std")) != structure_of("uniform", here, target)
+    assert structure_of("random", here, target, RuleSettings(seed=1)) != structure_of("random", here, target)
+    assert structure_of("uniform", here, target, RuleSettings("std")) != structure_of("uniform", here, target)
 
 
 def test_sensitivity_allows_every_group_the_same_loss() -> None:

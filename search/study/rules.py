@@ -1,11 +1,10 @@
-"""What a search must beat: simple rules on the same budget, under the same limits, as candidates of their own."""
+"""Simple rules that give a structure without a search, on the same budget and under the same limits."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from scoring.essentiality import accuracy_of
 from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
 from scoring.ratios import widths_mask
-from scoring.scorers import SCORERS, scorer_of
+from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
 from scoring.tables import FilterTables
 from search.review.front import Candidate
@@ -25,10 +24,9 @@ from search.space.budget import Target
 from search.space.global_ray import GlobalRay
 from search.space.ground import Ground
 from search.space.projection import project
+from search.space.proposals import Aim
 from search.space.rays import RatioRay
-
-if TYPE_CHECKING:
-    from search.study.study import Study
+from search.study.scores import ScoreCache
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -39,8 +37,8 @@ TIE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What a baseline may be asked to do otherwise.
+class RuleSettings:
+    """What a rule may be asked to do otherwise.
 
     Attributes:
         criterion: what filters are kept by; of the random baseline's channels nothing.
@@ -53,38 +51,30 @@ class Settings:
     seed: int = 0
 
 
-def baseline(
-    name: str, study: Study, *, criterion: str | None = None, measure: str = "accuracy", seed: int = 0
-) -> tuple[Candidate, ...]:
-    """The structures that a simple rule gives on a study's budget, one a target, to stand beside `Study.front()`.
-
-    Put them there with `dataclasses.replace(front, baselines=...)`.
+def rule_candidates(name: str, aim: Aim, scores: ScoreCache, settings: RuleSettings) -> tuple[Candidate, ...]:
+    """What a rule gives for each target of a budget, scored.
 
     Args:
-        name: a key of `BASELINES`: "uniform" (one keep ratio), "global" (one threshold for all filters' worth),
-            "sensitivity" (the same loss allowed to each group, found by bisection, as FastNAS of NVIDIA's ModelOpt
-            does), "random".
-        study: whose network, budget, limits and scorer.
-        criterion: what filters are kept by; the study's own by default.
-        measure: see `Settings`.
-        seed: see `Settings`.
+        name: a key of `BASELINES`.
+        aim: network, budget and limits.
+        scores: their scorer is asked.
+        settings: criterion, measure and seed of the rule.
 
     Returns:
-        candidates with structure, cost and the study's score; with a reason where the rule misses the target.
+        one candidate a target; with a reason where the rule misses it.
 
     Raises:
         SecateurError: for unknown names.
     """
     check_name("baseline", name, BASELINES)
-    settings = Settings(criterion or study.space.criterion, measure, seed)
-    check_name("measure", measure, ("accuracy", *SCORERS))
+    check_name("measure", settings.measure, ("accuracy", *SCORERS))
     start = time.perf_counter()
-    ray = BASELINES[name](study.ground, settings)
-    preparing = (time.perf_counter() - start) / len(study.targets)
-    return tuple(_candidate(name, study, ray, target, preparing) for target in study.targets)
+    ray = BASELINES[name](aim.space, settings)
+    preparing = (time.perf_counter() - start) / len(aim.targets)
+    return tuple(_candidate(name, aim, scores, ray, target, preparing) for target in aim.targets)
 
 
-def structure_of(name: str, ground: Ground, target: Target, settings: Settings | None = None) -> Structure:
+def structure_of(name: str, ground: Ground, target: Target, settings: RuleSettings | None = None) -> Structure:
     """The structure that a baseline gives without a study.
 
     Args:
@@ -97,20 +87,21 @@ def structure_of(name: str, ground: Ground, target: Target, settings: Settings |
         SecateurError: for an unknown name, or when the rule misses the target.
     """
     check_name("baseline", name, BASELINES)
-    ray = BASELINES[name](ground, settings or Settings())
+    ray = BASELINES[name](ground, settings or RuleSettings())
     found = project(ground.task.graph, ray.tables, ground.limits, ray, target, ground.costs)
     if isinstance(found, str):
         raise SecateurError(f"baseline {name!r} {found}")
     return found.structure
 
 
-def _candidate(name: str, study: Study, ray: BaselineRay, target: Target, preparing: float) -> Candidate:
+def _candidate(
+    name: str, aim: Aim, scores: ScoreCache, ray: BaselineRay, target: Target, preparing: float
+) -> Candidate:
     start = time.perf_counter()
-    found = project(study.graph, ray.tables, study.ground.limits, ray, target, study.ground.costs)
+    found = project(aim.graph, ray.tables, aim.space.limits, ray, target, aim.space.costs)
     if isinstance(found, str):
         return Candidate(-1, label=name, reason=found, seconds=preparing + time.perf_counter() - start)
-    task = study.ground.task
-    value = scorer_of(study.scorer)(ScoredStructure(task, found.structure))
+    value = scores.scorer(ScoredStructure(aim.space.task, found.structure))
     return Candidate(
         -1,
         found.structure,
@@ -165,23 +156,23 @@ def _tables(ground: Ground, criterion: str, seed: int = 0) -> FilterTables:
     return replace(ground.space, criterion=criterion).tables(ground.task.model, ground.task.graph, data, seed)
 
 
-def _uniform(ground: Ground, settings: Settings) -> BaselineRay:
+def _uniform(ground: Ground, settings: RuleSettings) -> BaselineRay:
     tables = _tables(ground, settings.criterion)
     return RatioRay(tables, ground.limits, np.ones(len(tables.groups)))
 
 
-def _global(ground: Ground, settings: Settings) -> BaselineRay:
+def _global(ground: Ground, settings: RuleSettings) -> BaselineRay:
     return GlobalRay(_tables(ground, settings.criterion), ground.limits)
 
 
-def _random(ground: Ground, settings: Settings) -> BaselineRay:
+def _random(ground: Ground, settings: RuleSettings) -> BaselineRay:
     """Random ratios and random channels."""
     tables = _tables(ground, "random", settings.seed)
     ratios = np.random.default_rng(settings.seed).uniform(1.0 - ground.limits.max_rate, 1.0, len(tables.groups))
     return RatioRay(tables, ground.limits, np.maximum(ratios, 1e-3))
 
 
-def _sensitivity(ground: Ground, settings: Settings) -> BaselineRay:
+def _sensitivity(ground: Ground, settings: RuleSettings) -> BaselineRay:
     """Narrows one group at a time and looks at what that costs; between the widths looked at it is interpolated."""
     tables, task = _tables(ground, settings.criterion), ground.task
     floors = ground.limits.floors(tables)
@@ -206,7 +197,7 @@ def _value(task: ScoringTask, structure: Structure, measure: str) -> float:
     return accuracy_of(scored.pruned, task) if measure == "accuracy" else SCORERS[measure](scored)
 
 
-BASELINES: dict[str, Callable[[Ground, Settings], BaselineRay]] = {
+BASELINES: dict[str, Callable[[Ground, RuleSettings], BaselineRay]] = {
     "uniform": _uniform,
     "global": _global,
     "sensitivity": _sensitivity,
