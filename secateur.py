@@ -66,12 +66,11 @@ from search.space.space import Space
 from search.study.baselines import baseline
 from search.study.stored import StoredStudy, open_study
 from search.study.study import Study
+from search.training.checkpoint import History
 from search.training.double_pruning import sparsify
 from search.training.engine import train
 from search.training.flows import Flow
-from search.training.history import History
-from search.training.measure import accuracy
-from search.training.netscore import netscore
+from search.training.metrics import accuracy, netscore
 from search.training.recipe import Recipe
 
 __version__ = VERSION

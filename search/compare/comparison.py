@@ -23,7 +23,7 @@ from search.run.folder import RunFolder, environment, locked, open_run
 from search.run.footprints import FOOTPRINT_BATCH
 from search.run.prepare import Start, choose_device, dense_accuracy
 from search.run.study_file import StudyFile, read_study, read_variants
-from search.training.threads import fitting_threads
+from search.training.parallel import fitting_threads
 
 FOLDER = "compare"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from search.review.footprint import Footprint
-from search.training.netscore import netscore
+from search.training.metrics import netscore
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from search.run.folder import RunFolder, locked
 from search.run.prepare import Start, ensure_dense
 from search.run.stages import check, timed
 from search.run.study_file import StudyFile
-from search.training.processes import in_processes
+from search.training.parallel import in_processes
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from search.run.study_file import StudyFile
 from search.study.retrain import Job
 from search.study.study import Study
 from search.training.double_pruning import sparsify
+from search.training.parallel import fitting_threads
 from search.training.recipe import Recipe
-from search.training.threads import fitting_threads
 
 Results = Sequence[Mapping[str, Any]]
 """Facts of the retrainings of one structure, one a seed."""

@@ -31,7 +31,7 @@ from search.space.ground import lay
 from search.space.space import Space
 from search.study.identity import to_record
 from search.study.scores import scoring_task
-from search.training.threads import fitting_threads
+from search.training.parallel import fitting_threads
 
 
 def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, all keywords

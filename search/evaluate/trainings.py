@@ -14,7 +14,7 @@ from tqdm import tqdm
 from backbones.files import write_text
 from search.data.data import Data
 from search.training.engine import train
-from search.training.processes import in_processes
+from search.training.parallel import in_processes
 from search.training.recipe import Recipe
 
 

@@ -36,7 +36,7 @@ def gamma_charts(stages: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Spec]:
     """Histogram and cumulative share of |gamma| over all batch-norm layers, one colour a stage.
 
     Args:
-        stages: name ("before", "after slimming") -> layer -> scales (C,), of `search.training.slimming.gammas`.
+        stages: name ("before", "after slimming") -> layer -> scales (C,), of `search.training.losses.gammas`.
 
     Raises:
         SecateurError: when there is no scale to show.

@@ -7,9 +7,9 @@ import shutil
 from backbones.errors import SecateurError
 from backbones.files import atomic_write
 from search.run.folder import RunFolder
+from search.run.gammas import GAMMAS
 from search.run.study_file import read_study
 from search.study.study import Study
-from search.training.gammas import NAME as GAMMAS
 
 
 def take_dense(folder: RunFolder, other: RunFolder) -> None:

@@ -24,11 +24,11 @@ from search.data.subset import cut
 from search.run.console import Console
 from search.run.factories import call, importable
 from search.run.folder import RunFolder
+from search.run.gammas import recorded
 from search.run.sections import DataSection, ModelSection
 from search.run.study_file import StudyFile
 from search.training.engine import train
-from search.training.gammas import recorded
-from search.training.measure import accuracy, check_fits
+from search.training.metrics import accuracy, check_fits
 
 
 @dataclass(frozen=True, slots=True, eq=False)

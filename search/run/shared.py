@@ -11,7 +11,7 @@ from search.run.prepare import ensure_dense, prepare
 from search.run.stages import finish, open_study
 from search.run.study_file import StudyFile
 from search.study.storage import shown_url
-from search.training.threads import fitting_threads
+from search.training.parallel import fitting_threads
 
 
 def work(

@@ -24,7 +24,7 @@ from search.run.references import comparison, known_references, with_references
 from search.run.study_file import StudyFile
 from search.space.reach import check_early
 from search.study.study import Study
-from search.training.threads import fitting_threads
+from search.training.parallel import fitting_threads
 
 Stage = Literal["search", "retrain"]
 ALL: tuple[Stage, ...] = ("search", "retrain")

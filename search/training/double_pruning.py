@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from search.data.data import Data
+from search.training.checkpoint import History
 from search.training.engine import train
-from search.training.history import History
 from search.training.masks import Effective, Masks, Scope, effective_parameters, magnitude_masks
-from search.training.netscore import netscore
+from search.training.metrics import netscore
 from search.training.recipe import Recipe
 
 

@@ -18,14 +18,19 @@ from backbones.errors import SecateurError
 from backbones.modes import device_of
 from scoring.recalibration import recalibrate
 from search.data.data import Data
-from search.training import feed, learner, snapshot
-from search.training.history import Epoch, History
-from search.training.learner import Learner
-from search.training.measure import accuracy, count_right
+from search.training.checkpoint import Epoch, History, read_checkpoint, training_identity, write_checkpoint
+from search.training.feed import seed_of, training_batches
+from search.training.metrics import accuracy, count_right
+from search.training.parallel import process_group
 from search.training.recipe import Recipe
-from search.training.team import joined
-
-__all__ = ["History", "Recipe", "accuracy", "recalibrate", "train"]
+from search.training.train_state import (
+    TrainState,
+    check_finite,
+    check_trainable,
+    move_model,
+    prepare_training,
+    train_step,
+)
 
 AfterEpoch = Callable[[nn.Module, int], None]
 
@@ -73,150 +78,150 @@ def train(
         SecateurError: for a batch larger than the data, a network that does not fit the data, a snapshot of another
             training, or a loss or weight that is no longer finite (the last snapshot stays).
     """
-    learner.check(model, data, recipe)
-    with joined(device) as team:
+    check_trainable(model, data, recipe)
+    with process_group(device) as processes:
         place = Path(folder) if folder is not None else None
         if place is not None:
             place.mkdir(parents=True, exist_ok=True)
         home = device_of(model)
-        run = learner.prepare(model, data, recipe, teacher, team, masks)
-        wanted = snapshot.identity(model, data, recipe, teacher, masks) if place is not None else {}
+        state = prepare_training(model, data, recipe, teacher, processes, masks)
+        wanted = training_identity(model, data, recipe, teacher, masks) if place is not None else {}
         wanted["after_epoch"] = str(getattr(after_epoch, "key", ""))
-        wanted["arithmetic"] = "bfloat16" if run.half else "float32"
+        wanted["arithmetic"] = "bfloat16" if state.half else "float32"
         try:
-            with torch.random.fork_rng(devices=[team.device] if team.device.type == "cuda" else []):
-                return _run(run, place, wanted, after_epoch, progress, test)
+            with torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):
+                return _run(state, place, wanted, after_epoch, progress, test)
         finally:
-            learner.move(model, home, torch.contiguous_format)
+            move_model(model, home, torch.contiguous_format)
             model.eval()
 
 
 def _run(
-    run: Learner,
+    state: TrainState,
     folder: Path | None,
     wanted: dict[str, Any],
     after_epoch: AfterEpoch | None,
     progress: bool,
     test: bool,
 ) -> History:
-    state = snapshot.read(folder, wanted) if folder is not None else None
-    history = _begin(run) if state is None else _restore(run, state)
-    good = _clone(run.model)
-    total = run.steps * run.recipe.epochs
+    saved = read_checkpoint(folder, wanted) if folder is not None else None
+    history = _begin(state) if saved is None else _restore(state, saved)
+    good = _clone(state.model)
+    total = state.steps * state.recipe.epochs
     bar = tqdm(
         total=total,
-        initial=run.steps * len(history.epochs),
-        desc=run.data.name,
+        initial=state.steps * len(history.epochs),
+        desc=state.data.name,
         unit="step",
         leave=None,  # stays on the screen, unless it stands below the bar of several trainings
-        disable=None if progress and run.team.rank == 0 else True,  # None: quiet when not a terminal
+        disable=None if progress and state.processes.rank == 0 else True,  # None: quiet when not a terminal
     )
     try:
         with bar:
-            while len(history.epochs) < run.recipe.epochs:
-                latest = _epoch(run, len(history.epochs), bar, after_epoch)
+            while len(history.epochs) < state.recipe.epochs:
+                latest = _epoch(state, len(history.epochs), bar, after_epoch)
                 history = History((*history.epochs, latest), history.start_accuracy)
-                good = _clone(run.model)
-                _save(run, folder, wanted, history)
+                good = _clone(state.model)
+                _save(state, folder, wanted, history)
     except BaseException:
-        run.model.load_state_dict(good)
+        state.model.load_state_dict(good)
         raise
-    return _finish(run, folder, wanted, history, test)
+    return _finish(state, folder, wanted, history, test)
 
 
-def _begin(run: Learner) -> History:
+def _begin(state: TrainState) -> History:
     """Renews the batch-norm statistics and looks once before the first step."""
-    recipe = run.recipe
+    recipe = state.recipe
     if recipe.recalibrate:
-        size = min(len(run.data.train), recipe.recalibrate * recipe.batch_size)
-        images, _ = run.data.batch(size, recipe.seed)
-        recalibrate(run.model, [piece for piece in images.split(recipe.batch_size) if len(piece) > 1])
-    return History((), _validate(run))
+        size = min(len(state.data.train), recipe.recalibrate * recipe.batch_size)
+        images, _ = state.data.batch(size, recipe.seed)
+        recalibrate(state.model, [piece for piece in images.split(recipe.batch_size) if len(piece) > 1])
+    return History((), _validate(state))
 
 
-def _epoch(run: Learner, done: int, bar: tqdm[Any], after_epoch: AfterEpoch | None) -> Epoch:
+def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch | None) -> Epoch:
     """One pass over the training split and one over the validation split."""
     started = time.perf_counter()
-    device, recipe = run.team.device, run.recipe
+    device, recipe = state.processes.device, state.recipe
     sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right answers, images
     every = 1 if device.type == "cpu" else 20  # reading a number back makes a device wait
-    run.network.train()
-    torch.manual_seed(feed.seed_of(recipe.seed, done, run.team.rank + 1))
-    for step, (images, labels) in enumerate(feed.batches(run.data, recipe, run.team, done)):
-        rate = recipe.rate((done * run.steps + step + 0.5) / (recipe.epochs * run.steps))
-        loss, right = learner.step(run, images, labels, rate)
+    state.network.train()
+    torch.manual_seed(seed_of(recipe.seed, done, state.processes.rank + 1))
+    for step, (images, labels) in enumerate(training_batches(state.data, recipe, state.processes, done)):
+        rate = recipe.rate((done * state.steps + step + 0.5) / (recipe.epochs * state.steps))
+        loss, right = train_step(state, images, labels, rate)
         sums += torch.stack([loss * len(labels), right, torch.tensor(float(len(labels)), device=device)])
-        if step % every == 0 or step + 1 == run.steps:
+        if step % every == 0 or step + 1 == state.steps:
             mean = float(sums[0] / sums[2])
             if not math.isfinite(mean):
                 raise SecateurError(
-                    f"the loss became {mean} in epoch {done + 1}, step {step + 1} of {run.steps} (lr {rate:.4g}): "
+                    f"the loss became {mean} in epoch {done + 1}, step {step + 1} of {state.steps} (lr {rate:.4g}): "
                     f"lower lr or set clip; the weights after epoch {done} are kept"
                 )
             bar.set_postfix(loss=f"{mean:.3f}", accuracy=f"{float(sums[1] / sums[2]):.1%}", refresh=False)
         bar.update()
-    learner.check_finite(run.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
-    run.team.same_buffers(run.model)
+    check_finite(state.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
+    state.processes.same_buffers(state.model)
     if after_epoch is not None:
-        after_epoch(run.model, done + 1)
-    loss_sum, right_sum, count = run.team.sum(sums).tolist()
+        after_epoch(state.model, done + 1)
+    loss_sum, right_sum, count = state.processes.sum(sums).tolist()
     return Epoch(
         epoch=done + 1,
         lr=rate,
         loss=loss_sum / count,
         train_accuracy=right_sum / count,
-        validation_accuracy=_validate(run),
+        validation_accuracy=_validate(state),
         seconds=time.perf_counter() - started,
     )
 
 
 @torch.no_grad()
-def _validate(run: Learner) -> float:
-    """Validation accuracy, the team sharing the work."""
-    right = torch.zeros(2, dtype=torch.int64, device=run.team.device)
-    run.model.eval()
-    with run.average.applied() if run.average is not None else nullcontext():
-        for number, (images, labels) in enumerate(run.data.batches("validation", 500)):
-            if number % run.team.size == run.team.rank:
-                images, labels = images.to(run.team.device), labels.to(run.team.device)
-                found, count = count_right(run.model, images, labels, run.data)
+def _validate(state: TrainState) -> float:
+    """Validation accuracy, the processes sharing the work."""
+    right = torch.zeros(2, dtype=torch.int64, device=state.processes.device)
+    state.model.eval()
+    with state.average.applied() if state.average is not None else nullcontext():
+        for number, (images, labels) in enumerate(state.data.batches("validation", 500)):
+            if number % state.processes.size == state.processes.rank:
+                images, labels = images.to(state.processes.device), labels.to(state.processes.device)
+                found, count = count_right(state.model, images, labels, state.data)
                 right += torch.stack([found, torch.tensor(count, device=right.device)])
-    found_all, total = run.team.sum(right).tolist()
+    found_all, total = state.processes.sum(right).tolist()
     return float(found_all / total)
 
 
-def _save(run: Learner, folder: Path | None, wanted: dict[str, Any], history: History) -> None:
+def _save(state: TrainState, folder: Path | None, wanted: dict[str, Any], history: History) -> None:
     if folder is None:
         return
-    if run.team.rank == 0:
-        state = {
+    if state.processes.rank == 0:
+        saved = {
             "identity": wanted,
-            "model": run.model.state_dict(),
-            "optimiser": run.optimiser.state_dict(),
-            "average": None if run.average is None else run.average.state(),
+            "model": state.model.state_dict(),
+            "optimiser": state.optimiser.state_dict(),
+            "average": None if state.average is None else state.average.state_dict(),
             "history": history.to_dict(),
         }
-        snapshot.write(folder, state)
+        write_checkpoint(folder, saved)
         history.save(folder / "history.csv")
-    run.team.wait()
+    state.processes.wait()
 
 
-def _restore(run: Learner, state: dict[str, Any]) -> History:
-    run.model.load_state_dict(state["model"])
-    run.optimiser.load_state_dict(state["optimiser"])
-    if run.average is not None:
-        run.average.restore(state["average"])
-    return History.from_dict(state["history"])
+def _restore(state: TrainState, saved: dict[str, Any]) -> History:
+    state.model.load_state_dict(saved["model"])
+    state.optimiser.load_state_dict(saved["optimiser"])
+    if state.average is not None:
+        state.average.load_state_dict(saved["average"])
+    return History.from_dict(saved["history"])
 
 
-def _finish(run: Learner, folder: Path | None, wanted: dict[str, Any], history: History, test: bool) -> History:
+def _finish(state: TrainState, folder: Path | None, wanted: dict[str, Any], history: History, test: bool) -> History:
     """Looks at the test split, once at most in the life of a training, and leaves the averaged weights in the model."""
     if test and history.test_accuracy is None:
-        with run.average.applied() if run.average is not None else nullcontext():
-            history = History(history.epochs, history.start_accuracy, accuracy(run.model, run.data, "test"))
-        _save(run, folder, wanted, history)
-    if run.average is not None:
-        run.average.apply()
+        with state.average.applied() if state.average is not None else nullcontext():
+            history = History(history.epochs, history.start_accuracy, accuracy(state.model, state.data, "test"))
+        _save(state, folder, wanted, history)
+    if state.average is not None:
+        state.average.apply()
     return history
 
 

@@ -19,9 +19,9 @@ from backbones.surgery import prune
 from backbones.trace import trace
 from search.data.data import Data
 from search.space.budget import Target
+from search.training.checkpoint import History
 from search.training.choosing import Choose, partway
 from search.training.engine import train
-from search.training.history import History
 from search.training.recipe import Recipe
 from search.training.soft import Growth, Softly, asymptotic, silent, whole
 

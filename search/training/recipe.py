@@ -107,7 +107,7 @@ class Recipe:
             quarter in float32).
         recalibrate: batches that renew the batch-norm statistics before anything is evaluated; 0 for none.
         augment: instead of the data's own.
-        slim: lambda of the L1 penalty on batch-norm gammas (`search.training.slimming`); 0 for none.
+        slim: lambda of the L1 penalty on batch-norm gammas (`search.training.losses`); 0 for none.
         slim_layers: batch-norm layer -> factor on lambda; layers not named have factor 1.
         seed: of the order of images, augmentation and dropout.
     """

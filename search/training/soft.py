@@ -18,8 +18,8 @@ from scoring.recalibration import recalibrate
 from search.data.data import Data
 from search.space.budget import Bound, Target
 from search.training.choosing import Choose
+from search.training.losses import gammas
 from search.training.recipe import Recipe
-from search.training.slimming import gammas
 
 Growth = Callable[[float], float]
 

@@ -35,9 +35,10 @@ from search.data.cifar import MEAN, STD  # noqa: E402
 from search.data.data import Data  # noqa: E402
 from search.data.readers import load_data  # noqa: E402
 from search.data.sources import Split  # noqa: E402
-from search.training import feed, learner  # noqa: E402
+from search.training.feed import training_batches  # noqa: E402
+from search.training.parallel import ProcessGroup  # noqa: E402
 from search.training.recipe import Recipe  # noqa: E402
-from search.training.team import Team  # noqa: E402
+from search.training.train_state import prepare_training, train_step  # noqa: E402
 
 BATCH = 128
 Loop = Callable[[int], int]
@@ -95,14 +96,14 @@ def plain_loop(data: Data, backbone: str, workers: int) -> Loop:
 def our_loop(data: Data, backbone: str, recipe: Recipe) -> Loop:
     """The step of `search.training.engine`."""
     model = build(backbone, 10)
-    training = learner.prepare(model, data, recipe, None, Team(0, 1, torch.device("cpu")), None)
+    training = prepare_training(model, data, recipe, None, ProcessGroup(0, 1, torch.device("cpu")), None)
     training.network.train()
-    batches = feed.batches(training.data, recipe, training.team, 0)
+    batches = training_batches(training.data, recipe, training.processes, 0)
 
     def run(steps: int) -> int:
         for _ in range(steps):
             pixels, labels = next(batches)
-            loss, _ = learner.step(training, pixels, labels, 0.01)
+            loss, _ = train_step(training, pixels, labels, 0.01)
             float(loss)
         return steps * BATCH
 
@@ -112,7 +113,7 @@ def our_loop(data: Data, backbone: str, recipe: Recipe) -> Loop:
 def feeding(data: Data, recipe: Recipe) -> tuple[float, float]:
     """Images a second of the input alone: (ours, per sample in one process)."""
     assert isinstance(data.train, Split)
-    ours = feed.batches(data, recipe, Team(0, 1, torch.device("cpu")), 0)
+    ours = training_batches(data, recipe, ProcessGroup(0, 1, torch.device("cpu")), 0)
     theirs = iter(DataLoader(PerSample(data.train), BATCH, shuffle=True, drop_last=True))
     rates = []
     for batches in (ours, theirs):

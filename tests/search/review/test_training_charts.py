@@ -10,7 +10,7 @@ import torch
 from backbones.errors import SecateurError
 from search.review.chart_style import to_svg
 from search.review.training_charts import curves_chart, gamma_charts
-from search.training.history import Epoch
+from search.training.checkpoint import Epoch
 
 EPOCHS = [asdict(Epoch(1, 0.1, 2.0, 0.5, 0.6, 1.0)), asdict(Epoch(2, 0.05, 1.0, 0.7, 0.8, 1.0))]
 

@@ -23,8 +23,10 @@ from search.data.readers import load_data
 from search.space.budget import Budget, Target
 from search.space.global_ray import GlobalRay
 from search.training.choosing import Chooser, partway
-from search.training.engine import Recipe, accuracy, train
+from search.training.engine import train
 from search.training.flows import FLOWS, Flow, Shrunk, compose, follow
+from search.training.metrics import accuracy
+from search.training.recipe import Recipe
 from search.training.soft import asymptotic, scales_suffice, silence, silent
 
 RECIPE = Recipe(epochs=4, lr=0.05, batch_size=64)

@@ -11,8 +11,8 @@ from torch import nn
 from backbones.errors import SecateurError
 from scoring.recalibration import recalibrate
 from search.data.data import Data
-from search.training.distill import distillation_loss
-from search.training.measure import accuracy
+from search.training.losses import distillation_loss
+from search.training.metrics import accuracy
 
 
 def data() -> Data:

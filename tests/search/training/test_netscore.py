@@ -7,7 +7,7 @@ import math
 import pytest
 
 from backbones.errors import SecateurError
-from search.training.netscore import netscore
+from search.training.metrics import netscore
 
 
 def test_formula_with_its_units() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from backbones import build, load_checkpoint
 from search.data.cifar import cifar10
-from search.training.measure import accuracy
+from search.training.metrics import accuracy
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

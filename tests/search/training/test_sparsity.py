@@ -16,10 +16,11 @@ from backbones.trace import trace
 from search.data.data import Data
 from search.data.readers import load_data
 from search.training.double_pruning import sparsify
-from search.training.engine import Recipe, train
+from search.training.engine import train
+from search.training.losses import gammas, l1_subgradient
 from search.training.masks import effective_parameters, hold, magnitude_masks
-from search.training.netscore import netscore
-from search.training.slimming import gammas, l1_subgradient
+from search.training.metrics import netscore
+from search.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")

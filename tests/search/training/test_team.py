@@ -14,16 +14,18 @@ from torch.utils.data import DataLoader, TensorDataset
 from backbones.errors import SecateurError
 from search.data.data import Data
 from search.data.readers import load_data
-from search.training import learner
-from search.training.engine import Recipe, accuracy, train
-from search.training.team import Team
+from search.training.engine import train
+from search.training.metrics import accuracy
+from search.training.parallel import ProcessGroup
+from search.training.recipe import Recipe
+from search.training.train_state import prepare_training
 from tests.search.training.test_training import network
 
 SCRIPT = """
 import os, sys, torch
 from search.data.readers import load_data
-from search.training.team import Team
-from search.training.engine import Recipe, train
+from search.training.recipe import Recipe
+from search.training.engine import train
 from tests.search.training.test_training import network
 rank = int(os.environ["RANK"])
 model = network(seed=rank)
@@ -58,8 +60,8 @@ def test_shared_stream_is_refused() -> None:
     data = load_data("digits")
     loader = DataLoader(TensorDataset(*data.batch(64)), 32)
     stream = Data.from_datasets("s", loader, loader, validation=loader, num_classes=10, stream=True)
-    team = Team(0, 2, torch.device("cpu"))
+    group = ProcessGroup(0, 2, torch.device("cpu"))
     with pytest.raises(SecateurError, match="2 processes would all read the same stream"):
-        learner.prepare(network(), stream, Recipe(), None, team, None)
+        prepare_training(network(), stream, Recipe(), None, group, None)
     with pytest.raises(SecateurError, match="batch_size must be a multiple of the 2 processes, but got 63"):
-        learner.prepare(network(), data, Recipe(batch_size=63), None, team, None)
+        prepare_training(network(), data, Recipe(batch_size=63), None, group, None)

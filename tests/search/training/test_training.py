@@ -19,8 +19,11 @@ from search.data.augment import Augment
 from search.data.data import Data
 from search.data.readers import load_data
 from search.data.sources import Split
-from search.training import learner
-from search.training.engine import History, Recipe, accuracy, train
+from search.training.checkpoint import History
+from search.training.engine import train
+from search.training.metrics import accuracy
+from search.training.recipe import Recipe
+from search.training.train_state import train_step
 
 FAST = Recipe(epochs=3, lr=0.05, batch_size=64)
 
@@ -118,7 +121,7 @@ def test_resumed_training_ends_in_the_same_weights(variant: str, digits: Data, t
 def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     one = network()
     seen: list[int] = []
-    real = learner.step
+    real = train_step
 
     def interrupted(*arguments: Any) -> Any:
         seen.append(1)
@@ -127,7 +130,7 @@ def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch:
         return real(*arguments)
 
     kept: dict[int, dict[str, torch.Tensor]] = {}
-    monkeypatch.setattr(learner, "step", interrupted)
+    monkeypatch.setattr("search.training.engine.train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(one, digits, FAST, after_epoch=lambda model, done: kept.update({done: weights(model)}))
     torch.testing.assert_close(weights(one), kept[1], rtol=0, atol=0)

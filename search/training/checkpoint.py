@@ -1,10 +1,14 @@
-"""The state of a training after each epoch, on disk, and what must be equal before it may be continued."""
+"""The state of a training after each epoch, on disk: its curve, and what must be equal before it may be continued."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
+import os
 import re
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +16,85 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.files import atomic_write
+from backbones.files import atomic_write, write_text
 from backbones.fingerprint import tensor_bytes
 from search.data.data import Data
 from search.training.recipe import Recipe
 
-FORMAT = 1
-NAME = "checkpoint.pt"
+_FORMAT = 1
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One pass over the training split.
+
+    Attributes:
+        epoch: from 1.
+        lr: learning rate at its end.
+        loss: mean over its images, all parts of the loss included except the slimming penalty.
+        train_accuracy: fraction, on augmented images, while learning.
+        validation_accuracy: fraction, after the epoch (of the averaged weights where there are).
+        seconds: training and evaluation.
+    """
+
+    epoch: int
+    lr: float
+    loss: float
+    train_accuracy: float
+    validation_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What a training did.
+
+    Attributes:
+        epochs: in order.
+        start_accuracy: validation accuracy before the first step, batch-norm statistics renewed.
+        test_accuracy: of the last epoch's weights; the test split is looked at only for this.
+    """
+
+    epochs: tuple[Epoch, ...]
+    start_accuracy: float
+    test_accuracy: float | None = None
+
+    @property
+    def validation_accuracy(self) -> float:
+        """Of the last epoch, not of the best: choosing an epoch would overstate it."""
+        return self.epochs[-1].validation_accuracy
+
+    @property
+    def seconds(self) -> float:
+        """Over all epochs, interruptions not counted."""
+        return sum(epoch.seconds for epoch in self.epochs)
+
+    def to_csv(self) -> str:
+        """A header and a row per epoch."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, [entry.name for entry in fields(Epoch)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(epoch) for epoch in self.epochs)
+        return text.getvalue()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes `to_csv` to `path` in one step."""
+        write_text(path, self.to_csv())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; `from_dict` reads them back."""
+        return {
+            "epochs": [asdict(epoch) for epoch in self.epochs],
+            "start_accuracy": self.start_accuracy,
+            "test_accuracy": self.test_accuracy,
+        }
+
+    @staticmethod
+    def from_dict(record: Mapping[str, Any]) -> History:
+        """Reads what `to_dict` wrote."""
+        epochs = tuple(Epoch(**row) for row in record["epochs"])
+        return History(epochs, record["start_accuracy"], record["test_accuracy"])
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -30,7 +106,7 @@ def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:12]
 
 
-def identity(
+def training_identity(
     model: nn.Module, data: Data, recipe: Recipe, teacher: nn.Module | None, masks: Mapping[str, Tensor] | None
 ) -> dict[str, Any]:
     """What makes two trainings the same one, part by part.
@@ -44,7 +120,7 @@ def identity(
     printed = re.sub(r" at 0x[0-9a-f]+", "", str(model))  # addresses differ from process to process
     text = repr((printed, shapes, kept))
     return {
-        "format": FORMAT,
+        "format": _FORMAT,
         "structure": hashlib.sha256(text.encode()).hexdigest()[:12],
         "recipe": recipe.to_dict(),
         "data": data.fingerprint + repr(data.augment),
@@ -53,23 +129,23 @@ def identity(
     }
 
 
-def write(folder: Path, state: dict[str, Any]) -> None:
+def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Replaces the snapshot in `folder` in one step: a kill leaves the one before."""
-    with atomic_write(folder / NAME) as part:
+    with atomic_write(folder / CHECKPOINT) as part:
         torch.save(state, part)
 
 
-def read(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_checkpoint(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
     """The snapshot in `folder`, None when there is none.
 
     Args:
         folder: of the training.
-        wanted: the `identity` of the training that wants to go on.
+        wanted: the `training_identity` of the training that wants to go on.
 
     Raises:
         SecateurError: when the file cannot be read, or belongs to another training; says what differs.
     """
-    path = folder / NAME
+    path = folder / CHECKPOINT
     if not path.exists():
         return None
     try:

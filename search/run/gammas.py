@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from search.run.folder import RunFolder
-from search.training.slimming import gammas
+from search.training.losses import gammas
 
-NAME = "gammas.json"
+GAMMAS = "gammas.json"
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def recorded(model: nn.Module, folder: RunFolder, *, slimmed: bool) -> Iterator[
     before = _plain(model) if slimmed else {}
     yield
     if slimmed:
-        write_text(folder.path / NAME, json.dumps({"before": before, "after": _plain(model)}))
+        write_text(folder.path / GAMMAS, json.dumps({"before": before, "after": _plain(model)}))
 
 
 def read_gammas(folder: RunFolder) -> dict[str, dict[str, Tensor]]:
@@ -32,7 +32,7 @@ def read_gammas(folder: RunFolder) -> dict[str, dict[str, Tensor]]:
     Raises:
         SecateurError: when the file is not what `recorded` wrote.
     """
-    path = folder.path / NAME
+    path = folder.path / GAMMAS
     if not path.is_file():
         return {}
     try:

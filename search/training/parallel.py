@@ -1,0 +1,165 @@
+"""Several processes for one training, several trainings in processes of their own, and how many threads each takes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from backbones.errors import SecateurError
+
+_T = TypeVar("_T")
+Begin = Callable[[], None]
+SMALL_BATCH = 1_000_000_000
+"""MACs of a batch below which a second thread costs more than it brings.
+
+A ResNet-20 on 8 x 8 images has 0.16 G in a batch of 64; with two threads on two cores that others use as well, one
+step took up to ten times as long as with one thread, waiting at the barriers of each small layer.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessGroup:
+    """The processes that train one network together.
+
+    Attributes:
+        rank: of this process, 0 to size - 1; 0 writes files and shows progress.
+        size: number of processes; 1 outside torchrun.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model itself, or one that averages gradients over all processes; weights come from rank 0."""
+        if self.size == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of `values` over all processes."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def same_buffers(self, model: nn.Module) -> None:
+        """Gives every process the batch-norm statistics of rank 0."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, 0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def process_group(device: str | torch.device) -> Iterator[ProcessGroup]:
+    """The processes that train together: this one alone, or, under `torchrun`, all that were launched.
+
+    A process group that is already there is used and left open; otherwise one is made (nccl on CUDA, gloo elsewhere)
+    and closed afterwards.
+
+    Args:
+        device: "cpu", "cuda" (one device a process: LOCAL_RANK chooses it) or any torch device.
+
+    Raises:
+        SecateurError: for a device that is not there.
+    """
+    place = _device(device)
+    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    if not launched and not dist.is_initialized():
+        yield ProcessGroup(0, 1, place)
+        return
+    if str(place) == "cuda":
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    opened = not dist.is_initialized()
+    if opened:
+        dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
+    try:
+        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), place)
+    finally:
+        if opened:
+            dist.destroy_process_group()
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise SecateurError(f"device {str(device)!r} cannot be used: {reason}; 'cpu' always can") from None
+    return place
+
+
+def in_processes(tasks: Iterable[Callable[[], _T]], processes: int, begin: Begin | None = None) -> Iterator[_T]:
+    """Results as they come. Tasks are drawn when their turn comes, so that only a few of them take memory.
+
+    Args:
+        tasks: calls that can be pickled, such as `functools.partial` of a function of a module.
+        processes: at the same time, the cores divided among them.
+        begin: called once in every process before its first task; can be pickled too.
+
+    Raises:
+        Exception: what the first task that fails raises; the others are ended.
+    """
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (threads, begin))
+    running: set[Future[_T]] = set()
+    try:
+        for task in tasks:
+            running.add(pool.submit(task))
+            if len(running) > processes:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+        pool.shutdown()
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        pool.shutdown(cancel_futures=True)
+        raise
+
+
+def _begin(threads: int, begin: Begin | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    torch.set_num_threads(threads)
+    if begin is not None:
+        begin()
+
+
+@contextmanager
+def fitting_threads(macs: int, batch: int) -> Iterator[None]:
+    """Within the block torch computes small networks on one core; `OMP_NUM_THREADS`, where set, is left alone.
+
+    The choice follows from the sizes alone, so that a run that was stopped goes on with the same sums.
+
+    Args:
+        macs: of one sample.
+        batch: samples at a time.
+    """
+    before = torch.get_num_threads()
+    if macs * batch < SMALL_BATCH and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,198 @@
+"""One network on its way through a training: its optimiser, its teacher, the average of its weights, and one step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from backbones.errors import SecateurError
+from search.data.data import Data
+from search.data.sources import Split, Stream
+from search.training.feed import resident, steps_per_epoch
+from search.training.losses import distillation_loss, l1_subgradient
+from search.training.masks import hold
+from search.training.metrics import check_fits, forward
+from search.training.parallel import ProcessGroup
+from search.training.recipe import Recipe, bfloat16
+
+
+@dataclass(slots=True, eq=False)
+class TrainState:
+    """One network on its way: what lives as long as one call of `train`. Made by `prepare_training`."""
+
+    model: nn.Module
+    network: nn.Module  # the model, or the model wrapped for the processes
+    data: Data
+    recipe: Recipe
+    teacher: nn.Module | None
+    processes: ProcessGroup
+    optimiser: Optimizer
+    average: EMA | None
+    penalty: Callable[[], None]
+    mask: Callable[[], None]
+    steps: int
+    half: bool  # compute in bfloat16
+
+
+def check_trainable(model: nn.Module, data: Data, recipe: Recipe) -> None:
+    """Raises SecateurError unless `model` can be trained on `data` with `recipe`."""
+    if isinstance(data.train, Split) and recipe.batch_size > len(data.train):
+        raise SecateurError(
+            f"recipe: batch_size <= {len(data.train)} training images must hold, but got batch_size={recipe.batch_size}"
+        )
+    check_fits(model, data)
+    check_finite(model, "the network's", "before training; load other weights")
+
+
+def prepare_training(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    teacher: nn.Module | None,
+    processes: ProcessGroup,
+    masks: Mapping[str, Tensor] | None,
+) -> TrainState:
+    """Moves the network to the device of this process and builds all that one training needs.
+
+    Raises:
+        SecateurError: for a batch size that the processes can't share, or a teacher, masks or slimmed layers that
+            do not fit.
+    """
+    if recipe.batch_size % processes.size:
+        raise SecateurError(
+            f"recipe: batch_size must be a multiple of the {processes.size} processes, but got {recipe.batch_size}"
+        )
+    if processes.size > 1 and isinstance(data.train, Stream) and not hasattr(data.train.loader.sampler, "set_epoch"):
+        raise SecateurError(
+            f"data {data.name!r}: {processes.size} processes would all read the same stream; give its DataLoader a "
+            "DistributedSampler"
+        )
+    order = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    move_model(model, processes.device, order)
+    mask = hold(model, masks) if masks else _nothing
+    mask()  # before the average starts from these weights
+    if teacher is not None and recipe.distill > 0:
+        check_fits(teacher, data)
+        teacher = copy.deepcopy(teacher).requires_grad_(False).eval()
+        move_model(teacher, processes.device, order)
+    else:
+        teacher = None
+    return TrainState(
+        model=model,
+        network=processes.wrap(model),
+        data=resident(data, processes.device),
+        recipe=recipe,
+        teacher=teacher,
+        processes=processes,
+        optimiser=recipe.build_optimiser(model),
+        average=EMA(model, recipe.ema) if recipe.ema else None,
+        penalty=l1_subgradient(model, recipe.slim, recipe.slim_layers) if recipe.slim else _nothing,
+        mask=mask,
+        steps=steps_per_epoch(data, recipe),
+        half=bfloat16(recipe, data, processes.device),
+    )
+
+
+def train_step(state: TrainState, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
+    """One update; returns the loss and the number of right answers, without gradient."""
+    recipe = state.recipe
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    state.optimiser.zero_grad(set_to_none=True)
+    with torch.autocast(images.device.type, torch.bfloat16) if state.half else nullcontext():
+        logits = forward(state.network, images, state.data.num_classes)
+        with torch.no_grad():
+            soft = None if state.teacher is None else state.teacher(images).float()
+    logits = logits.float()
+    if soft is None:
+        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    else:
+        loss = distillation_loss(
+            logits,
+            soft,
+            labels,
+            weight=recipe.distill,
+            temperature=recipe.temperature,
+            label_smoothing=recipe.label_smoothing,
+        )
+    loss.backward()
+    state.penalty()
+    if recipe.clip:
+        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
+    state.optimiser.step()
+    state.mask()
+    if state.average is not None:
+        state.average.update()
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+def move_model(model: nn.Module, device: torch.device, order: torch.memory_format) -> None:
+    """Moves `model` in place."""
+    mover: Any = model  # torch's annotations know either a device or a memory format
+    mover.to(device, memory_format=order)
+
+
+def check_finite(model: nn.Module, what: str, when: str) -> None:
+    """Raises SecateurError `<what> <tensor> holds NaN or infinity <when>` where a tensor does."""
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise SecateurError(f"{what} {name} holds NaN or infinity {when}")
+
+
+def _nothing() -> None:
+    return
+
+
+class EMA:
+    """Exponential moving average of every floating-point parameter and buffer of one network.
+
+    The decay starts small, min(decay, (1 + n) / (10 + n)) after n steps, so that the first weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self._live = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+        self._mean = [tensor.clone() for tensor in self._live]
+        self._decay = decay
+        self._steps = 0
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Takes in the weights as they are now."""
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        torch._foreach_lerp_(self._mean, self._live, 1 - decay)
+        self._steps += 1
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Writes the average into the network."""
+        torch._foreach_copy_(self._live, self._mean)
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The network holds the average inside the block, its own weights again afterwards."""
+        kept: list[Tensor] = [tensor.clone() for tensor in self._live]
+        self.apply()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(self._live, kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a snapshot."""
+        return {"mean": self._mean, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """From a snapshot."""
+        with torch.no_grad():
+            for mean, saved in zip(self._mean, state["mean"], strict=True):
+                mean.copy_(saved)
+        self._steps = state["steps"]
