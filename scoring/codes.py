@@ -1,12 +1,21 @@
-"""Binary activation codes: which side of its kink every non-linearity is on, per sample (Mellor et al., ICML 2021)."""
+"""Linear-region codes: on which side of its kink every non-linearity is, and in how many two samples agree.
+
+The kernel counts N - Hamming distance for all pairs of samples at once (Mellor et al., ICML 2021, equation 1). On the
+CPU codes are kept as packed bits and compared by exclusive or and a population count, which is exact and needs 1/32 of
+the memory of floats; elsewhere one product of codes 0 and 1 in float32 counts the units that are on in both, exact up
+to 2^24 units a layer.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -14,10 +23,14 @@ from backbones.errors import SecateurError
 from backbones.modes import evaluating
 
 _NAMES = "relu hardtanh leaky_relu rrelu_with_noise _prelu_kernel prelu elu silu gelu hardswish mish softplus"
-Mode = Callable[[nn.Module], AbstractContextManager[None]]
-SIGNED = frozenset(_NAMES.split())
+RunMode = Callable[[nn.Module], AbstractContextManager[None]]
+NON_LINEARITIES = frozenset(_NAMES.split())
 """ATen operations that count; ReLU6 arrives as hardtanh, SELU and CELU as elu. Gates (sigmoid, hardsigmoid), softmax
 and pooling don't count."""
+WORDS_AT_ONCE = 4096
+"""64-bit words a sample that are compared at a time: a batch of 128 then fits a processor's cache."""
+DIFFERENCES_AT_ONCE = 1 << 17
+"""Words of differences that are held at a time."""
 
 
 class _Watch(TorchDispatchMode):
@@ -31,14 +44,14 @@ class _Watch(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func.overloadpacket.__name__.rstrip("_") in SIGNED:
+        if func.overloadpacket.__name__.rstrip("_") in NON_LINEARITIES:
             preactivation = args[0].detach()
             self.largest.append(preactivation.amax())  # NaN if any element is; looked at when the pass is over
             self.see(preactivation)
         return func(*args, **(kwargs or {}))
 
 
-def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: Mode = evaluating) -> Any:
+def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: RunMode = evaluating) -> Any:
     """Runs `model(batch)` once, calling `see` with each pre-activation in the order of the forward pass.
 
     The device is waited for once, at the end.
@@ -73,3 +86,61 @@ def samples(preactivation: Tensor) -> Tensor:
     if preactivation.ndim == 4 and preactivation.is_contiguous(memory_format=torch.channels_last):
         preactivation = preactivation.permute(0, 2, 3, 1)
     return preactivation.flatten(1)
+
+
+class Agreement:
+    """Adds up what layers say: feed it pre-activations, then ask for the kernel.
+
+    Attributes:
+        units: seen so far, a sample.
+    """
+
+    def __init__(self) -> None:
+        self.units = 0
+        self._packed: list[NDArray[np.uint8]] = []
+        self._equal: Tensor | None = None
+
+    def add(self, preactivation: Tensor) -> None:
+        """Counts one layer: (B, ...), code 1 where the value is above 0."""
+        flat = samples(preactivation)
+        self.units += flat.shape[1]
+        if flat.device.type == "cpu":
+            above = flat.numpy() > 0 if flat.dtype in (torch.float32, torch.float64) else (flat > 0).numpy()
+            self._packed.append(np.packbits(above, axis=1))
+            return
+        on = (flat > 0).float()
+        count = on.sum(1)
+        equal = (2 * (on @ on.T) + flat.shape[1] - count[:, None] - count[None, :]).double()
+        self._equal = equal if self._equal is None else self._equal + equal
+
+    def kernel(self) -> Tensor:
+        """(B, B) float64 on the CPU: number of units, over all layers added, on which two samples agree."""
+        if self._equal is not None:
+            return self._equal.cpu()
+        return torch.from_numpy((self.units - hamming(np.concatenate(self._packed, axis=1))).astype(np.float64))
+
+
+def hamming(packed: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(B, B) number of bits in which rows of a (B, bytes) array differ; as many threads as torch may use."""
+    missing = -packed.shape[1] % 8
+    words = np.pad(packed, ((0, 0), (0, missing))).view(np.uint64) if missing else packed.view(np.uint64)
+    threads = torch.get_num_threads()
+    width = min(WORDS_AT_ONCE, -(-words.shape[1] // threads))
+    parts = [np.ascontiguousarray(words[:, at : at + width]) for at in range(0, words.shape[1], width)]
+    if threads == 1 or len(parts) == 1:
+        lower = sum((_lower(part) for part in parts), np.zeros((len(words), len(words)), dtype=np.int64))
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            lower = np.sum(list(pool.map(_lower, parts)), axis=0)
+    return lower + np.tril(lower, -1).T
+
+
+def _lower(words: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The differences of each row with itself and the rows before it, 0 above the diagonal."""
+    batch, width = words.shape
+    found = np.zeros((batch, batch), dtype=np.int64)
+    rows = max(1, DIFFERENCES_AT_ONCE // (batch * width))
+    for at in range(0, batch, rows):
+        some = words[at : at + rows, None] ^ words[None, : at + rows]
+        found[at : at + rows, : at + rows] = np.bitwise_count(some).sum(2, dtype=np.uint32)
+    return np.tril(found)

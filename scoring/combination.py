@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from backbones.errors import SecateurError
+from scoring.channel_weights import Floats
 from scoring.scoring_task import ScoredStructure, ScoringTask
 
 Part = Callable[[ScoredStructure], float]
-Floats = NDArray[np.float64]
 TINY = 1e-9
 """A reference set is never taken to be narrower than this share of its values, or of 1."""
 

@@ -7,9 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.errors import SecateurError
-from scoring.agreement import Agreement
 from scoring.alignment import kept_units
-from scoring.codes import watch
+from scoring.codes import Agreement, watch
 from scoring.naswot import log_det
 from scoring.scoring_task import ScoredStructure
 

@@ -8,21 +8,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from backbones.errors import SecateurError
 from backbones.graph import Group
 from backbones.names import check_name
-from scoring.distances import distance_sums
-from scoring.slices import Floats, makers, row_norms, rows
+from scoring.channel_weights import Floats, Weights, makers, member_rows, row_norms
+from scoring.clusters import distance_sums
 
-Worth = NDArray[np.float64]
 Needs = Literal["weights", "gradients", "ranks", "zeros"]
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class CriterionInputs:
     """What criteria may look at.
 
     Attributes:
@@ -36,7 +34,7 @@ class Evidence:
     tensors: Mapping[str, Tensor]
     norm_layers: frozenset[str]
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
-    maps: Mapping[str, tuple[Worth, ...]] = field(default_factory=dict)
+    maps: Mapping[str, tuple[Floats, ...]] = field(default_factory=dict)
     seed: int = 0
 
 
@@ -50,50 +48,50 @@ class Criterion:
         source: what it computes and the paper it is from.
     """
 
-    members: Callable[[Group, Evidence], list[Worth]]
+    members: Callable[[Group, CriterionInputs], list[Floats]]
     needs: Needs
     source: str
 
 
-def l1(block: Floats) -> Worth:
+def l1(block: Weights) -> Floats:
     """(n,) sums of absolute values of the rows of (n, k)."""
     return np.asarray(np.abs(block).sum(1, dtype=np.float64))
 
 
-def l2(block: Floats) -> Worth:
+def l2(block: Weights) -> Floats:
     """(n,) Euclidean norms of the rows of (n, k)."""
     return row_norms(block)
 
 
-def standard_deviation(block: Floats) -> Worth:
+def standard_deviation(block: Weights) -> Floats:
     """(n,) standard deviations (of the population) of the rows of (n, k)."""
     return np.asarray(block.std(1, dtype=np.float64))
 
 
-def geometric_median(block: Floats) -> Worth:
+def geometric_median(block: Weights) -> Floats:
     """(n,) mean Euclidean distances from each row of (n, k) to all rows: least at the geometric median."""
     return distance_sums(block) / len(block)
 
 
-def by_rows(worth: Callable[[Floats], Worth]) -> Callable[[Group, Evidence], list[Worth]]:
+def by_rows(worth: Callable[[Weights], Floats]) -> Callable[[Group, CriterionInputs], list[Floats]]:
     """A criterion of the weights that make each channel."""
 
-    def members(group: Group, evidence: Evidence) -> list[Worth]:
-        return [worth(rows(evidence.tensors[member.tensor], member)) for member in makers(group)]
+    def members(group: Group, inputs: CriterionInputs) -> list[Floats]:
+        return [worth(member_rows(inputs.tensors[member.tensor], member)) for member in makers(group)]
 
     return members
 
 
-def bn_gamma(group: Group, evidence: Evidence) -> list[Worth]:
+def bn_gamma(group: Group, inputs: CriterionInputs) -> list[Floats]:
     """|gamma| of every batch norm on the group's channels.
 
     Raises:
         SecateurError: when there is none.
     """
     found = [
-        np.abs(rows(evidence.tensors[member.tensor], member)).mean(1, dtype=np.float64)
+        np.abs(member_rows(inputs.tensors[member.tensor], member)).mean(1, dtype=np.float64)
         for member in group.members
-        if member.role == "vector" and member.layer in evidence.norm_layers and member.tensor.endswith(".weight")
+        if member.role == "vector" and member.layer in inputs.norm_layers and member.tensor.endswith(".weight")
     ]
     if not found:
         raise SecateurError(
@@ -103,14 +101,14 @@ def bn_gamma(group: Group, evidence: Evidence) -> list[Worth]:
     return found
 
 
-def taylor(group: Group, evidence: Evidence) -> list[Worth]:
+def taylor(group: Group, inputs: CriterionInputs) -> list[Floats]:
     """|sum over the filter's weights of weight x gradient|: by how much zeroing it changes the loss, to first order."""
     return [
         np.abs(
             np.einsum(
                 "ij,ij->i",
-                rows(evidence.tensors[member.tensor], member),
-                rows(evidence.gradients[member.tensor], member),
+                member_rows(inputs.tensors[member.tensor], member),
+                member_rows(inputs.gradients[member.tensor], member),
                 dtype=np.float64,
             )
         )
@@ -118,14 +116,14 @@ def taylor(group: Group, evidence: Evidence) -> list[Worth]:
     ]
 
 
-def measured_maps(group: Group, evidence: Evidence) -> list[Worth]:
+def measured_maps(group: Group, inputs: CriterionInputs) -> list[Floats]:
     """What was measured on the group's activation maps, one figure a reading layer."""
-    return list(evidence.maps[group.name])
+    return list(inputs.maps[group.name])
 
 
-def random_control(group: Group, evidence: Evidence) -> list[Worth]:
+def random_control(group: Group, inputs: CriterionInputs) -> list[Floats]:
     """Uniform in [0, 1), from the seed and the group's name alone, so that other groups do not matter."""
-    rng = np.random.default_rng([evidence.seed, zlib.crc32(group.name.encode())])
+    rng = np.random.default_rng([inputs.seed, zlib.crc32(group.name.encode())])
     return [rng.random(group.size)]
 
 
@@ -149,7 +147,7 @@ CRITERIA: Mapping[str, Criterion] = {
     "random": Criterion(random_control, "weights", "random control"),
 }
 
-REDUCTIONS: Mapping[str, Callable[[NDArray[np.float64]], Worth]] = {
+REDUCTIONS: Mapping[str, Callable[[Floats], Floats]] = {
     "sum": lambda values: np.asarray(values.sum(0)),
     "mean": lambda values: np.asarray(values.mean(0)),
     "max": lambda values: np.asarray(values.max(0)),
@@ -157,13 +155,13 @@ REDUCTIONS: Mapping[str, Callable[[NDArray[np.float64]], Worth]] = {
 }
 
 
-def worth(criterion: str, group: Group, evidence: Evidence, reduction: str = "sum") -> Worth:
+def importance(criterion: str, group: Group, inputs: CriterionInputs, reduction: str = "sum") -> Floats:
     """What each channel of a group is worth, larger is better.
 
     Args:
         criterion: a key of `CRITERIA`.
         group: n channels; where several layers make them (a residual stream) each is valued on its own.
-        evidence: what the criterion needs.
+        inputs: what the criterion needs.
         reduction: how the values of several layers become one: a key of `REDUCTIONS`.
 
     Returns:
@@ -174,7 +172,7 @@ def worth(criterion: str, group: Group, evidence: Evidence, reduction: str = "su
     """
     check_name("criterion", criterion, CRITERIA)
     check_name("reduction", reduction, REDUCTIONS)
-    values = np.stack(CRITERIA[criterion].members(group, evidence))
+    values = np.stack(CRITERIA[criterion].members(group, inputs))
     if not np.isfinite(values).all():
         raise SecateurError(
             f"criterion {criterion!r} is not finite on group {group.name!r}; look for NaN in weights and data"

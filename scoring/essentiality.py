@@ -25,7 +25,7 @@ from backbones.structure import Structure
 from scoring.scorers import check_scorer, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
 
-Measure = Callable[[ScoringTask, Iterable[str], str], dict[str, float]]
+EssentialityMeasure = Callable[[ScoringTask, Iterable[str], str], dict[str, float]]
 
 
 def essentiality(
@@ -131,4 +131,4 @@ def _fall(task: ScoringTask, layers: Iterable[str], value: Callable[[ScoredStruc
     return {layer: whole - value(ScoredStructure(task, Structure.of(task.graph, {}, [layer]))) for layer in layers}
 
 
-ESSENTIALITY: Mapping[str, Measure] = {"cosine": _cosine, "accuracy": _accuracy, "score": _score}
+ESSENTIALITY: Mapping[str, EssentialityMeasure] = {"cosine": _cosine, "accuracy": _accuracy, "score": _score}

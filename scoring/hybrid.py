@@ -24,11 +24,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from backbones.cost import Ints
 from backbones.errors import SecateurError
 from scoring.limits import Limits
 from scoring.tables import FilterTables
 
-Ints = NDArray[np.int64]
 Thresholds = float | NDArray[np.float64]
 
 

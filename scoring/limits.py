@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backbones.cost import Ints
 from backbones.errors import SecateurError
 from backbones.names import check_name
 from scoring.tables import FilterTables
-
-Ints = NDArray[np.int64]
 
 #: Slack for shares such as 0.9 * 10, so that rounding does not cost a channel.
 SLACK = 1e-9

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from scoring.agreement import Agreement
-from scoring.codes import watch
+from scoring.codes import Agreement, watch
 
 RELATIVE_FLOOR = 1e-12
 """Eigenvalues of a kernel are lifted to this share of the largest one before the logarithm."""

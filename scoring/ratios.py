@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
+from backbones.cost import Ints
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.names import check_name
+from scoring.channel_weights import FEATURES, feature_points
 from scoring.clusters import CLUSTERINGS, LINKAGES, cluster
-from scoring.evidence import check_weights
+from scoring.criterion_inputs import check_weights
 from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
-from scoring.slices import FEATURES, feature_points
 from scoring.tables import FilterTables
 
-Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 Ratios = float | Mapping[str, float] | NDArray[np.float64]
 

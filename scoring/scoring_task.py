@@ -16,9 +16,8 @@ from backbones.graph import ChannelGraph, Index
 from backbones.modes import evaluating
 from backbones.structure import Structure
 from backbones.surgery import prune
-from scoring.agreement import Agreement
 from scoring.alignment import activation_units
-from scoring.codes import Mode, watch
+from scoring.codes import Agreement, RunMode, watch
 from scoring.folding import Folded, fold
 from scoring.recalibration import recalibrate, renewing
 
@@ -43,7 +42,7 @@ class View:
         return agreement.kernel() / agreement.units
 
 
-def view(model: nn.Module, batch: Tensor, mode: Mode = evaluating) -> View:
+def view(model: nn.Module, batch: Tensor, mode: RunMode = evaluating) -> View:
     """Runs the network once, in eval mode unless told otherwise.
 
     Raises:

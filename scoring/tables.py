@@ -1,34 +1,70 @@
-"""Filter tables: everything the hybrid and ratio rules need to know of the weights, computed once, cut many times."""
+"""Filter tables: everything the hybrid and ratio rules need to know of the weights, computed once, cut many times.
+
+On disk they are a .npz file without pickles, keyed by the weights, the graph and the settings.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 
+from backbones.cost import Ints
 from backbones.errors import SecateurError
+from backbones.files import atomic_write
+from backbones.fingerprint import tensor_bytes
 from backbones.graph import ChannelGraph, Group
 from backbones.names import check_name
-from scoring.clusters import LINKAGES, leaving_heights, merge_tree
-from scoring.criteria import CRITERIA, REDUCTIONS, Evidence, worth
-from scoring.distances import ROWS, Blocks, starts, upper
-from scoring.evidence import Data, gather
-from scoring.group_table import GroupTable
-from scoring.slices import FEATURES, feature_blocks
-from scoring.table_files import read_cache, tables_key, write_cache
+from scoring.channel_weights import FEATURES, Floats, feature_blocks
+from scoring.clusters import BLOCK_ROWS, LINKAGES, Blocks, block_starts, later_distances, leaving_heights, merge_tree
+from scoring.criteria import CRITERIA, REDUCTIONS, CriterionInputs, importance
+from scoring.criterion_inputs import LabelledImages, gather_inputs
 
-Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+#: Raised whenever the meaning of a stored number changes, so that old caches are made again.
+TABLES_FORMAT = 1
 
 #: Multiply-adds below which one core is done before threads have started (about 0.2 s).
-WORTH_THREADS = 5e9
+THREADED_ABOVE = 5e9
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GroupTable:
+    """What is known of the filters of one group.
+
+    Attributes:
+        name: the group's.
+        norms: (n,) worth of each filter by the criterion, over the group's mean (all 0 where the mean is 0).
+        heights: (n,) merge height at which the filter stops to represent its cluster, infinite for the best filter,
+            over the group's mean pairwise distance (0 where all filters are equal).
+        tree: (n - 1, 4) the merges in scipy's form, heights over the mean pairwise distance.
+        mean_norm: the mean worth, in units of the criterion.
+        mean_distance: the mean pairwise distance, in units of the mean filter norm.
+    """
+
+    name: str
+    norms: Floats
+    heights: Floats
+    tree: Floats
+    mean_norm: float
+    mean_distance: float
+
+    @property
+    def size(self) -> int:
+        """Number of filters."""
+        return len(self.norms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +135,7 @@ def filter_tables(
     reduction: str = "sum",
     cache: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
-    data: Data | None = None,
+    data: LabelledImages | None = None,
     seed: int = 0,
 ) -> FilterTables:
     """Values and clusters the filters of every group, in parallel threads.
@@ -140,39 +176,38 @@ def filter_tables(
     )
     groups = None if cache is None else read_cache(cache, key)
     if groups is None:
-        groups = _build(model, graph, settings, gather(model, graph, criterion, data, seed), workers)
+        groups = _build(model, graph, settings, gather_inputs(model, graph, criterion, data, seed), workers)
         if cache is not None:
             write_cache(cache, key, groups)
     return FilterTables({table.name: table for table in groups}, **settings, key=key)
 
 
 def _build(
-    model: nn.Module, graph: ChannelGraph, settings: Mapping[str, str], evidence: Evidence, workers: int
+    model: nn.Module, graph: ChannelGraph, settings: Mapping[str, str], inputs: CriterionInputs, workers: int
 ) -> list[GroupTable]:
-    blocks = {group.name: feature_blocks(group, evidence.tensors, settings["features"]) for group in graph.groups}
+    blocks = {group.name: feature_blocks(group, inputs.tensors, settings["features"]) for group in graph.groups}
     tasks = [
         (_products(group.size, start, blocks[group.name]), group.name, start)
         for group in graph.groups
-        for start in starts(group.size)
+        for start in block_starts(group.size)
     ]
     tasks.sort(reverse=True)  # the largest first, so that no core waits at the end
-    workers = workers if sum(task[0] for task in tasks) > WORTH_THREADS else 1
+    workers = workers if sum(task[0] for task in tasks) > THREADED_ABOVE else 1
     with threadpool_limits(1), Parallel(n_jobs=workers, prefer="threads") as parallel:
-        parts = parallel(delayed(upper)(blocks[name], start) for _, name, start in tasks)
+        parts = parallel(delayed(later_distances)(blocks[name], start) for _, name, start in tasks)
         distances = _joined(graph, {task[1:]: part for task, part in zip(tasks, parts, strict=True)})
-        return list(
-            parallel(delayed(_table)(group, distances[group.name], evidence, settings) for group in graph.groups)
-        )
+        return list(parallel(delayed(_table)(group, distances[group.name], inputs, settings) for group in graph.groups))
 
 
 def _joined(graph: ChannelGraph, found: Mapping[tuple[str, int], Floats]) -> dict[str, Floats]:
     return {
-        group.name: np.concatenate([found[group.name, start] for start in starts(group.size)]) for group in graph.groups
+        group.name: np.concatenate([found[group.name, start] for start in block_starts(group.size)])
+        for group in graph.groups
     }
 
 
-def _table(group: Group, distances: Floats, evidence: Evidence, settings: Mapping[str, str]) -> GroupTable:
-    values = worth(settings["criterion"], group, evidence, settings["reduction"])
+def _table(group: Group, distances: Floats, inputs: CriterionInputs, settings: Mapping[str, str]) -> GroupTable:
+    values = importance(settings["criterion"], group, inputs, settings["reduction"])
     mean_norm = float(values.mean())
     norms = values / mean_norm if mean_norm > 0 else np.zeros_like(values)
     mean_distance = float(distances.mean()) if distances.size else 0.0
@@ -183,7 +218,7 @@ def _table(group: Group, distances: Floats, evidence: Evidence, settings: Mappin
 
 def _products(size: int, start: int, blocks: Blocks) -> int:
     columns = sum(int(block.shape[1]) for block, _ in blocks)
-    return (size - start) * min(size - start, ROWS) * columns
+    return (size - start) * min(size - start, BLOCK_ROWS) * columns
 
 
 def _ranks(order: Ints, first: Ints, owners: Ints) -> Ints:
@@ -198,3 +233,83 @@ def _workers(jobs: int | None) -> int:
     if jobs < 1:
         raise SecateurError(f"jobs >= 1 must hold, but got jobs={jobs}")
     return jobs
+
+
+def tables_key(
+    model: nn.Module, graph: ChannelGraph, settings: Mapping[str, object], data: tuple[Tensor, Tensor | None] | None
+) -> str:
+    """Fingerprint of all that tables depend on: weights, couplings, settings, data."""
+    digest = hashlib.sha256(repr((TABLES_FORMAT, sorted(settings.items()))).encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor_bytes(tensor))
+    for group in graph.groups:
+        for member in group.members:
+            digest.update(f"{group.name} {member.tensor} {member.dim} {member.role} {member.index.shape}".encode())
+            digest.update(np.ascontiguousarray(member.index).data)
+    for part in data or ():
+        digest.update(b"none" if part is None else f"{part.dtype} {tuple(part.shape)}".encode())
+        digest.update(b"" if part is None else tensor_bytes(part))
+    return digest.hexdigest()
+
+
+def read_cache(cache: str | os.PathLike[str], key: str) -> list[GroupTable] | None:
+    """The tables that `write_cache` stored under this key, None when there are none.
+
+    Warns:
+        UserWarning: when the file is there but cannot be read.
+    """
+    path = _path(cache, key)
+    if not path.exists():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return _groups({name: stored[name] for name in stored.files}) if str(stored["key"]) == key else None
+    except (OSError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, zlib.error) as error:
+        warnings.warn(f"cache {path} cannot be read and is made again: {error}", UserWarning, stacklevel=3)
+        return None
+
+
+def write_cache(cache: str | os.PathLike[str], key: str, groups: Sequence[GroupTable]) -> None:
+    """Stores tables under a key: in the file `cache`, or under a name of its own in the folder `cache`.
+
+    Raises:
+        SecateurError: when the file cannot be written.
+    """
+    path = _path(cache, key)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as part, part.open("wb") as file:
+            np.savez(
+                file,
+                key=np.asarray(key),
+                names=np.asarray([group.name for group in groups]),
+                sizes=np.asarray([group.size for group in groups], dtype=np.int64),
+                means=np.asarray([(group.mean_norm, group.mean_distance) for group in groups]),
+                norms=np.concatenate([group.norms for group in groups]),
+                heights=np.concatenate([group.heights for group in groups]),
+                trees=np.concatenate([group.tree for group in groups]),
+            )
+    except OSError as error:
+        raise SecateurError(f"cache {path} cannot be written: {error.strerror}") from None
+
+
+def _groups(stored: Mapping[str, NDArray[Any]]) -> list[GroupTable]:
+    sizes = stored["sizes"]
+    units, merges = int(sizes.sum()), int((sizes - 1).sum())
+    shapes = {"names": sizes.shape, "means": (len(sizes), 2), "norms": (units,), "heights": (units,)}
+    for name, shape in {**shapes, "trees": (merges, 4)}.items():
+        if stored[name].shape != shape:
+            raise ValueError(f"{name} has shape {stored[name].shape}, not {shape}")
+    ends = np.cumsum(sizes)[:-1]
+    norms, heights = np.split(stored["norms"], ends), np.split(stored["heights"], ends)
+    trees = np.split(stored["trees"], np.cumsum(sizes - 1)[:-1])
+    return [
+        GroupTable(str(name), norm, height, tree, float(means[0]), float(means[1]))
+        for name, norm, height, tree, means in zip(stored["names"], norms, heights, trees, stored["means"], strict=True)
+    ]
+
+
+def _path(cache: str | os.PathLike[str], key: str) -> Path:
+    path = Path(cache)
+    return path if path.suffix == ".npz" else path / f"tables-{key[:12]}.npz"

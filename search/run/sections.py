@@ -9,12 +9,12 @@ from pathlib import Path
 
 from backbones.errors import SecateurError
 from backbones.names import check_name as known_name
+from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.essentiality import ESSENTIALITY
 from scoring.limits import Limits
 from scoring.scorers import DEFAULT, check_scorer
-from scoring.slices import FEATURES
 from search.space.budget import Amount, Budget
 from search.space.depth import Removal
 from search.space.space import KINDS, Space

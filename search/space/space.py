@@ -18,11 +18,11 @@ from torch import nn
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.names import check_name
+from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS
-from scoring.evidence import Data
+from scoring.criterion_inputs import LabelledImages
 from scoring.limits import Limits
-from scoring.slices import FEATURES
 from scoring.tables import FilterTables, filter_tables
 from search.space.depth import Removal
 from search.space.global_ray import GlobalRay
@@ -82,7 +82,9 @@ class Space:
             del record["removal"]["least"]
         return record
 
-    def tables(self, model: nn.Module, graph: ChannelGraph, data: Data | None = None, seed: int = 0) -> FilterTables:
+    def tables(
+        self, model: nn.Module, graph: ChannelGraph, data: LabelledImages | None = None, seed: int = 0
+    ) -> FilterTables:
         """The filter tables of a network as this space wants them.
 
         Args:

@@ -37,8 +37,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from backbones import ChannelGraph, Structure, build, load_checkpoint, prune, trace  # noqa: E402
 from backbones.files import write_text  # noqa: E402
 from backbones.resnet_cifar import BasicBlock, CifarResNet  # noqa: E402
-from scoring.agreement import Agreement  # noqa: E402
-from scoring.codes import watch  # noqa: E402
+from scoring.codes import Agreement, watch  # noqa: E402
 from scoring.naswot import log_det, naswot  # noqa: E402
 from scoring.recalibration import recalibrate  # noqa: E402
 from scoring.scorers import DEFAULT, SCORERS  # noqa: E402

@@ -36,12 +36,15 @@ sys.path.insert(0, str(ROOT))
 from backbones import build, trace  # noqa: E402
 from backbones.files import write_text  # noqa: E402
 from backbones.graph import ChannelGraph  # noqa: E402
-from scoring.distances import Blocks, condensed  # noqa: E402
+from scoring.channel_weights import feature_blocks  # noqa: E402
+from scoring.clusters import Blocks, condensed_distances  # noqa: E402
 from scoring.hybrid import hybrid, hybrid_widths  # noqa: E402
 from scoring.limits import Limits  # noqa: E402
-from scoring.slices import feature_blocks  # noqa: E402
-from scoring.table_files import tables_key  # noqa: E402
-from scoring.tables import FilterTables, filter_tables  # noqa: E402
+from scoring.tables import (  # noqa: E402
+    FilterTables,
+    filter_tables,
+    tables_key,
+)
 
 LIMITS = Limits(max_rate=0.9, divisor=4)
 CUTS = 200
@@ -121,7 +124,7 @@ def building(model: nn.Module, graph: ChannelGraph, cores: int, rounds: int) -> 
     }
     for kind in ("threads", "processes"):
         with threadpool_limits(1), Parallel(n_jobs=cores, prefer=kind) as workers:  # loky gives each process one core
-            workers(delayed(condensed)(part[:1]) for part in blocks[:cores])
+            workers(delayed(condensed_distances)(part[:1]) for part in blocks[:cores])
             step = partial(_distances, workers, blocks)
             found[f"distances, {cores} {kind}"] = seconds(step, rounds)
     return found
@@ -146,7 +149,7 @@ def cutting(tables: FilterTables) -> dict[str, list[float]]:
 
 
 def _distances(workers: Parallel, blocks: list[Blocks]) -> None:
-    workers(delayed(condensed)(part) for part in blocks)
+    workers(delayed(condensed_distances)(part) for part in blocks)
 
 
 def main() -> None:

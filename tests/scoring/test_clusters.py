@@ -12,8 +12,15 @@ from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
 from backbones.errors import SecateurError
-from scoring.clusters import CLUSTERINGS, LINKAGES, cluster, leaving_heights, merge_tree
-from scoring.distances import condensed, distance_sums
+from scoring.clusters import (
+    CLUSTERINGS,
+    LINKAGES,
+    cluster,
+    condensed_distances,
+    distance_sums,
+    leaving_heights,
+    merge_tree,
+)
 
 Matrix = NDArray[np.float64]
 
@@ -72,24 +79,24 @@ def test_distances(n: int, columns: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     points = rng.normal(size=(n, columns))
     points[n // 2] = points[0]
-    np.testing.assert_allclose(condensed([(points, 1.0)]), pdist(points), atol=1e-12)
+    np.testing.assert_allclose(condensed_distances([(points, 1.0)]), pdist(points), atol=1e-12)
     np.testing.assert_allclose(distance_sums(points), squareform(pdist(points)).sum(0) if n > 1 else [0], atol=1e-12)
 
 
 def test_distances_in_many_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     points = np.random.default_rng(0).normal(size=(23, 50)).astype(np.float32)
     other = np.random.default_rng(1).normal(size=(23, 8)).astype(np.float32)
-    monkeypatch.setattr("scoring.distances.ROWS", 5)
-    monkeypatch.setattr("scoring.distances.COLUMNS", 7)
+    monkeypatch.setattr("scoring.clusters.BLOCK_ROWS", 5)
+    monkeypatch.setattr("scoring.clusters.BLOCK_COLUMNS", 7)
     both = np.concatenate([0.5 * points.astype(np.float64), 2.0 * other.astype(np.float64)], axis=1)
-    np.testing.assert_allclose(condensed([(points, 0.5), (other, 2.0)]), pdist(both), rtol=1e-9)
+    np.testing.assert_allclose(condensed_distances([(points, 0.5), (other, 2.0)]), pdist(both), rtol=1e-9)
     np.testing.assert_allclose(distance_sums(points), squareform(pdist(points.astype(np.float64))).sum(0), rtol=1e-9)
 
 
 @pytest.mark.parametrize("columns", [3, 576, 4608])
 def test_equal_filters_have_no_distance_at_all(columns: int) -> None:
     row = np.random.default_rng(0).normal(size=columns).astype(np.float32)
-    distances = squareform(condensed([(np.stack([row, row, -row, 0 * row, 0 * row, row * 1.001]), 1.0)]))
+    distances = squareform(condensed_distances([(np.stack([row, row, -row, 0 * row, 0 * row, row * 1.001]), 1.0)]))
     assert distances[0, 1] == 0
     assert distances[3, 4] == 0
     assert distances[0, 2] == pytest.approx(2 * np.linalg.norm(row))

@@ -13,8 +13,8 @@ from torch.nn.functional import cross_entropy
 from backbones import trace
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group, Member
-from scoring.criteria import CRITERIA, REDUCTIONS, worth
-from scoring.evidence import Data, gather
+from scoring.criteria import CRITERIA, REDUCTIONS, importance
+from scoring.criterion_inputs import LabelledImages, gather_inputs
 from tests.scoring.hand_graphs import graph_of, linear_network, member, stream_network
 
 Matrix = NDArray[Any]
@@ -27,11 +27,11 @@ def values(
     criterion: str,
     model: nn.Module,
     graph: ChannelGraph,
-    data: Data | None = None,
+    data: LabelledImages | None = None,
     reduction: str = "sum",
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    return worth(criterion, graph.groups[0], gather(model, graph, criterion, data, seed), reduction)
+    return importance(criterion, graph.groups[0], gather_inputs(model, graph, criterion, data, seed), reduction)
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_the_graphs_written_by_hand_are_those_of_the_tracer(
 
 def test_filters_of_grouped_and_transposed_convolutions() -> None:
     model, graph = shapes_network()
-    evidence = gather(model, graph, "l2")
+    inputs = gather_inputs(model, graph, "l2")
     one, three = model.one.weight.detach(), model.three.weight.detach()
     wanted = torch.stack([one[[0, 2]].norm(), one[[1, 3]].norm()])
-    np.testing.assert_allclose(worth("l2", graph.groups[0], evidence), wanted.numpy(), rtol=1e-6)
+    np.testing.assert_allclose(importance("l2", graph.groups[0], inputs), wanted.numpy(), rtol=1e-6)
     np.testing.assert_allclose(
-        worth("l2", graph.groups[1], evidence), three.pow(2).sum((0, 2, 3)).sqrt().numpy(), rtol=1e-6
+        importance("l2", graph.groups[1], inputs), three.pow(2).sum((0, 2, 3)).sqrt().numpy(), rtol=1e-6
     )
 
 
@@ -172,19 +172,19 @@ def test_maps_of_grouped_convolutions_and_behind_a_flatten() -> None:
         first = torch.relu(model.one(IMAGES))
         third = torch.relu(model.three(torch.relu(model.two(first))))
         fourth = torch.relu(model.four(third.flatten(1)))
-    zeros = gather(model, graph, "apoz", (IMAGES, None))
+    zeros = gather_inputs(model, graph, "apoz", (IMAGES, None))
     wanted = (first != 0).double().mean((0, 2, 3)).unflatten(0, (2, 2)).mean(0)
-    np.testing.assert_allclose(worth("apoz", graph.groups[0], zeros), wanted.numpy())
+    np.testing.assert_allclose(importance("apoz", graph.groups[0], zeros), wanted.numpy())
     wanted = (third != 0).double().mean((0, 2, 3)).unflatten(0, (2, 3)).mean(0)
-    np.testing.assert_allclose(worth("apoz", graph.groups[1], zeros), wanted.numpy())
-    np.testing.assert_allclose(worth("apoz", graph.groups[2], zeros), (fourth != 0).double().mean(0).numpy())
-    ranks = gather(model, graph, "hrank", (IMAGES, None))
+    np.testing.assert_allclose(importance("apoz", graph.groups[1], zeros), wanted.numpy())
+    np.testing.assert_allclose(importance("apoz", graph.groups[2], zeros), (fourth != 0).double().mean(0).numpy())
+    ranks = gather_inputs(model, graph, "hrank", (IMAGES, None))
     wanted = torch.linalg.matrix_rank(first).double().mean(0).unflatten(0, (2, 2)).mean(0)
-    np.testing.assert_allclose(worth("hrank", graph.groups[0], ranks), wanted.numpy())
+    np.testing.assert_allclose(importance("hrank", graph.groups[0], ranks), wanted.numpy())
     # 288 elements a channel behind the flatten: the two 12 x 12 maps are laid out as 16 x 18.
     laid = third[:, torch.as_tensor(np.asarray([[c, 3 + c] for c in range(3)]))].reshape(8, 3, 16, 18)
     wanted = torch.linalg.matrix_rank(laid).double().mean(0)
-    np.testing.assert_allclose(worth("hrank", graph.groups[1], ranks), wanted.numpy())
+    np.testing.assert_allclose(importance("hrank", graph.groups[1], ranks), wanted.numpy())
 
 
 def test_maps_that_no_layer_reads_are_taken_where_they_are_made() -> None:
@@ -271,7 +271,7 @@ def test_a_group_that_only_norms_and_readers_hold() -> None:
         ("hrank", (IMAGES[:, :2], None), r"cannot be measured on data of shape \(8, 2, 6, 6\): Given groups=1"),
     ],
 )
-def test_data_that_is_missing_or_wrong(criterion: str, data: Data | None, message: str) -> None:
+def test_data_that_is_missing_or_wrong(criterion: str, data: LabelledImages | None, message: str) -> None:
     with pytest.raises(SecateurError, match=message):
         values(criterion, *stream_network(), data)
 
@@ -305,7 +305,7 @@ def test_maps_that_cannot_be_watched() -> None:
 def test_unknown_names(criterion: str, reduction: str, message: str) -> None:
     model, graph = linear_network({"g": WEIGHTS})
     with pytest.raises(SecateurError, match=message.replace("?", r"\?")):
-        worth(criterion, graph.groups[0], gather(model, graph, "l2"), reduction)
+        importance(criterion, graph.groups[0], gather_inputs(model, graph, "l2"), reduction)
 
 
 def test_the_registries_are_what_the_documentation_lists() -> None:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones import SecateurError, Structure, build, trace
-from scoring.agreement import Agreement
+from scoring.codes import Agreement
 from scoring.naswot import log_det, naswot, naswot_last
 from scoring.scorers import score
 

@@ -20,12 +20,12 @@ from backbones import build, trace
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group
 from scoring import tables as module
+from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA
 from scoring.hybrid import hybrid, hybrid_widths
 from scoring.limits import Limits
 from scoring.ratios import ratios
-from scoring.slices import FEATURES
 from scoring.tables import filter_tables
 from tests.scoring.hand_graphs import digest, graph_of, linear_network, member, stream_network
 
@@ -116,7 +116,7 @@ def test_other_number_formats(dtype: torch.dtype) -> None:
 
 
 def test_any_number_of_threads(resnet: tuple[nn.Module, ChannelGraph], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORTH_THREADS", 0)
+    monkeypatch.setattr(module, "THREADED_ABOVE", 0)
     model, graph = resnet
     data = (torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(4))
     for criterion in ("l2", "taylor"):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scoring.agreement import Agreement, hamming
+from scoring.codes import Agreement, hamming
 from scoring.naswot import RELATIVE_FLOOR, log_det
 
 

@@ -13,7 +13,10 @@ from torch import Tensor
 from backbones.errors import SecateurError
 from backbones.graph import Group, Member
 
-Floats = NDArray[np.floating[Any]]
+#: Numbers as the model holds them, float32 or float64.
+Weights = NDArray[np.floating[Any]]
+#: Numbers that are computed from them.
+Floats = NDArray[np.float64]
 
 #: Which weights describe a channel when channels are compared with each other.
 FEATURES: Mapping[str, str] = {
@@ -23,13 +26,13 @@ FEATURES: Mapping[str, str] = {
 }
 
 
-def as_array(tensor: Tensor) -> Floats:
+def as_array(tensor: Tensor) -> Weights:
     """A tensor of any device and number format as a float32 or float64 array, without a copy where possible."""
     values = tensor.detach().cpu()
     return np.asarray((values if values.dtype in (torch.float32, torch.float64) else values.float()).numpy())
 
 
-def rows(tensor: Tensor, member: Member) -> Floats:
+def member_rows(tensor: Tensor, member: Member) -> Weights:
     """The part of `tensor` that each channel owns, flattened.
 
     Args:
@@ -71,7 +74,7 @@ def feature_members(group: Group, features: str) -> tuple[Member, ...]:
     return makers(group) + (group.inputs if group.filters else ())
 
 
-def feature_blocks(group: Group, tensors: Mapping[str, Tensor], features: str) -> list[tuple[Floats, float]]:
+def feature_blocks(group: Group, tensors: Mapping[str, Tensor], features: str) -> list[tuple[Weights, float]]:
     """What the channels of one group are compared by: one block a member, each brought to mean row norm one.
 
     Every member counts alike, whatever the scale of its weights.
@@ -87,18 +90,18 @@ def feature_blocks(group: Group, tensors: Mapping[str, Tensor], features: str) -
     """
     blocks = []
     for member in feature_members(group, features):
-        block = rows(tensors[member.tensor], member)
+        block = member_rows(tensors[member.tensor], member)
         mean = float(row_norms(block).mean())
         blocks.append((block, 1.0 / mean if mean > 0 else 0.0))
     return blocks
 
 
-def row_norms(block: Floats) -> NDArray[np.float64]:
+def row_norms(block: Weights) -> Floats:
     """(n,) Euclidean norms of the rows of an (n, k) block, summed in float64."""
     return np.asarray(np.sqrt(np.einsum("ij,ij->i", block, block, dtype=np.float64)))
 
 
-def feature_points(group: Group, tensors: Mapping[str, Tensor], features: str) -> NDArray[np.float64]:
+def feature_points(group: Group, tensors: Mapping[str, Tensor], features: str) -> Floats:
     """What `feature_blocks` gives, as one matrix with no more columns than rows.
 
     Where there are more features than channels the vectors are turned into the space that they span, which leaves all
