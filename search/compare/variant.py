@@ -17,7 +17,7 @@ from search.run.prepare import Start, dense_accuracy, ensure_dense
 from search.run.sections import SparsifySection
 from search.run.stages import check, look, note_command, open_study, timed
 from search.run.study_file import StudyFile
-from search.study.retrain import Job
+from search.study.retrain import RetrainConfig
 from search.study.study import Study
 from search.training.double_pruning import sparsify
 from search.training.parallel import fitting_threads
@@ -105,7 +105,7 @@ def _sparsify(section: SparsifySection, outcome: Outcome, start: Start, folder: 
     for number, path in enumerate(outcome.artefacts):
         network = Path(path)
         recipe = replace(section.recipe, seed=section.recipe.seed + number)
-        name = f"{network.parent.name}-{Job(recipe).key}-{section.scope}-{section.amount:g}"
+        name = f"{network.parent.name}-{RetrainConfig(recipe).key}-{section.scope}-{section.amount:g}"
         place = folder.path / "sparse" / (name + "".join(f"-{layer}" for layer in section.spare))
         model = load_artefact(network, start.model)
         sparse = sparsify(

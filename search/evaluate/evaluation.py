@@ -21,9 +21,9 @@ from backbones.surgery import prune
 from search.data.data import Data
 from search.data.subset import cut
 from search.evaluate.evidence import Evidence, Measure, with_rank_sums
-from search.evaluate.plan import Plan
 from search.evaluate.scoring import Sheet, score_all
 from search.evaluate.trainings import Job, Trained, retrain_all
+from search.run.evaluation_plan import Plan
 from search.run.folder import environment
 from search.space.budget import Budget
 from search.space.families import Drawn, draw

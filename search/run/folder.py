@@ -20,7 +20,7 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
 from search.run.study_file import StudyFile, check_name, differences, read_study, render
-from search.study.storage import redacted
+from search.study.storage import folder_url, redacted
 
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn", "safetensors")
 
@@ -43,7 +43,7 @@ class RunFolder:
     @property
     def storage(self) -> str:
         """Where Optuna keeps the trials."""
-        return f"sqlite:///{self.path / 'study.db'}"
+        return folder_url(self.path)
 
     @property
     def dense(self) -> Path:

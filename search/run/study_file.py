@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
-from search.evaluate.plan import Plan
+from search.run.evaluation_plan import Plan
 from search.run.scales import Tables, at_scale, with_variant
 from search.run.schema import read_table, to_toml, unknown_key
 from search.run.sections import (

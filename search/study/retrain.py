@@ -33,7 +33,7 @@ from search.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RetrainConfig:
     """How a structure is retrained.
 
     Attributes:
@@ -47,12 +47,12 @@ class Job:
 
     @property
     def text(self) -> str:
-        """Canonical, so that equal jobs are known as such."""
+        """The settings as canonical JSON: equal for equal settings."""
         return to_record({**asdict(self.recipe), "flow": self.flow.name, "steps": self.flow.count})
 
     @property
     def key(self) -> str:
-        """Six hex digits of the text, for names of folders."""
+        """Six hex digits that stand for the settings in names of folders."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:6]
 
 
@@ -80,7 +80,7 @@ class Retrainer:
         model: the dense network, and the teacher.
         graph: of it.
         data: the task.
-        folder: holds one folder per structure and job: network, checkpoint and curve of each training.
+        folder: holds one folder per structure and config: network, checkpoint and curve of each training.
         space: of the search, for flows that choose again.
     """
 
@@ -91,18 +91,20 @@ class Retrainer:
         name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
         self.writer = TrialWriter(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
-    def results(self, job: Job | None = None) -> dict[str, Mapping[str, Any]]:
-        """Structure id -> what its latest retraining gave; of one job, where one is named."""
+    def results(self, config: RetrainConfig | None = None) -> dict[str, Mapping[str, Any]]:
+        """Structure id -> what its latest retraining gave; with one config only, where it is given."""
         trials = self.writer.trials()
-        return results_of(one for one in trials if job is None or one.user_attrs.get("recipe") == job.text)
+        return results_of(one for one in trials if config is None or one.user_attrs.get("recipe") == config.text)
 
-    def run(self, chosen: Sequence[Candidate], job: Job, *, device: str = "cpu", progress: bool = True) -> None:
+    def run(
+        self, chosen: Sequence[Candidate], config: RetrainConfig, *, device: str = "cpu", progress: bool = True
+    ) -> None:
         """Retrains structures, together with whoever else does; returns when all of them are done.
 
-        What was retrained by the same job before is left as it is.
+        What was retrained with the same settings before is left as it is.
         """
         left = {one.id: one for one in chosen}
-        text, done = job.text, dict[str, float]()
+        text, done = config.text, dict[str, float]()
         bar = tqdm(total=len(left), desc="retrained", unit="structure", disable=None if progress else True)
         with Heartbeat(self.writer, "work") as heartbeat, bar:
             while left:
@@ -117,7 +119,7 @@ class Retrainer:
                 busy = {one.user_attrs["structure"] for one in trials if self._busy(one, heartbeat)}
                 free = [one for name, one in left.items() if name not in busy]
                 if free:
-                    self._claim(free[0], job, heartbeat, device, progress)
+                    self._claim(free[0], config, heartbeat, device, progress)
                 elif left:
                     time.sleep(POLL)
 
@@ -128,9 +130,9 @@ class Retrainer:
             return False
         return trial.state is TrialState.RUNNING
 
-    def _claim(self, one: Candidate, job: Job, heartbeat: Heartbeat, device: str, progress: bool) -> None:
+    def _claim(self, one: Candidate, config: RetrainConfig, heartbeat: Heartbeat, device: str, progress: bool) -> None:
         """Claims a structure and retrains it; of several claims the lowest number stands."""
-        facts = {"structure": one.id, "trial": one.number, "recipe": job.text}
+        facts = {"structure": one.id, "trial": one.number, "recipe": config.text}
         running = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=facts)
         claim = self.writer.claim(running, f"{heartbeat.token}/{time.monotonic_ns()}")
         for other in self.writer.trials():
@@ -143,27 +145,27 @@ class Retrainer:
                 self.writer.fail(claim)
                 return
         try:
-            result = self._retrain(one, job, device, progress)
+            result = self._retrain(one, config, device, progress)
         except BaseException:
             self.writer.fail(claim)
             raise
         self.writer.finish(claim, [result["accuracy"]], {**result, **facts})
 
-    def _retrain(self, one: Candidate, job: Job, device: str, progress: bool) -> dict[str, Any]:
+    def _retrain(self, one: Candidate, config: RetrainConfig, device: str, progress: bool) -> dict[str, Any]:
         assert one.structure is not None
         assert one.cost is not None
-        folder = self.folder / f"{one.id}-{job.key}"
+        folder = self.folder / f"{one.id}-{config.key}"
         folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         chosen = one.structure
         again = chooser_of(self.space, one.parameters)
         small = follow(
-            job.flow,
+            config.flow,
             self.model,
             self.graph,
             self.data,
-            job.recipe,
-            again if job.flow.chooses_again else lambda model, graph, target: chosen,
+            config.recipe,
+            again if config.flow.chooses_again else lambda model, graph, target: chosen,
             within(one.cost),
             folder=folder,
             device=device,
@@ -177,7 +179,7 @@ class Retrainer:
             "accuracy": last.validation_accuracy,
             "test_accuracy": last.test_accuracy,
             "recalibrated_accuracy": last.start_accuracy,
-            "recipe": job.text,
+            "recipe": config.text,
             "seconds": sum(history.seconds for history in small.histories),
             "wall_seconds": time.perf_counter() - start,
         }

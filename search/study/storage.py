@@ -28,6 +28,8 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from backbones.errors import SecateurError
 
 JOURNAL = "journal:///"
+DATABASE = "study.db"
+"""Name of the SQLite file inside a run folder."""
 PATIENCE = 300.0
 """Seconds for which a server that is away is asked again."""
 BUSY = 15
@@ -76,6 +78,11 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: unknown kind; {KINDS}") from None
     except (*Failure, ValueError, RuntimeError) as error:
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: {explain(error, url)}") from None
+
+
+def folder_url(folder: Path) -> str:
+    """URL of the database inside a run folder."""
+    return f"sqlite:///{folder / DATABASE}"
 
 
 def close_storage(storage: BaseStorage) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -13,13 +13,12 @@ from optuna.trial import FrozenTrial
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.review.front import Candidate, Front
-from search.run.folder import RunFolder
 from search.study.fork import find_study
 from search.study.identity import IDENTITY
 from search.study.metadata import StudyMetadata, read_metadata
 from search.study.retrain import RETRAINED, results_of
 from search.study.status import Status, only_study, status
-from search.study.storage import existing_storage, patiently, quiet, shown_url
+from search.study.storage import DATABASE, existing_storage, folder_url, patiently, quiet, shown_url
 from search.study.trial_facts import candidate
 from search.study.trials import FINISHED
 
@@ -32,7 +31,7 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
 
     Args:
         storage: an Optuna storage URL, or a run folder.
-        name: of the study; not needed where the storage has one only.
+        name: the study's name; not needed where the storage has one only.
 
     Returns:
         the study, to read: its front, candidates, trials, state. To go on with the search, make a `Study`.
@@ -43,13 +42,13 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
     """
     url = str(storage)
     if "://" not in url:
-        folder = RunFolder(Path(storage).resolve())
-        if not (folder.path / "study.db").is_file():
+        folder = Path(storage).resolve()
+        if not (folder / DATABASE).is_file():
             raise SecateurError(
-                f"{url!r} is neither a run folder (it has no study.db) nor the URL of a storage, "
+                f"{url!r} is neither a run folder (it has no {DATABASE}) nor the URL of a storage, "
                 f"sqlite:///study.db or postgresql+psycopg://user@host/studies"
             )
-        url = folder.storage
+        url = folder_url(folder)
     with quiet(), existing_storage(url) as opened:
         found = find_study(name or only_study(optuna.get_all_study_names(opened), url), url, opened)
         known = patiently(url, lambda: found.user_attrs)
@@ -61,21 +60,24 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
 class StoredStudy:
     """A study to look at; made by `open_study`. Every call reads the storage anew and holds no connection afterwards.
 
+    The storage holds neither network nor data: to go on with the search or the retraining make a `Study` of the same
+    name and storage; to build the network of a trial use `prune(model, graph, study.structure(number))`.
+
     Args:
-        name: of the study.
-        url: of its storage.
-        facts: the study's user attributes.
+        name: the study's name in its storage.
+        url: the storage's URL.
+        attributes: the user attributes of the Optuna study.
 
     Attributes:
-        name: of the study.
-        made_with: what its trials depend on: budget, space, scorer, sampler, seed, fingerprints.
+        name: the study's name in its storage.
+        made_with: what the trials depend on: budget, space, scorer, sampler, seed, fingerprints.
     """
 
-    def __init__(self, name: str, url: str, facts: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, url: str, attributes: Mapping[str, Any]) -> None:
         self.name = name
-        self.made_with: Mapping[str, str] = dict(facts[IDENTITY])
+        self.made_with: Mapping[str, str] = dict(attributes[IDENTITY])
         self._url = url
-        self._metadata: StudyMetadata | None = read_metadata(facts)
+        self._metadata: StudyMetadata | None = read_metadata(attributes)
 
     def __repr__(self) -> str:
         return f"StoredStudy({self.name!r}, {self.storage!r})"
@@ -130,32 +132,6 @@ class StoredStudy:
                 return one.structure
         old = "" if self._metadata else "; an older version made it: open it once with Study to add the channel groups"
         raise SecateurError(f"study {self.name!r} has no trial {number} with a structure{old}")
-
-    def search(self, *arguments: object, **options: object) -> NoReturn:
-        """Raises SecateurError: a search needs more than the storage."""
-        self._lacks("to search")
-
-    def work(self, *arguments: object, **options: object) -> NoReturn:
-        """Raises SecateurError: a worker needs more than the storage."""
-        self._lacks("to search")
-
-    def retrain(self, *arguments: object, **options: object) -> NoReturn:
-        """Raises SecateurError: retraining needs more than the storage."""
-        self._lacks("to retrain")
-
-    @property
-    def model(self) -> NoReturn:
-        """Raises SecateurError: a storage holds no weights."""
-        self._lacks("to build networks")
-
-    def _lacks(self, what: str) -> NoReturn:
-        way = f"Study({self.name!r}, model, graph, data, budget=..., storage=...)"
-        if what == "to build networks":
-            way = "prune(model, graph, study.structure(number))"
-        raise SecateurError(
-            f"study {self.name!r} was opened from its storage alone, which holds neither network nor data; {what}: "
-            f"secateur.{way}"
-        )
 
     def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
         """Trials of the search and of its retrainings, by number."""

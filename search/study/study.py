@@ -36,7 +36,7 @@ from search.study.distributed import search_distributed
 from search.study.fixed_structures import use_rule, use_structure
 from search.study.identity import FORMAT, to_record
 from search.study.metadata import StudyMetadata, write_metadata
-from search.study.retrain import Job, Retrainer
+from search.study.retrain import RetrainConfig, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache, scoring_task
 from search.study.selection import choose
@@ -310,8 +310,8 @@ class Study:
             SecateurError: when nothing feasible was found yet.
         """
         recipe = recipe or Recipe()
-        job = Job(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow())
-        self._retrainer().run(self.promising(top), job, device=device, progress=progress)
+        config = RetrainConfig(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow())
+        self._retrainer().run(self.promising(top), config, device=device, progress=progress)
         return self.front()
 
     def promising(self, top: int) -> list[Candidate]:
@@ -330,7 +330,7 @@ class Study:
 
         Where the flow chose again, "kept", "macs" and "params" are of the structure it ended with.
         """
-        return self._retrainer().results(Job(recipe, flow or Flow()))
+        return self._retrainer().results(RetrainConfig(recipe, flow or Flow()))
 
     def _retrainer(self) -> Retrainer:
         return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain", self.space)

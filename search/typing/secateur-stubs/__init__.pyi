@@ -26,9 +26,9 @@ from search.data.readers import load_data
 from search.data.sources import Split
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence
-from search.evaluate.plan import Plan
 from search.review.footprint import footprints
 from search.review.front import Candidate, Front
+from search.run.evaluation_plan import Plan
 from search.run.study_file import StudyFile, read_study
 from search.space.budget import Budget
 from search.space.depth import Removal

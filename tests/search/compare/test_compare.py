@@ -56,9 +56,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     whole = retrain.Retrainer._retrain
 
-    def watched(self: retrain.Retrainer, one: Any, job: retrain.Job, *rest: Any) -> dict[str, Any]:
-        seen.append(f"{one.id}-{job.recipe.seed}")
-        return whole(self, one, job, *rest)
+    def watched(self: retrain.Retrainer, one: Any, config: retrain.RetrainConfig, *rest: Any) -> dict[str, Any]:
+        seen.append(f"{one.id}-{config.recipe.seed}")
+        return whole(self, one, config, *rest)
 
     monkeypatch.setattr(retrain.Retrainer, "_retrain", watched)
     return seen

@@ -21,7 +21,7 @@ from search.data.subset import cut
 from search.evaluate import trainings
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence, with_rank_sums
-from search.evaluate.plan import Plan
+from search.run.evaluation_plan import Plan
 from search.space.budget import Budget
 from search.space.families import FAMILIES, Drawn, draw
 from search.space.ground import Ground, lay

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backbones.errors import SecateurError
 from search.data.augment import Augment
-from search.evaluate.plan import Plan
+from search.run.evaluation_plan import Plan
 from search.run.sections import RetrainSection
 from search.run.study_file import check_name, differences, read_study, render, settings
 from search.run.template import template
