@@ -30,7 +30,8 @@ _check_rooms()
 
 from backbones.artefact import load, save
 from backbones.checkpoint import load_checkpoint
-from backbones.cost import Cost, cost
+from backbones.cost import cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.exports import export_onnx, export_program
 from backbones.graph import ChannelGraph, Group

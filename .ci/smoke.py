@@ -51,7 +51,7 @@ def types() -> None:
     Path("names.py").write_text("import secateur as sc\n\n" + "".join(f"print(sc.{name})\n" for name in names))
     Path("pyrightconfig.json").write_text(PYRIGHT)
     seen = tool("mypy", "--strict", "user.py", "names.py")
-    assert "backbones.structure.Structure) -> backbones.cost.Cost" in seen, seen
+    assert "backbones.structure.Structure) -> backbones.cost_table.Cost" in seen, seen
     assert '"str"' in seen, seen
     seen = tool("pyright", "--pythonpath", sys.executable)
     assert '"(graph: ChannelGraph, structure: Structure) -> Cost"' in seen, seen

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.files import atomic_write
 from backbones.registry import Spec, build

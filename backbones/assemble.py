@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.atoms import Ban, Binding, Book
-from backbones.cost_table import cost_table
+from backbones.cost_table import CountedOperation, build_cost_table
 from backbones.graph import Activation, ChannelGraph, Fixed, Frozen, Group, Member, TensorMap, owner
 from backbones.program import Program, Step
 
@@ -81,7 +81,9 @@ def assemble(
         groups=groups,
         frozen=_frozen(bindings, rooted, roots, bans),
         tensors=tensor_maps,
-        costs=cost_table(groups, tensor_maps, tensors.shapes, _counted(program, removed), _counts(book, unit_of)),
+        costs=build_cost_table(
+            sizes, maps, tensors.shapes, _counted_parameters(program, removed), _operations(book, unit_of)
+        ),
         sized={module: _through(unit_of, atoms) for module, atoms in book.sized.items()},
         mixed=_named(book.mixed, unit_of, sizes, names),
         summed=_named(book.summed, unit_of, sizes, names),
@@ -94,10 +96,14 @@ def assemble(
     )
 
 
-def _counts(book: Book, unit_of: Ints) -> list[tuple[int, tuple[tuple[str, int] | Ints, ...], Step]]:
-    """The counted operations, with sizes as places in tensors or as the channel units of an activation's dimension."""
+def _operations(book: Book, unit_of: Ints) -> list[CountedOperation]:
+    """The operations that take MACs, with channel units in the place of labels."""
     return [
-        (constant, tuple(size if isinstance(size, tuple) else _through(unit_of, size) for size in sizes), step)
+        CountedOperation(
+            constant,
+            tuple(size if isinstance(size, tuple) else _through(unit_of, size) for size in sizes),
+            step.module,
+        )
         for constant, sizes, step in book.macs
     ]
 
@@ -109,7 +115,7 @@ def _through(table: Ints, labels: Ints) -> Ints:
     return np.where(labels >= 0, table[np.maximum(labels, 0)], -1)
 
 
-def _counted(program: Program, removed: Sequence[str]) -> list[str]:
+def _counted_parameters(program: Program, removed: Sequence[str]) -> list[str]:
     """The parameters of the network without the removed modules; one shared with another module still counts."""
     gone = tuple(f"{module}." for module in removed)
     kept = {first for name, first in program.tensors.names.items() if not name.startswith(gone)}

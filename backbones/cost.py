@@ -1,93 +1,24 @@
-"""What a structure costs: arithmetic on a table made once by the trace. No module is built.
+"""What a structure costs, by arithmetic; and what a module costs, counted while it runs, to hold one to the other.
 
-One multiply-add is one MAC. Convolutions, linear layers, matrix products and attention count; normalisation,
-activations, pooling and biases do not. All figures are for one sample.
+What counts as a MAC is said in `backbones.cost_table`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
+from backbones.modes import evaluating
+from backbones.removal import reduced
 from backbones.structure import Structure
-
-Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What one forward pass of one sample takes.
-
-    Attributes:
-        macs: multiply-adds (FLOPs are 2 x MACs).
-        params: number of parameter elements (buffers not counted), tied parameters once.
-        latency: seconds a batch, when measured.
-        memory: peak activation bytes, when measured.
-    """
-
-    macs: int
-    params: int
-    latency: float | None = None
-    memory: int | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class CostTable:
-    """Every product of sizes that the cost is a sum of, as functions of the number of kept channels per group.
-
-    A *size* is `fixed + widths @ kept`; size 0 is the constant 1. Row i of a product table multiplies a constant
-    with the sizes it names.
-
-    Attributes:
-        widths: (sizes, groups) positions that one channel of a group takes in each size.
-        fixed: (sizes,) positions that always stay.
-        op_constants, op_sizes: (ops,) and (ops, factors) the MACs of each counted operation.
-        op_layers: the module each operation belongs to.
-        tensor_constants, tensor_sizes: (tensors,) and (tensors, factors) the elements of each parameter.
-        tensor_names: the parameters in that order.
-        dense_kept: (groups,) number of channels of each group.
-    """
-
-    widths: Ints
-    fixed: Ints
-    op_constants: Ints
-    op_sizes: Ints
-    op_layers: tuple[str, ...]
-    tensor_constants: Ints
-    tensor_sizes: Ints
-    tensor_names: tuple[str, ...]
-    dense_kept: Ints
-
-    def sizes(self, kept: Ints) -> Ints:
-        """(sizes,) for (groups,) kept channel counts."""
-        return self.widths @ kept + self.fixed
-
-    def op_macs(self, kept: Ints) -> Ints:
-        """(ops,) MACs of each operation."""
-        return np.asarray(self.op_constants * self.sizes(kept)[self.op_sizes].prod(1), dtype=np.int64)
-
-    def evaluate(self, kept: Ints) -> Cost:
-        """The cost for (groups,) kept channel counts."""
-        sizes = self.sizes(kept)
-        macs = self.op_constants @ sizes[self.op_sizes].prod(1)
-        params = self.tensor_constants @ sizes[self.tensor_sizes].prod(1)
-        return Cost(int(macs), int(params))
-
-    def evaluate_many(self, kept: Ints) -> Ints:
-        """(rows, 2) MACs and parameters for (rows, groups) kept channel counts."""
-        sizes = kept @ self.widths.T + self.fixed
-        macs = sizes[:, self.op_sizes].prod(2) @ self.op_constants
-        params = sizes[:, self.tensor_sizes].prod(2) @ self.tensor_constants
-        return np.stack([macs, params], axis=1)
-
-    @cached_property
-    def dense(self) -> Cost:
-        """The cost of the whole network."""
-        return self.evaluate(self.dense_kept)
 
 
 def cost(graph: ChannelGraph, structure: Structure) -> Cost:
@@ -100,8 +31,28 @@ def cost(graph: ChannelGraph, structure: Structure) -> Cost:
     """
     structure.check(graph)
     if structure.removed:
-        from backbones.removal import reduced
-
         reduction = reduced(graph, structure.removed)
         graph, structure = reduction.graph, reduction.translate(structure)
     return graph.costs.evaluate(np.fromiter((len(channels) for _, channels in structure.kept), np.int64))
+
+
+def recount(model: nn.Module, example: Sequence[Any]) -> Cost:
+    """MACs (by `torch.utils.flop_counter`, which counts two FLOPs per multiply-add) and parameters of a module.
+
+    Attention is spelled out as its two products, which the counter would not see in a fused kernel. The counter knows
+    nothing of nn.LSTM and its like, nor of nn.Bilinear.
+
+    Args:
+        model: run once in eval mode, on the device it is on.
+        example: its inputs; the MACs are those of the whole batch.
+    """
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        # with gradients: without, the counter trips over parameters that are handed to a module as an argument
+        math, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
+        with evaluating(model), torch.enable_grad(), math, counter:
+            model(*example)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return Cost(counter.get_total_flops() // 2, sum(value.numel() for value in model.parameters()))

@@ -6,14 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from backbones.cost import CostTable
-    from backbones.program import Program
+from backbones.cost_table import CostTable
+from backbones.program import Program
 
 Role = Literal["filter", "input", "vector", "both"]
 Index = NDArray[np.int64]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph, Frozen
 
 NAMED_LAYERS = 4

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from backbones.resnet_cifar import ZeroPadShortcut
+from backbones.architectures.resnet_cifar import ZeroPadShortcut
 
 Shape = tuple[int, ...]
 

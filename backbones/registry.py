@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from backbones import alexnet, bilinear, mobilenet_v3, resnet, resnet_cifar, vgg
+from backbones.architectures import alexnet, bilinear, mobilenet_v3, resnet, resnet_cifar, vgg
 from backbones.errors import SecateurError
 from backbones.names import did_you_mean
 

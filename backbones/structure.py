@@ -161,17 +161,18 @@ def _take(graph: ChannelGraph, orders: list[NDArray[np.int64]], ratios: NDArray[
 
 
 def _scale(graph: ChannelGraph, orders: list[NDArray[np.int64]], ratios: NDArray[np.float64], macs: float) -> Structure:
-    from backbones.cost import cost
+    def macs_of(structure: Structure) -> int:
+        return graph.costs.evaluate(np.array(list(structure.widths.values()), dtype=np.int64)).macs
 
     limit = macs * graph.costs.dense.macs
     least = _take(graph, orders, np.zeros_like(ratios))
-    if cost(graph, least).macs > limit:
-        reach = cost(graph, least).macs / graph.costs.dense.macs
+    if macs_of(least) > limit:
+        reach = macs_of(least) / graph.costs.dense.macs
         raise SecateurError(f"macs={macs:g} cannot be reached; one channel a group still has {reach:.4f} of the MACs")
     low, high = 0.0, 1.0 / float(ratios.min())
     for _ in range(40):
         middle = (low + high) / 2
-        if cost(graph, _take(graph, orders, np.minimum(1.0, middle * ratios))).macs <= limit:
+        if macs_of(_take(graph, orders, np.minimum(1.0, middle * ratios))) <= limit:
             low = middle
         else:
             high = middle

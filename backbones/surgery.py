@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from backbones.architectures.resnet_cifar import ZeroPadShortcut
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
 from backbones.registry import Spec
 from backbones.removal import reduced
-from backbones.resnet_cifar import ZeroPadShortcut
 from backbones.structure import Structure, keep_mask
 
 

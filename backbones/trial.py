@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with

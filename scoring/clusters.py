@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
-from backbones.cost import Ints
+from backbones.cost_table import Ints
 from backbones.errors import SecateurError
 from backbones.names import check_name
 from scoring.channel_weights import Floats, Weights, row_norms

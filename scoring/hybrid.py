@@ -24,7 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.cost import Ints
+from backbones.cost_table import Ints
 from backbones.errors import SecateurError
 from scoring.limits import Limits
 from scoring.tables import FilterTables

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.cost import Ints
+from backbones.cost_table import Ints
 from backbones.errors import SecateurError
 from backbones.names import check_name
 from scoring.tables import FilterTables

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import nn
 
-from backbones.cost import Ints
+from backbones.cost_table import Ints
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.names import check_name

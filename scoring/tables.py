@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from backbones.cost import Ints
+from backbones.cost_table import Ints
 from backbones.errors import SecateurError
 from backbones.files import atomic_write
 from backbones.fingerprint import tensor_bytes

@@ -31,8 +31,8 @@ from torch import nn
 from torch_pruning_peer import torch_pruning_structure  # type: ignore[import-not-found] # the script beside this one
 
 import secateur as sc
+from backbones.cost import recount
 from backbones.files import write_text
-from backbones.recount import recount
 from backbones.surgery import prune
 from search.data.subset import cut
 from search.evaluate.trainings import Job, Trained, retrain_all

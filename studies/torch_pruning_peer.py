@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 import secateur as sc
+from backbones.cost import recount
 from backbones.files import write_text
-from backbones.recount import recount
 from backbones.surgery import prune
 from search.run.prepare import start_from
 from search.run.study_file import read_study

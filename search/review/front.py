@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.files import atomic_write
 from backbones.structure import Structure

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.cost import Cost, CostTable
+from backbones.cost_table import Cost, CostTable
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure, keep_mask

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.hybrid import channels_by_group

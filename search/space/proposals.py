@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from scoring.tables import FilterTables
 from search.space.budget import Bound, Target

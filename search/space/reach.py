@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 from torch import nn
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from scoring.criteria import CRITERIA

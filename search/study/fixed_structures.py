@@ -8,7 +8,8 @@ from functools import partial
 import numpy as np
 import optuna
 
-from backbones.cost import Cost, cost
+from backbones.cost import cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scoring_task import ScoredStructure

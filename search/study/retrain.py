@@ -17,7 +17,8 @@ from torch import nn
 from tqdm import tqdm
 
 from backbones.artefact import save
-from backbones.cost import Cost, cost
+from backbones.cost import cost
+from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.review.front import Candidate

@@ -12,10 +12,10 @@ from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
 from torch import nn
 
-from backbones.cost import Cost, cost
+from backbones.cost import cost, recount
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.recount import recount
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import scorer_of

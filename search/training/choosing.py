@@ -10,7 +10,7 @@ import numpy as np
 from optuna.trial import FixedTrial, Trial
 from torch import nn
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure

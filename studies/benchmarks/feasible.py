@@ -26,9 +26,11 @@ import torch
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from backbones import build, load_checkpoint, trace  # noqa: E402
+from backbones.checkpoint import load_checkpoint  # noqa: E402
 from backbones.files import write_text  # noqa: E402
+from backbones.registry import build  # noqa: E402
 from backbones.structure import Structure  # noqa: E402
+from backbones.trace import trace  # noqa: E402
 from scoring.scoring_task import ScoringTask  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
 from search.space.depth import Removal  # noqa: E402

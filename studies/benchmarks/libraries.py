@@ -25,11 +25,14 @@ import torch
 import torchvision  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from torch import Tensor, nn
 
-from backbones import ChannelGraph, Structure, cost, prune, trace
+from backbones.cost import cost, recount
 from backbones.files import atomic_write
+from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.oracle import difference, masked
-from backbones.recount import recount
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from backbones.trial import awake
 from tests.backbones.parity import stirred
 from tests.backbones.test_libraries import SMALL, TIMM, classifiers

@@ -27,7 +27,10 @@ from optuna.trial import FrozenTrial
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from backbones import Structure, build, prune, trace  # noqa: E402
+from backbones.registry import build  # noqa: E402
+from backbones.structure import Structure  # noqa: E402
+from backbones.surgery import prune  # noqa: E402
+from backbones.trace import trace  # noqa: E402
 from search.data.data import Data  # noqa: E402
 from search.review.chart_style import render  # noqa: E402
 from search.space.budget import Budget  # noqa: E402

@@ -34,9 +34,14 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from backbones import ChannelGraph, Structure, build, load_checkpoint, prune, trace  # noqa: E402
+from backbones.architectures.resnet_cifar import BasicBlock, CifarResNet  # noqa: E402
+from backbones.checkpoint import load_checkpoint  # noqa: E402
 from backbones.files import write_text  # noqa: E402
-from backbones.resnet_cifar import BasicBlock, CifarResNet  # noqa: E402
+from backbones.graph import ChannelGraph  # noqa: E402
+from backbones.registry import build  # noqa: E402
+from backbones.structure import Structure  # noqa: E402
+from backbones.surgery import prune  # noqa: E402
+from backbones.trace import trace  # noqa: E402
 from scoring.codes import Agreement, watch  # noqa: E402
 from scoring.naswot import log_det, naswot  # noqa: E402
 from scoring.recalibration import recalibrate  # noqa: E402

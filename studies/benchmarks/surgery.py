@@ -24,7 +24,11 @@ import torch
 import torch_pruning  # type: ignore[import-untyped,import-not-found,unused-ignore]
 from torch import nn
 
-from backbones import Structure, build, cost, prune, trace
+from backbones.cost import cost
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 
 
 def peer(model: nn.Module, example: torch.Tensor, keep: float) -> nn.Module:

@@ -33,9 +33,10 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from backbones import build, trace  # noqa: E402
 from backbones.files import write_text  # noqa: E402
 from backbones.graph import ChannelGraph  # noqa: E402
+from backbones.registry import build  # noqa: E402
+from backbones.trace import trace  # noqa: E402
 from scoring.channel_weights import feature_blocks  # noqa: E402
 from scoring.clusters import Blocks, condensed_distances  # noqa: E402
 from scoring.hybrid import hybrid, hybrid_widths  # noqa: E402

@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from backbones import build  # noqa: E402
 from backbones.files import write_text  # noqa: E402
+from backbones.registry import build  # noqa: E402
 from search.data.augment import Augment  # noqa: E402
 from search.data.cifar import MEAN, STD  # noqa: E402
 from search.data.data import Data  # noqa: E402

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.cost import cost
+from backbones.cost import cost, recount
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.oracle import masked
-from backbones.recount import recount
 from backbones.structure import Structure
 from backbones.surgery import prune
 

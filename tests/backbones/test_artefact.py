@@ -15,8 +15,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, cost, load, prune, save, trace
-from backbones.artefact import read
+from backbones.artefact import load, read, save
+from backbones.cost import cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from tests.backbones.parity import stirred
 
 EXAMPLE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
@@ -74,7 +80,7 @@ def test_a_fresh_process_computes_the_same(tmp_path: Path) -> None:
     small = pruned().eval()
     save(small, tmp_path / "small.safetensors")
     code = (
-        "import torch; from backbones import load;"
+        "import torch; from backbones.artefact import load;"
         f"model = load({str(tmp_path / 'small.safetensors')!r});"
         "print(model(torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)).detach().double().tolist())"
     )

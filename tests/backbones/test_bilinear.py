@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from backbones import build
+from backbones.registry import build
 
 
 def test_it_trains_under_autocast() -> None:

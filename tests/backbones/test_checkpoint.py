@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from backbones import SecateurError, build, load_checkpoint
+from backbones.checkpoint import load_checkpoint
+from backbones.errors import SecateurError
+from backbones.registry import build
 
 
 def model(seed: int) -> nn.Module:

@@ -15,7 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from backbones import BACKBONES, ChannelGraph, Structure, build, cost, load, prune, recount, save, trace
+from backbones.artefact import load, save
+from backbones.cost import cost, recount
+from backbones.graph import ChannelGraph
+from backbones.registry import BACKBONES, build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
 
 SMALLEST = {"alexnet": 63, "vgg16": 32, "vgg16_bn": 32, "bcnn_vgg16_bn": 16}

@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones import ChannelGraph, Structure, build, cost, prune, trace
-from backbones.recount import recount
+from backbones.cost import cost, recount
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from tests.backbones.parity import parameters
 
 

@@ -10,8 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import SecateurError, Structure, build, prune, trace
+from backbones.errors import SecateurError
 from backbones.exports import export_onnx, export_program
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 
 
 def pruned() -> tuple[nn.Module, torch.Tensor]:

@@ -11,8 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, trace
+from backbones.errors import SecateurError
 from backbones.modes import evaluating
+from backbones.structure import Structure
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
 
 

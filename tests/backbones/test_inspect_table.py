@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from backbones import build, trace
 from backbones.inspect_table import describe, minimum, shares
+from backbones.registry import build
+from backbones.trace import trace
 
 
 def test_a_small_network_in_full() -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import Structure, trace
+from backbones.structure import Structure
+from backbones.trace import trace
 from backbones.trial import awake
 from tests.backbones.parity import assert_law, noise, stirred
 

@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, build, prune, trace
+from backbones.errors import SecateurError
 from backbones.measure import latency, peak_memory
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 
 
 class Chain(nn.Module):

@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, prune, trace
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
 
 

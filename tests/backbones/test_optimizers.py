@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, prune, trace
+from backbones.errors import SecateurError
 from backbones.optimizers import transfer_optimizer
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 
 
 class Net(nn.Module):

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import BACKBONES, SecateurError, build, recount
-from backbones.cost import Cost
+from backbones.cost import recount
+from backbones.cost_table import Cost
+from backbones.errors import SecateurError
+from backbones.registry import BACKBONES, build
 from tests.backbones.torchvision_shapes import TORCHVISION, torchvision_state
 
 TORCHVISION_SIZES = {

@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, cost, prune, removable, trace
-from backbones.recount import recount
+from backbones.cost import cost, recount
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.removal import removable
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from tests.backbones.parity import assert_finite_gradients, noise, parameters, stirred
 
 

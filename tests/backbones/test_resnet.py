@@ -10,8 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, cost, trace
-from backbones.recount import recount
+from backbones.cost import cost, recount
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, parameters, stirred
 
 NAMES = [f"resnet{depth}{suffix}" for depth in (20, 32, 44, 56, 110) for suffix in ("", "_proj")]

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, cost, prune, trace
+from backbones.cost import cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 
 
 @lru_cache(maxsize=2)

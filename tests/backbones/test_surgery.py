@@ -10,8 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, prune, trace
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
 from backbones.module_copy import copy_with
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
 
 

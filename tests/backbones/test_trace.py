@@ -10,7 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, build, prune, trace, trial
+from backbones import trial
+from backbones.errors import SecateurError
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import build, trace
 from backbones.modes import evaluating
+from backbones.registry import build
+from backbones.trace import trace
 from tests.backbones.test_zoo import ZOO
 
 

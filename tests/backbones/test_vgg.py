@@ -10,8 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones import ChannelGraph, Structure, build, trace
-from backbones.recount import recount
+from backbones.cost import recount
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, parameters, stirred
 
 

@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones import ChannelGraph, Structure, cost, trace
+from backbones.cost import cost
+from backbones.graph import ChannelGraph
+from backbones.structure import Structure
+from backbones.trace import trace
 from tests.backbones.parity import assert_law, stirred
 from tests.backbones.zoo import Sample
 from tests.backbones.zoo_code import CODE

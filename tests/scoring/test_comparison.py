@@ -11,7 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, prune, trace
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.scoring_task import ScoredStructure, ScoringTask

@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import ChannelGraph, SecateurError, Structure, build, trace
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.trace import trace
 from scoring.scorers import SCORERS, score
 
 NEED_LABELS = {"region_separation", "adaptive_bn", "adaptive_loss", "zico"}

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import SecateurError, build, trace
+from backbones.errors import SecateurError
+from backbones.registry import build
+from backbones.trace import trace
 from scoring.essentiality import accuracy_of, blocks, essentiality
 from scoring.scoring_task import ScoringTask
 

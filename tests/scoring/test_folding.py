@@ -9,7 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import Structure, build, prune, trace
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.surgery import prune
+from backbones.trace import trace
 from scoring.folding import fold
 from scoring.naswot import naswot
 from scoring.scorers import score

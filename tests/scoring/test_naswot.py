@@ -13,7 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, build, trace
+from backbones.errors import SecateurError
+from backbones.registry import build
+from backbones.structure import Structure
+from backbones.trace import trace
 from scoring.codes import Agreement
 from scoring.naswot import log_det, naswot, naswot_last
 from scoring.scorers import score

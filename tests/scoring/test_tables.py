@@ -16,9 +16,10 @@ from scipy.cluster.hierarchy import linkage as scipy_linkage
 from scipy.spatial.distance import pdist
 from torch import nn
 
-from backbones import build, trace
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group
+from backbones.registry import build
+from backbones.trace import trace
 from scoring import tables as module
 from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES

@@ -1,7 +1,8 @@
 # What type checkers see for `import secateur`: the same names as secateur.py, which a py.typed cannot cover.
 from backbones.artefact import load, save
 from backbones.checkpoint import load_checkpoint
-from backbones.cost import Cost, cost
+from backbones.cost import cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.exports import export_onnx, export_program
 from backbones.graph import ChannelGraph, Group

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import secateur
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.structure import Structure
 from search.cli import COMMANDS, main
 from search.review.footprint import Footprint

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scorers import SCORERS

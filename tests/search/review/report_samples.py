@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.structure import Structure
 from search.review.footprint import Footprint
 from search.review.front import Candidate, Front

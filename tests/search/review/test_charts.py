@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 import vl_convert
 
-from backbones.cost import Cost
+from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from search.review.chart_style import Spec, config, render, still, to_svg, with_data
 from search.review.charts import (

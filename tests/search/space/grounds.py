@@ -8,7 +8,8 @@ from functools import lru_cache
 import optuna
 import torch
 
-from backbones import build, trace
+from backbones.registry import build
+from backbones.trace import trace
 from scoring.scoring_task import ScoringTask
 from search.space.depth import ThinRay
 from search.space.ground import Ground, lay

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from backbones import Cost, SecateurError
+from backbones.cost_table import Cost
+from backbones.errors import SecateurError
 from search.space.budget import Budget, Target
 
 DENSE = Cost(macs=1_000_000, params=50_000)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from backbones import SecateurError, Structure, prune
+from backbones.errors import SecateurError
 from backbones.measure import peak_memory
+from backbones.structure import Structure
+from backbones.surgery import prune
 from scoring.limits import Limits
 from search.space.budget import Budget
 from search.space.calibrate import calibrated, memory_table, verify

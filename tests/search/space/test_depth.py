@@ -6,8 +6,10 @@ import numpy as np
 import optuna
 import pytest
 
-from backbones import SecateurError, Structure, cost, prune
-from backbones.recount import recount
+from backbones.cost import cost, recount
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from backbones.surgery import prune
 from search.space.budget import Budget
 from search.space.depth import Depth, Removal, ThinRay, level
 from search.space.projection import Projected, project

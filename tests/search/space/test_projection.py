@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, build, cost, trace
+from backbones.cost import cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.registry import build
+from backbones.trace import trace
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
 from search.space.budget import Budget

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, trace
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
+from backbones.trace import trace
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
 from search.space.budget import Budget

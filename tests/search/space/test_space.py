@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backbones import SecateurError, cost, prune
-from backbones.recount import recount
+from backbones.cost import cost, recount
+from backbones.errors import SecateurError
+from backbones.surgery import prune
 from scoring.limits import Limits
 from search.space.budget import Budget
 from search.space.depth import Removal, ThinRay

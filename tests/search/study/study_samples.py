@@ -20,7 +20,8 @@ from torch import Tensor, nn
 import search.study.distributed
 import search.study.heartbeat
 import search.study.retrain
-from backbones import ChannelGraph, trace
+from backbones.graph import ChannelGraph
+from backbones.trace import trace
 from scoring import scorers
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data

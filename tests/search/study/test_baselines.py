@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backbones import SecateurError, cost, trace
+from backbones.cost import cost
+from backbones.errors import SecateurError
 from backbones.registry import build
 from backbones.structure import Structure
+from backbones.trace import trace
 from scoring.limits import Limits
 from search.data.readers import load_data
 from search.space.budget import Budget

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from backbones import SecateurError, cost, load
+from backbones.artefact import load
+from backbones.cost import cost
+from backbones.errors import SecateurError
 from search.run.study_file import read_study
 from search.space.budget import Budget
 from search.training.flows import Flow

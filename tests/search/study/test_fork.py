@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data

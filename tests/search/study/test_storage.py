@@ -16,7 +16,8 @@ import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study import storage
 from search.study.status import status

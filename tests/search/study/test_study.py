@@ -12,7 +12,10 @@ import pytest
 from optuna.trial import FrozenTrial
 from torch import nn
 
-from backbones import ChannelGraph, SecateurError, cost, load
+from backbones.artefact import load
+from backbones.cost import cost
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data

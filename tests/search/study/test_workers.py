@@ -18,7 +18,8 @@ from optuna.trial import TrialState
 from torch import nn
 
 import search.study.heartbeat
-from backbones import ChannelGraph, SecateurError
+from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study.heartbeat import Heartbeat, HeartbeatMonitor, boot_and_namespace, start_ticks
 from search.study.samplers import SAMPLERS

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from backbones import build, load_checkpoint
+from backbones.checkpoint import load_checkpoint
+from backbones.registry import build
 from search.data.cifar import cifar10
 from search.training.metrics import accuracy
 

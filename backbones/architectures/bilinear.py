@@ -15,8 +15,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from backbones.image_size import check_at_least
-from backbones.vgg import convolutions, initialise
+from backbones.architectures.image_size import check_at_least
+from backbones.architectures.vgg import convolutions, initialise
 
 EPSILON = 1e-8
 """Inside the square root, whose slope at zero is infinite; an exact zero stays zero through the sign."""

@@ -6,7 +6,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from backbones.image_size import check_at_least
+from backbones.architectures.image_size import check_at_least
 
 WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """Output channels of the thirteen convolutions; 0 is a 2x2 max pooling."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from backbones.image_size import check_at_least
+from backbones.architectures.image_size import check_at_least
 
 
 class AlexNet(nn.Module):

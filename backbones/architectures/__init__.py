@@ -1,0 +1,1 @@
+"""The networks that `backbones.registry` builds by name, a file for each family."""
