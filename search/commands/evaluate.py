@@ -9,8 +9,9 @@ from typing import Any
 
 from search.commands.options import add_device, add_jobs, add_study, opened
 from search.evaluate.evaluation import evaluate
-from search.evaluate.evidence import Evidence, points, signed
-from search.run.console import Console, table
+from search.evaluate.evidence import Evidence
+from search.formatting import correlation, points, significant, text_table
+from search.run.console import Console
 from search.run.factories import importable
 from search.run.folder import locked
 from search.run.prepare import ensure_dense, prepare
@@ -77,11 +78,11 @@ def shown(evidence: Evidence) -> str:
         [
             one.scorer,
             str(one.tau),
-            signed(one.tau_top.value),
+            correlation(one.tau_top.value),
             points(one.regret),
-            "-" if one.seconds is None else f"{one.seconds:.2g}",
+            significant(one.seconds, 2),
         ]
         for one in evidence.verdicts
     ]
     header = ["score", "tau [95 %]", "top third", "regret", "seconds"]
-    return evidence.summary() + "\n\n" + table(header, rows)
+    return evidence.summary() + "\n\n" + text_table(header, rows)

@@ -13,6 +13,7 @@ from torch import nn
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from backbones.modes import device_of
+from search.checks import check_range
 from search.compare.origins import label, start_of
 from search.compare.outcome import Outcome, Whole
 from search.compare.results import Comparison
@@ -64,9 +65,8 @@ def compare(
     known, study = read_variants(path, scale), read_study(path, scale)
     wanted = _wanted(known, variants)
     count = study.compare.seeds if seeds is None else seeds
-    for name, value in (("seeds", count), ("jobs", jobs)):
-        if value < 1:
-            raise SecateurError(f"{name} >= 1 must hold, but got {name}={value}")
+    check_range("seeds", count, 1)
+    check_range("jobs", jobs, 1)
     folder = open_run(Path(runs), study, path)
     place = folder.path / FOLDER
     with locked(folder):

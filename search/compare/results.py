@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Mapping
@@ -13,8 +11,8 @@ from typing import Any
 
 from backbones.files import write_text
 from search.compare.outcome import Outcome, Spread, Whole
-from search.review.footprint import Footprint
-from search.run.console import amount, percent, table
+from search.formatting import amount, counted, csv_table, markdown_table, percent, text_table
+from search.review.footprint import Footprint, footprint_cells
 
 HEADER = ("", "MACs", "params", "ms", "test", "drop", "Omega")
 WIDE = (
@@ -73,23 +71,24 @@ class Comparison:
         """The table for a terminal, within 80 columns."""
         rows = []
         for whole, family in self._families():
-            cost = (amount(whole.macs), amount(whole.params), _ms(whole.footprint))
+            cost = (amount(whole.macs), amount(whole.params), footprint_cells(whole.footprint)[0])
             rows.append((whole.label, *cost, f"{100 * whole.test:.2f}", "", _number(whole.netscore)))
             for one in family:
                 share = (percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params))
                 drop = f"{100 * (whole.test - one.test.mean):.2f}"
-                rows.append((one.variant, *share, _ms(one.footprint), _points(one.test), drop, _number(one.netscore)))
+                latency, _ = footprint_cells(one.footprint)
+                rows.append((one.variant, *share, latency, _points(one.test), drop, _number(one.netscore)))
                 if one.sparse is not None:
                     share = (share[0], percent(one.sparse.nonzero.mean / whole.params))
                     drop = f"{100 * (whole.test - one.sparse.test.mean):.2f}"
                     row = (_sparser(one), *share, "", _points(one.sparse.test), drop, _number(one.sparse.netscore))
                     rows.append(row)
-        return table(HEADER, rows)
+        return text_table(HEADER, rows)
 
     def markdown(self) -> str:
         """A page with the table, the command, the machine and the seeds."""
         first = next(one.footprint for one in self.wholes)
-        threads = "" if first is None else f"{first.threads} thread" + ("s" if first.threads > 1 else "")
+        threads = "" if first is None else counted(first.threads, "thread")
         facts = self.environment
         versions = ", ".join(f"{name} {facts[name]}" for name in ("secateur", "python", "torch") if name in facts)
         scorers = dict.fromkeys(one.scorer for one in self.outcomes)
@@ -98,19 +97,18 @@ class Comparison:
             "",
             f"`{facts['command']}`",
             "",
-            f"{self.seeds} seed{'s' if self.seeds > 1 else ''}; {facts['time']}; {versions}; {facts['platform']}, "
+            f"{counted(self.seeds, 'seed')}; {facts['time']}; {versions}; {facts['platform']}, "
             f"{facts['cpus']} cores; trained on {facts['device']}. Score: {', '.join(scorers)}.",
             "",
             ABOUT.format(batch="-" if first is None else first.batch, threads=threads),
             "",
-            "| " + " | ".join(WIDE) + " |",
-            "|" + "---|" * len(WIDE),
         ]
+        rows = []
         for whole, family in self._families():
-            lines.append(_line(_dense_cells(whole)))
+            rows.append(_dense_cells(whole))
             for one in family:
-                lines += [_line(cells) for cells in _cells(one, whole)]
-        return "\n".join(lines) + "\n"
+                rows += _cells(one, whole)
+        return "\n".join([*lines, markdown_table(WIDE, rows)]) + "\n"
 
     def csv(self) -> str:
         """One row a network: `kind` is dense, pruned or sparse; fractions, seconds and bytes."""
@@ -121,11 +119,7 @@ class Comparison:
                 rows.append({"variant": one.variant, "kind": "pruned", **_record(one, one.footprint)})
                 if one.sparse is not None:
                     rows.append({"variant": one.variant, "kind": "sparse", **_record(one.sparse, None)})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue()
+        return csv_table(rows)
 
     def _families(self) -> list[tuple[Whole, list[Outcome]]]:
         """Every dense network with what came out of it."""
@@ -133,21 +127,21 @@ class Comparison:
 
 
 def _dense_cells(whole: Whole) -> list[str]:
-    size = amount(whole.footprint.disk) + "B" if whole.footprint else "-"
+    latency, size = footprint_cells(whole.footprint)
     accuracies = [f"{100 * whole.validation:.2f}", f"{100 * whole.test:.2f}"]
     return [
-        whole.label, amount(whole.macs), amount(whole.params), size, _ms(whole.footprint), *accuracies, "",
+        whole.label, amount(whole.macs), amount(whole.params), size, latency, *accuracies, "",
         _number(whole.netscore), "", "",
     ]  # fmt: skip
 
 
 def _cells(one: Outcome, whole: Whole) -> list[list[str]]:
-    size = amount(one.footprint.disk) + "B" if one.footprint else "-"
+    latency, size = footprint_cells(one.footprint)
     shares = [percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params, 2)]
     drop = f"{100 * (whole.test - one.test.mean):.2f}"
     search = ["-" if one.search_seconds is None else f"{one.search_seconds:.1f}", str(one.scored)]
     accuracies = [_points(one.validation), _points(one.test)]
-    rows = [[one.variant, *shares, size, _ms(one.footprint), *accuracies, drop, _spread(one.netscore), *search]]
+    rows = [[one.variant, *shares, size, latency, *accuracies, drop, _spread(one.netscore), *search]]
     if one.sparse is not None:
         shares[1] = percent(one.sparse.nonzero.mean / whole.params, 2)
         accuracies = [_points(one.sparse.validation), _points(one.sparse.test)]
@@ -186,11 +180,3 @@ def _spread(value: Spread | None) -> str:
 
 def _number(value: Spread | float | None) -> str:
     return "-" if value is None else f"{value.mean if isinstance(value, Spread) else value:.1f}"
-
-
-def _ms(footprint: Footprint | None) -> str:
-    return "-" if footprint is None else f"{1e3 * footprint.latency:.1f}"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cell.strip() for cell in cells) + " |"

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from backbones.errors import SecateurError
+from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data
 from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, Picture, View, read_pictures
@@ -48,8 +49,7 @@ def caltech256(
         SecateurError: when a class is missing or has too few images, or an image cannot be read.
     """
     view = View(size)
-    if per_class < 2:
-        raise SecateurError(f"data 'caltech256': 2 <= per_class must hold, but got per_class={per_class}")
+    check_range("per_class", per_class, 2, where="data 'caltech256'")
     home = SOURCE.home(folder)
     folders = [path for number, path in _class_folders(home) if clutter or number != CLUTTER]
     pictures = [

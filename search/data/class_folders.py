@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from backbones.errors import SecateurError
+from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data
 from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, Picture, View, read_pictures
@@ -69,8 +70,7 @@ def class_folders(
     splits = {part: everything.pick(chosen) for part, chosen in zip(listed, places_of, strict=True)}
     if "test" not in splits:
         share = 0.2 if test is None else test
-        if not 0 < share < 1:
-            raise SecateurError(f"{where}: 0 < test < 1 must hold, but got test={test}")
+        check_range("test", share, 0, 1, above=True, below=True, where=where)
         splits["train"], splits["test"] = split_off(splits["train"], share, len(classes), seed, where)
     return Data.from_tensors(
         name,

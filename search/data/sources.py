@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from backbones.errors import SecateurError
+from search.checks import check_range
 
 Shape = tuple[int, ...]
 
@@ -235,8 +236,7 @@ def split_off(split: Split, fraction: float, num_classes: int, seed: int, where:
     Raises:
         SecateurError: for a fraction out of range, or a class with fewer than two images.
     """
-    if not 0 < fraction < 1:
-        raise SecateurError(f"{where}: 0 < validation < 1 must hold, but got validation={fraction}")
+    check_range("validation", fraction, 0, 1, above=True, below=True, where=where)
     sizes = []
     for label, found in enumerate(counts(split.labels, num_classes).tolist()):
         if found < 2:

@@ -18,6 +18,7 @@ from backbones.files import write_text
 from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.surgery import prune
+from search.checks import check_range
 from search.data.data import Data
 from search.data.subset import cut
 from search.evaluate.evidence import Evidence, Measure, with_rank_sums
@@ -79,8 +80,7 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
     space = space or Space("ratios")
     if measure not in ("validation", "test"):
         raise SecateurError(f"measure must be 'validation' or 'test', but got {measure!r}")
-    if jobs < 1:
-        raise SecateurError(f"jobs >= 1 must hold, but got jobs={jobs}")
+    check_range("jobs", jobs, 1)
     place = Path(folder if folder is not None else Path("runs") / name / "evaluate") / f"set-{plan.set}"
     place.mkdir(parents=True, exist_ok=True)
     task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from backbones.files import write_text
 from search.evaluate import statistics
 from search.evaluate.statistics import Interval
+from search.formatting import correlation, markdown_table, points
 from search.space.families import Drawn
 
 Floats = NDArray[np.float64]
@@ -184,11 +185,11 @@ class Evidence:
         header, rows = self.table_rows()
         header += ["Spearman", *(f"> {control}" for control in CONTROLS)]
         for row, one in zip(rows, self.verdicts, strict=True):
-            row.append(signed(one.spearman))
+            row.append(correlation(one.spearman))
             shares = (one.beats.get(control, math.nan) for control in CONTROLS)
             row += ["-" if math.isnan(share) else f"{share:.0%}" for share in shares]
-        lines = [_line(header), "|" + "---|" * len(header), *(_line([f"`{row[0]}`", *row[1:]]) for row in rows)]
-        return self.summary() + "\n\n" + "\n".join(lines) + "\n"
+        table = markdown_table(header, [[f"`{row[0]}`", *row[1:]] for row in rows])
+        return f"{self.summary()}\n\n{table}\n"
 
 
 def with_rank_sums(scores: Mapping[str, Floats], names: Sequence[str]) -> dict[str, Floats]:
@@ -209,16 +210,6 @@ def _regret(values: Floats, truth: Floats, share: float | None = None) -> float:
     return statistics.regret(_lowest_for_missing(values), truth, share)
 
 
-def signed(value: float) -> str:
-    """A correlation, "-" for NaN."""
-    return "-" if math.isnan(value) else f"{value:+.2f}"
-
-
-def points(value: float) -> str:
-    """A share of accuracy as points, "-" for NaN."""
-    return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
-
 def _lowest_for_missing(values: Floats) -> Floats:
     """NaN becomes lower than anything that was scored."""
     known = values[~np.isnan(values)]
@@ -233,7 +224,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _finite(item) for key, item in value.items()}
     return _plain(value) if isinstance(value, float) else value
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

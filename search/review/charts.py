@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from search.formatting import duration
 from search.review.chart_style import BLUE, GREY, VERMILLION, Row, Spec, legend_columns
 from search.review.front import Candidate
 from search.review.front_chart import state_field
@@ -135,16 +136,6 @@ def importances_chart(importances: Mapping[str, float]) -> Spec:
 def stages_chart(seconds: Mapping[str, float]) -> Spec:
     """Wall-clock seconds of each stage, in the order in which they ran."""
     return _bars([{"name": k, "value": v, "text": duration(v)} for k, v in seconds.items()], "seconds", "~s")
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: 0.35 s, 12.1 s, 3 min 20 s, 2 h 05 min."""
-    if seconds < 59.95:
-        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _bars(rows: list[dict[str, Any]], title: str, form: str) -> Spec:

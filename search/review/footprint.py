@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from backbones.errors import SecateurError
 from backbones.measure import timings
+from search.checks import check_range
+from search.formatting import byte_size, milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +48,20 @@ def footprints(models: Mapping[str, nn.Module], images: Tensor, *, rounds: int =
     Raises:
         SecateurError: for fewer than 3 rounds.
     """
-    if rounds < 3:
-        raise SecateurError(f"rounds >= 3 must hold, but got rounds={rounds}")
+    check_range("rounds", rounds, 3)
     seconds = timings(list(models.values()), (images,), rounds)
     found = {}
     for (name, model), taken in zip(models.items(), seconds, strict=True):
         low, middle, high = statistics.quantiles(taken, n=4)
         found[name] = Footprint(middle, (high - low) / 2, disk_size(model), len(images), torch.get_num_threads())
     return found
+
+
+def footprint_cells(footprint: Footprint | None) -> tuple[str, str]:
+    """Milliseconds a batch and size on disk, as text for a table; dashes where nothing was measured."""
+    if footprint is None:
+        return "-", "-"
+    return milliseconds(footprint.latency), byte_size(footprint.disk)
 
 
 def disk_size(model: nn.Module) -> int:

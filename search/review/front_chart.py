@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search.formatting import amount
 from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec, legend_columns
 from search.review.front import Axis, Candidate, Front, Measure
-from search.run.console import amount
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.structure import Structure
+from search.formatting import csv_table
 from search.review.footprint import Footprint
 from search.review.front import Candidate, Front
 
@@ -69,18 +68,7 @@ def save_fronts(fronts: Sequence[Front], folder: str | os.PathLike[str]) -> None
         raise SecateurError(f"cannot save a front to {str(folder)!r}: the folder does not exist")
     record = {"format": FORMAT, "fronts": [_front_record(front, folder) for front in fronts]}
     write_text(folder / "front.json", json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
-    write_text(folder / "front.csv", to_csv(fronts))
-
-
-def to_csv(fronts: Iterable[Front]) -> str:
-    """The rows of all fronts below one header."""
-    table = [row for front in fronts for row in front.rows()]
-    header = list(dict.fromkeys(key for row in table for key in row)) or ["study", "trial"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, header, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
+    write_text(folder / "front.csv", csv_table([row for front in fronts for row in front.rows()], ("study", "trial")))
 
 
 def load_fronts(folder: str | os.PathLike[str]) -> tuple[Front, ...]:

@@ -15,14 +15,15 @@ from urllib.parse import quote
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from search.formatting import amount, counted, duration
 from search.review.chart_style import Row, Spec, config, vega_bundle
-from search.review.charts import duration, widths_chart
+from search.review.charts import widths_chart
 from search.review.figures import Figure, listed
+from search.review.footprint import footprint_cells
 from search.review.front import Candidate, Front
 from search.review.front_chart import state_field
 from search.review.page_data import columns, details
 from search.review.report import Report, measures
-from search.run.console import amount
 
 HEADINGS = (
     "candidate",
@@ -141,9 +142,7 @@ def point_rows(fronts: Sequence[Front], folder: Path) -> list[PointRow]:
 def _measured(fronts: Sequence[Front]) -> str:
     """What the milliseconds of the table are of."""
     of = {(one.batch, one.threads) for front in fronts for one in [front.dense.footprint] if one is not None}
-    return "".join(
-        f", {batch} images a batch, {threads} thread{'s' if threads > 1 else ''}" for batch, threads in sorted(of)
-    )
+    return "".join(f", {batch} images a batch, {counted(threads, 'thread')}" for batch, threads in sorted(of))
 
 
 def _cells(front: Front, one: Candidate) -> tuple[str, ...]:
@@ -154,8 +153,7 @@ def _cells(front: Front, one: Candidate) -> tuple[str, ...]:
         _or_dash(amount(macs)),
         share,
         _or_dash(amount(one.on("params"))),
-        f"{1e3 * one.footprint.latency:.1f}" if one.footprint else "–",
-        f"{amount(one.footprint.disk)}B" if one.footprint else "–",
+        *map(_or_dash, footprint_cells(one.footprint)),
         "–" if score is None else f"{score:.5g}",
         _percent(one.accuracy),
         _percent(one.test_accuracy),

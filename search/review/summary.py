@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from search.formatting import amount, percent, significant, text_table
+from search.review.footprint import footprint_cells
 from search.review.front import Candidate, Front
-from search.run.console import amount, percent, table
 
 HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
@@ -24,19 +25,19 @@ def retrained(front: Front) -> list[Candidate]:
 def final_table(front: Front) -> str:
     """Dense against retrained, by test accuracy; selection and order are by validation accuracy."""
     dense = front.dense
-    whole = ("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", *_footprint(dense))
+    whole = ("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", *footprint_cells(dense.footprint))
     rows = [(*whole, percent(dense.test_accuracy), "")]
     for one in retrained(front):
         change = _difference(one.test_accuracy, dense.test_accuracy)
-        rows.append((one.id, *_costs(one, dense), *_footprint(one), percent(one.test_accuracy), change))
-    return table(HEADER, rows)
+        rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), percent(one.test_accuracy), change))
+    return text_table(HEADER, rows)
 
 
 def score_table(front: Front, most: int = 10) -> str:
     """The non-dominated structures of a search by score, the best `most` of them, best first."""
     points = sorted(front.points("score"), key=lambda one: -(one.score or 0.0))
-    rows = [(one.id, str(one.number), *_costs(one, front.dense), f"{one.score:.6g}") for one in points[:most]]
-    return table(SCORED, rows)
+    rows = [(one.id, str(one.number), *_costs(one, front.dense), significant(one.score)) for one in points[:most]]
+    return text_table(SCORED, rows)
 
 
 def result(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
@@ -60,13 +61,6 @@ def _costs(one: Candidate, dense: Candidate) -> tuple[str, str, str, str]:
         own, whole = one.on(axis), dense.on(axis)
         cells += [amount(own), percent(own / whole) if own is not None and whole else "-"]
     return cells[0], cells[1], cells[2], cells[3]
-
-
-def _footprint(one: Candidate) -> tuple[str, str]:
-    """Milliseconds a batch and bytes on disk."""
-    if one.footprint is None:
-        return "-", "-"
-    return f"{1e3 * one.footprint.latency:.1f}", f"{amount(one.footprint.disk)}B"
 
 
 def _difference(own: float | None, dense: float | None) -> str:

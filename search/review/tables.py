@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from backbones.files import write_text
+from search.formatting import csv_table
 from search.review.figures import training_rows
 from search.review.front import Candidate
 from search.review.report import Report
@@ -41,7 +39,7 @@ def write_tables(report: Report, folder: Path) -> list[str]:
     for name, rows in tables.items():
         path = place / f"{name}.csv"
         if rows:
-            write_text(path, _csv(rows))
+            write_text(path, csv_table(rows))
             written.append(f"{FOLDER}/{name}.csv")
         else:
             path.unlink(missing_ok=True)
@@ -108,14 +106,6 @@ def _environment(report: Report) -> Table:
             for item, value in {**facts.versions, **facts.environment}.items()
         ]
     return table
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _plain(value: Any) -> Any:

@@ -1,15 +1,14 @@
-"""What a person sees: lines, tables within 80 columns, colours only on a terminal; or one JSON object for scripts."""
+"""What a person sees: lines, colours only on a terminal; or one JSON object for scripts."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
-WIDTH = 80
 BOLD, DIM, RED, RESET = "\033[1m", "\033[2m", "\033[31m", "\033[0m"
 
 
@@ -55,31 +54,3 @@ def paint(text: str, code: str, stream: IO[str]) -> str:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"{code}{text}{RESET}"
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int = WIDTH) -> str:
-    """A plain table; the first column is left-aligned and cut where the table would be wider than `width`."""
-    columns = list(zip(header, *rows, strict=True))
-    sizes = [max(map(len, column)) for column in columns]
-    sizes[0] = max(4, min(sizes[0], width - sum(sizes[1:]) - 2 * (len(sizes) - 1)))
-    lines = []
-    for row in (header, *rows):
-        first = row[0] if len(row[0]) <= sizes[0] else row[0][: sizes[0] - 1] + "…"
-        cells = [first.ljust(sizes[0]), *(cell.rjust(size) for cell, size in zip(row[1:], sizes[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * min(width, sum(sizes) + 2 * (len(sizes) - 1)), *lines[1:]])
-
-
-def amount(number: float | None) -> str:
-    """A count for people: 125.49M, 853.0k, 27."""
-    if number is None:
-        return "-"
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(number) >= unit:
-            return f"{number / unit:.{2 if name != 'k' else 1}f}{name}"
-    return f"{number:.0f}"
-
-
-def percent(fraction: float | None, digits: int = 1) -> str:
-    """A fraction for people: 0.1234 is 12.3 %."""
-    return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"

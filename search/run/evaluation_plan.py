@@ -8,6 +8,7 @@ from typing import Any
 from backbones.errors import SecateurError
 from backbones.names import check_name
 from scoring.scorers import SCORERS, check_scorer
+from search.checks import check_range
 from search.space.families import FAMILIES
 from search.training.recipe import Recipe
 
@@ -52,9 +53,7 @@ class Plan:
 
     def __post_init__(self) -> None:
         for name, low in (("structures", 4), ("seeds", 1), ("set", 0), ("batch", 2), ("statistics", 0), ("images", 1)):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise SecateurError(f"{low} <= {name} must hold, but got {name}={value}")
+            check_range(name, getattr(self, name), low)
         if not self.families or not self.scorers:
             raise SecateurError("families and scorers need at least one name each")
         for family in self.families:

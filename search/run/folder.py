@@ -19,7 +19,8 @@ from typing import Any
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
-from search.run.study_file import StudyFile, check_name, differences, read_study, render
+from search.checks import check_study_name
+from search.run.study_file import StudyFile, differences, read_study, render
 from search.study.storage import folder_url, redacted
 
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn", "safetensors")
@@ -110,7 +111,7 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
     Raises:
         SecateurError: when the folder holds another study (what differs is named), or something else than a run.
     """
-    check_name(study.name)
+    check_study_name(study.name)
     folder = RunFolder(runs.resolve() / study.name)
     if folder.study_file.exists():
         different = differences(study, read_study(folder.study_file))

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
+from search.formatting import amount, significant, text_table
 from search.review.front import Candidate, Front
-from search.run.console import amount, table
 from search.run.folder import RunFolder
 from search.study.baselines import baseline
 from search.study.rules import BASELINES
@@ -37,16 +37,11 @@ def with_references(front: Front, study: Study) -> Front:
 def comparison(front: Front) -> str:
     """A table: MACs and score of the dense network, the baselines and the best trial."""
     ones = [front.dense, *front.baselines]
-    rows = [(one.name, amount(one.on("macs")), _score(one)) for one in ones]
+    rows = [(one.name, amount(one.on("macs")), significant(one.value("score"))) for one in ones]
     if front.points("score"):
         best = front.best(measure="score")
-        rows.append((f"best, {best.name}", amount(best.on("macs")), _score(best)))
-    return table(("", "MACs", front.scorer), rows)
-
-
-def _score(one: Candidate) -> str:
-    score = one.value("score")
-    return "-" if score is None else f"{score:.6g}"
+        rows.append((f"best, {best.name}", amount(best.on("macs")), significant(best.value("score"))))
+    return text_table(("", "MACs", front.scorer), rows)
 
 
 def _with(front: Front, dense: float | None, baselines: tuple[Candidate, ...]) -> Front:

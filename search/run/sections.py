@@ -15,6 +15,7 @@ from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.essentiality import ESSENTIALITY
 from scoring.limits import Limits
 from scoring.scorers import DEFAULT, check_scorer
+from search.checks import check_range
 from search.space.budget import Amount, Budget
 from search.space.depth import Removal
 from search.space.space import KINDS, Space
@@ -52,8 +53,8 @@ class ModelSection:
         _exactly_one("backbone", self.backbone, "factory", self.factory)
         if self.checkpoint is not None and self.pretrained is not None:
             raise SecateurError("takes checkpoint (trained for this data) or pretrained (to begin from), but got both")
-        _at_least("num_classes", self.num_classes, 2)
-        _at_least("in_channels", self.in_channels, 1)
+        check_range("num_classes", self.num_classes, 2)
+        check_range("in_channels", self.in_channels, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +90,11 @@ class DataSection:
 
     def __post_init__(self) -> None:
         _exactly_one("name", self.name, "factory", self.factory)
-        for key, value in (("validation", self.validation), ("test", self.test)):
-            if value is not None and not 0 < value < 1:
-                raise SecateurError(f"0 < {key} < 1 must hold, but got {key}={value}")
-        _at_least("size", self.size, 1)
-        _at_least("per_class", self.per_class, 2)
-        _at_least("images", self.images, 1)
+        check_range("validation", self.validation, 0, 1, above=True, below=True)
+        check_range("test", self.test, 0, 1, above=True, below=True)
+        check_range("size", self.size, 1)
+        check_range("per_class", self.per_class, 2)
+        check_range("images", self.images, 1)
 
     def options(self) -> dict[str, object]:
         """What is given of that which readers take, by the names that they have for it."""
@@ -228,9 +228,9 @@ class SearchSection:
                 raise SecateurError("takes rule or structure in the place of a search, but got both")
         known_name("sampler", self.sampler, SAMPLERS)
         check_scorer(self.scorer)
-        _at_least("trials", self.trials, 1)
-        _at_least("batch", self.batch, 2)
-        _at_least("statistics", self.statistics, 0)
+        check_range("trials", self.trials, 1)
+        check_range("batch", self.batch, 2)
+        check_range("statistics", self.statistics, 0)
 
     @property
     def searches(self) -> bool:
@@ -256,7 +256,7 @@ class RetrainSection:
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        _at_least("top", self.top, 1)
+        check_range("top", self.top, 1)
         Flow(self.flow, self.steps)
 
     @property
@@ -282,8 +282,7 @@ class SparsifySection:
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=10, lr=0.01))
 
     def __post_init__(self) -> None:
-        if not 0 <= self.amount < 1:
-            raise SecateurError(f"0 <= amount < 1 must hold, but got amount={self.amount}")
+        check_range("amount", self.amount, 0, 1, below=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,15 +296,10 @@ class CompareSection:
     seeds: int = 3
 
     def __post_init__(self) -> None:
-        _at_least("seeds", self.seeds, 1)
+        check_range("seeds", self.seeds, 1)
 
 
 def _exactly_one(first: str, one: object, second: str, other: object) -> None:
     if (one is None) == (other is None):
         state = "neither" if one is None else "both"
         raise SecateurError(f"needs exactly one of {first} and {second}, but got {state}")
-
-
-def _at_least(name: str, value: int | None, low: int) -> None:
-    if value is not None and value < low:
-        raise SecateurError(f"{low} <= {name} must hold, but got {name}={value}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
+from search.checks import check_study_name
 from search.run.evaluation_plan import Plan
 from search.run.scales import Tables, at_scale, with_variant
 from search.run.schema import read_table, to_toml, unknown_key
@@ -28,8 +28,6 @@ from search.run.sections import (
     SparsifySection,
 )
 from search.training.recipe import Recipe
-
-NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class StudyFile:
     evaluate: Plan = field(default_factory=Plan)
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_study_name(self.name)
         if not 0 <= self.seed < 2**31:
             raise SecateurError(f"0 <= seed < 2**31 must hold, but got seed={self.seed}")
         if not self.search.searches and self.retrain.flow != "one-shot":
@@ -136,7 +134,7 @@ def read_variants(path: str | os.PathLike[str], scale: str | None = None) -> dic
         found = {}
         for name, changes in variants.items():
             try:
-                check_name(name)
+                check_study_name(name)
                 found[name] = parse(with_variant(table, name, changes), path.resolve().parent)
             except SecateurError as error:
                 raise SecateurError(f"variant {name!r}: {error}") from None
@@ -229,14 +227,6 @@ def differences(here: StudyFile, there: StudyFile) -> list[str]:
 def may_change(key: str) -> bool:
     """Whether a setting, by its name in `settings`, may change between runs of one study."""
     return key.startswith(MAY_CHANGE)
-
-
-def check_name(name: str) -> None:
-    """Raises SecateurError unless `name` can be the name of a folder below another one, and nothing else."""
-    if not NAME.fullmatch(name):
-        raise SecateurError(
-            f'name must be 1 to 100 letters, digits, ".", "_" or "-", and not begin with a dot, but got {name!r}'
-        )
 
 
 def _seeded(section: str, table: object, seed: int) -> object:

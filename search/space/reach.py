@@ -17,6 +17,7 @@ from backbones.graph import ChannelGraph
 from scoring.criteria import CRITERIA
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
+from search.formatting import WIDTH, aligned
 from search.space.budget import Bound, Budget, Target, shown
 from search.space.costing import Costing, Floats, Ints
 from search.space.depth import level
@@ -25,8 +26,6 @@ from search.space.space import Space
 
 ENUMERABLE = 20_000
 """A network with at most so many admissible combinations of widths is looked through in full."""
-WIDTH = 80
-"""Columns of a terminal: a wider table is shown in two parts."""
 TITLES = {"macs": "MACs", "params": "parameters", "latency": "latency", "memory": "memory"}
 
 
@@ -169,17 +168,7 @@ def _block(axes: Sequence[str], ends: Mapping[str, Cost], targets: Sequence[Targ
                 for axis in axes
             ]
             rows.append([f"{name}, {words}", *(cell for pair in cells for cell in pair)])
-    return _aligned(rows)
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    """Columns of equal width, the first to the left."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        cells = [cell.rjust(n) if i else cell.ljust(n) for i, (cell, n) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return aligned(rows)
 
 
 def _amount(axis: str, cost: Cost, dense: Cost) -> tuple[str, str]:

@@ -24,6 +24,7 @@ from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.criterion_inputs import LabelledImages
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
+from search.checks import check_range
 from search.space.depth import Removal
 from search.space.global_ray import GlobalRay
 from search.space.rays import RatioRay, Ray, ShareRay
@@ -70,8 +71,7 @@ class Space:
             if name not in known:
                 has = f"it has {', '.join(known)}" if known else "it has none"
                 raise SecateurError(f"space {self.kind!r} has no parameter {name!r} to fix; {has}")
-            if not 0 <= value <= 1:
-                raise SecateurError(f"fixed: 0 <= {name} <= 1 must hold, but got {name}={value}")
+            check_range(name, value, 0, 1, where="fixed")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for fingerprints; what came later than the others only where it is used."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
+from search.checks import check_range
 from search.review.front import Candidate, Front
 
 APART = 0.03
@@ -30,8 +31,7 @@ def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
     Raises:
         SecateurError: when `top` is below 1 or no candidate is feasible.
     """
-    if top < 1:
-        raise SecateurError(f"top >= 1 must hold, but got top={top}")
+    check_range("top", top, 1)
     points = list(front.points("score"))
     if not points:
         raise SecateurError(f"study {front.name!r} has no feasible trial to retrain; search first")

@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
-from search.run.console import amount, percent, table
+from search.formatting import amount, percent, significant, text_table
 from search.study.fork import REMEMBERED, find_study
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
@@ -134,7 +134,9 @@ def _lines(status: Status) -> list[str]:
     if status.best:
         one = status.best
         sizes = f", {amount(one['macs'])} MACs, {amount(one['params'])} parameters" if "macs" in one else ""
-        lines.append(f"best: {one['score']:.6g}, trial {one['trial']}, structure {one.get('structure', '-')}{sizes}")
+        lines.append(
+            f"best: {significant(one['score'])}, trial {one['trial']}, structure {one.get('structure', '-')}{sizes}"
+        )
     if status.workers:
         rows = [
             (
@@ -146,7 +148,7 @@ def _lines(status: Status) -> list[str]:
             )
             for one in status.workers
         ]
-        lines += ["", table(("at work", "host", "process", "last heard of (UTC)", "alive"), rows)]
+        lines += ["", text_table(("at work", "host", "process", "last heard of (UTC)", "alive"), rows)]
     if status.retrained:
         counts = ", ".join(f"{number} {_trained(state)}" for state, number in sorted(status.retrained.items()))
         lines += ["", f"retraining: {counts}"]

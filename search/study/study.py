@@ -21,9 +21,9 @@ from backbones.names import check_name
 from backbones.structure import Structure
 from scoring.scorers import DEFAULT, check_scorer
 from scoring.tables import FilterTables
+from search.checks import check_range, check_study_name
 from search.data.data import Data
 from search.review.front import Candidate, Front
-from search.run.study_file import check_name as check_study_name
 from search.space.budget import Budget
 from search.space.families import draw_some
 from search.space.ground import lay
@@ -169,9 +169,8 @@ class Study:
         Raises:
             SecateurError: for a storage that fails for good; while another process searches this study.
         """
-        for name, value in (("trials", trials), ("jobs", jobs)):
-            if value < 1:
-                raise SecateurError(f"{name} >= 1 must hold, but got {name}={value}")
+        check_range("trials", trials, 1)
+        check_range("jobs", jobs, 1)
         if shared and jobs > 1:
             raise SecateurError(f"jobs=1 must hold when the search is shared, but got jobs={jobs}; start more workers")
         stop = math.inf if timeout is None else time.monotonic() + timeout

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from backbones.errors import SecateurError
 from backbones.files import atomic_write, write_text
 from backbones.fingerprint import tensor_bytes
 from search.data.data import Data
+from search.formatting import csv_table
 from search.training.recipe import Recipe
 
 _FORMAT = 1
@@ -72,11 +71,7 @@ class History:
 
     def to_csv(self) -> str:
         """A header and a row per epoch."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [entry.name for entry in fields(Epoch)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(epoch) for epoch in self.epochs)
-        return text.getvalue()
+        return csv_table((asdict(epoch) for epoch in self.epochs), [entry.name for entry in fields(Epoch)])
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `to_csv` to `path` in one step."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from backbones.errors import SecateurError
+from search.checks import check_range
 
 Scope = Literal["global", "layer"]
 Masks = dict[str, Tensor]
@@ -49,8 +50,7 @@ def magnitude_masks(model: nn.Module, amount: float, *, scope: Scope = "global",
     Raises:
         SecateurError: for an amount out of range, an unknown scope or layer, or a network without such weights.
     """
-    if not 0 <= amount < 1:
-        raise SecateurError(f"0 <= amount < 1 must hold, but got amount={amount}")
+    check_range("amount", amount, 0, 1, below=True)
     if scope not in ("global", "layer"):
         raise SecateurError(f"scope must be 'global' or 'layer', but got {scope!r}")
     weights = _weights(model, set(spare))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.modes import device_of, evaluating
+from search.checks import check_range
 from search.data.data import Data, SplitName
 
 
@@ -111,8 +112,7 @@ def netscore(
     """
     if not 0 < accuracy <= 1:
         raise SecateurError(f"0 < accuracy <= 1 must hold (a fraction, not percent), but got accuracy={accuracy}")
-    for name, value in (("params", params), ("macs", macs)):
-        if not value > 0:
-            raise SecateurError(f"{name} > 0 must hold, but got {name}={value}")
+    check_range("params", params, 0, above=True)
+    check_range("macs", macs, 0, above=True)
     logarithm = alpha * math.log10(100 * accuracy) - beta * math.log10(params / 1e6) - gamma * math.log10(macs / 1e9)
     return 20 * logarithm

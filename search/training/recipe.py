@@ -12,6 +12,7 @@ from torch import nn, optim
 
 from backbones.errors import SecateurError
 from backbones.names import did_you_mean
+from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data
 
@@ -141,18 +142,15 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise SecateurError(f"recipe: {name} must be a whole number >= {low}, but got {name}={value!r}")
-        _within("lr", self.lr, 0, math.inf, open_low=True)
-        _within("temperature", self.temperature, 0, math.inf, open_low=True)
-        _within("weight_decay", self.weight_decay, 0, math.inf)
-        _within("clip", self.clip, 0, math.inf)
-        _within("slim", self.slim, 0, math.inf)
-        _within("distill", self.distill, 0, 1, open_high=False)
-        for name in ("momentum", "label_smoothing", "ema"):
-            _within(name, getattr(self, name), 0, 1)
-        if self.warmup is not None:
-            _within("warmup", self.warmup, 0, 1)
+        for name in ("lr", "temperature"):
+            check_range(name, getattr(self, name), 0, above=True, where="recipe")
+        for name in ("weight_decay", "clip", "slim"):
+            check_range(name, getattr(self, name), 0, where="recipe")
+        check_range("distill", self.distill, 0, 1, where="recipe")
+        for name in ("momentum", "label_smoothing", "ema", "warmup"):
+            check_range(name, getattr(self, name), 0, 1, below=True, where="recipe")
         for layer, factor in self.slim_layers.items():
-            _within(f"slim_layers[{layer!r}]", factor, 0, math.inf)
+            check_range(f"slim_layers[{layer!r}]", factor, 0, where="recipe")
 
     def rate(self, position: float) -> float:
         """The learning rate at a position 0..1 of the training."""
@@ -189,15 +187,3 @@ def _known(name: str, value: str, choices: Iterable[str]) -> None:
     if value not in choices:
         hint = did_you_mean(value, choices) or f"known are {', '.join(choices)}"
         raise SecateurError(f"recipe: unknown {name} {value!r}; {hint}")
-
-
-def _within(
-    name: str, value: float, low: float, high: float, *, open_low: bool = False, open_high: bool = True
-) -> None:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    above = number and (value > low if open_low else value >= low)
-    if not above or not (value < high if open_high else value <= high):
-        upper = "" if high == math.inf else f" {'<' if open_high else '<='} {high:g}"
-        raise SecateurError(
-            f"recipe: {low:g} {'<' if open_low else '<='} {name}{upper} must hold, but got {name}={value!r}"
-        )

@@ -18,7 +18,7 @@ from search.cli import COMMANDS, main
 from search.review.footprint import Footprint
 from search.review.front import Candidate, Front
 from search.review.summary import final_table, score_table
-from search.run.console import BOLD, Console, paint, table
+from search.run.console import BOLD, Console, paint
 from tests.search.commands.golden_files import check_golden, masked
 from tests.search.test_cli import MODULE, STUDY
 
@@ -145,11 +145,6 @@ def test_colours_are_for_terminals_that_want_them(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
     assert paint("word", BOLD, Terminal()) == "word"
-
-
-def test_a_table_too_wide_cuts_its_first_column_only() -> None:
-    text = table(("name", "value"), [("n" * 90, "12"), ("short", "3")], width=20)
-    assert text.splitlines() == ["name           value", "-" * 20, f"{'n' * 12}…     12", "short              3"]
 
 
 def test_json_stands_alone_and_quiet_leaves_the_result(capsys: pytest.CaptureFixture[str]) -> None:

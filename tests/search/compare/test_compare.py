@@ -189,7 +189,7 @@ def test_what_cannot_be_compared_is_refused(folder: Path, capsys: pytest.Capture
     assert refused(capsys, "compare", "study.toml", "--variants", "search,other") == (
         "unknown variant 'other'; known are search, uniform, steps"
     )
-    assert refused(capsys, "compare", "study.toml", "--seeds", "0") == "seeds >= 1 must hold, but got seeds=0"
+    assert refused(capsys, "compare", "study.toml", "--seeds", "0") == "1 <= seeds must hold, but got seeds=0"
     (folder / "study.toml").write_text(COMPARED.replace('rule = "uniform"', 'structure = "none.json"'))
     said = refused(capsys, "compare", "study.toml", "--variants", "uniform", "--quiet")
     assert said == f"[search] structure {folder}/none.json cannot be read: No such file or directory"

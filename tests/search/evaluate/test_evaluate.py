@@ -155,7 +155,7 @@ def test_results_of_another_recipe_or_network_are_not_mixed(tmp_path: Path) -> N
     [
         ({"budget": Budget(macs=[0.3, 0.5])}, r"an evaluation needs one target, but the budget has 2"),
         ({"measure": "train"}, r"measure must be 'validation' or 'test', but got 'train'"),
-        ({"jobs": 0}, r"jobs >= 1 must hold, but got jobs=0"),
+        ({"jobs": 0}, r"1 <= jobs must hold, but got jobs=0"),
         ({"plan": replace(PLAN, images=500)}, r"images <= 96 training images must hold, but got images=500"),
     ],
 )

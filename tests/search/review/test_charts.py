@@ -15,7 +15,6 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from search.review.chart_style import Spec, config, render, still, to_svg, with_data
 from search.review.charts import (
-    duration,
     history_chart,
     importances_chart,
     proposals_chart,
@@ -170,21 +169,6 @@ def test_of_many_parameters_the_important_and_of_many_trials_the_best() -> None:
     assert {row["name"] for row in values} == {f"trial {n}" for n in range(400 - MOST_LINES, 400)}
     assert all(0 <= row["place"] <= 1 for row in values)
     assert parameters_chart([Candidate(0, score=1.0)]) is None
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.0, "0.00 s"),
-        (0.346, "0.35 s"),
-        (12.06, "12.1 s"),
-        (59.96, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (7500, "2 h 05 min"),
-    ],
-)
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_pictures_by_ending(tmp_path: Path) -> None:

@@ -39,5 +39,5 @@ def test_tied_weights_are_stored_once() -> None:
 
 
 def test_too_few_rounds_are_refused() -> None:
-    with pytest.raises(SecateurError, match="rounds >= 3 must hold, but got rounds=1"):
+    with pytest.raises(SecateurError, match="3 <= rounds must hold, but got rounds=1"):
         footprints({"a": nn.Linear(1, 1)}, torch.zeros(1, 1), rounds=1)

@@ -13,7 +13,7 @@ from backbones.errors import SecateurError
 from search.data.augment import Augment
 from search.run.evaluation_plan import Plan
 from search.run.sections import RetrainSection
-from search.run.study_file import check_name, differences, read_study, render, settings
+from search.run.study_file import differences, read_study, render, settings
 from search.run.template import template
 from search.space.budget import Budget
 from search.space.depth import Removal
@@ -191,17 +191,6 @@ def test_more_trials_is_the_same_study_and_another_sampler_is_not(tmp_path: Path
     assert differences(longer, study) == []
     assert other.fingerprint != study.fingerprint
     assert differences(other, study) == ['[search] sampler is "nsga2", not "tpe"']
-
-
-@pytest.mark.parametrize("name", ["..", ".", "", ".hidden", "a/b", "a\\b", "/etc", "a\n", "a b", "x" * 101, "é"])
-def test_names_that_could_leave_their_folder(name: str) -> None:
-    with pytest.raises(SecateurError, match="name must be"):
-        check_name(name)
-
-
-@pytest.mark.parametrize("name", ["digits", "resnet56-c10", "a.b_c", "0", "x" * 100])
-def test_names_that_are_fine(name: str) -> None:
-    check_name(name)
 
 
 def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> None:

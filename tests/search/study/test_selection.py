@@ -75,7 +75,7 @@ def test_over_a_band_the_best_score_comes_first_and_then_even_steps_in_macs() ->
 
 
 def test_nothing_to_choose_from_is_told() -> None:
-    with pytest.raises(SecateurError, match=r"top >= 1 must hold, but got top=0"):
+    with pytest.raises(SecateurError, match=r"1 <= top must hold, but got top=0"):
         choose(front(candidate(0, 1.0, 5, 5)), 0, spread=True)
     with pytest.raises(SecateurError, match=r"study 'made up' has no feasible trial to retrain; search first"):
         choose(front(), 1, spread=False)

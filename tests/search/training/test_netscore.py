@@ -29,8 +29,8 @@ def test_halving_work_and_size_at_equal_accuracy_is_worth_6_decibel() -> None:
     [
         (93.0, 1, 1, r"0 < accuracy <= 1 must hold \(a fraction, not percent\), but got accuracy=93.0"),
         (0.0, 1, 1, "0 < accuracy <= 1"),
-        (0.5, 0, 1, "params > 0 must hold, but got params=0"),
-        (0.5, 1, -1, "macs > 0 must hold"),
+        (0.5, 0, 1, "0 < params must hold, but got params=0"),
+        (0.5, 1, -1, "0 < macs must hold"),
     ],
 )
 def test_bad_values_are_refused(accuracy: float, params: float, macs: float, message: str) -> None:

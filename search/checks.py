@@ -1,0 +1,50 @@
+"""Checks of what people give, shared by the rooms of the search; what is wrong is one line that names it."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from backbones.errors import SecateurError
+
+STUDY_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
+
+
+def check_study_name(name: str) -> None:
+    """Raises SecateurError unless `name` can be the name of a folder below another one, and nothing else."""
+    if not STUDY_NAME.fullmatch(name):
+        raise SecateurError(
+            f'name must be 1 to 100 letters, digits, ".", "_" or "-", and not begin with a dot, but got {name!r}'
+        )
+
+
+def check_range(
+    name: str,
+    value: float | None,
+    low: float,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+    where: str = "",
+) -> None:
+    """Raises SecateurError unless a setting is a finite number between its limits.
+
+    Args:
+        name: of the setting, as the user knows it.
+        value: what was given; None stands for a setting that was left out, and passes.
+        low: the least value that it may have.
+        high: the largest value that it may have.
+        above: whether it must be larger than `low`, not equal to it.
+        below: whether it must be smaller than `high`, not equal to it.
+        where: what the setting belongs to; begins the message, with a colon behind it.
+    """
+    if value is None:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    enough = number and (value > low if above else value >= low)
+    if not enough or not (value < high if below or high == math.inf else value <= high):
+        place = f"{where}: " if where else ""
+        least = f"{low:g} {'<' if above else '<='}"
+        most = "" if high == math.inf else f" {'<' if below else '<='} {high:g}"
+        raise SecateurError(f"{place}{least} {name}{most} must hold, but got {name}={value!r}")
