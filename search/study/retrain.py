@@ -29,7 +29,7 @@ from search.study.heartbeat import Heartbeat
 from search.study.identity import to_record
 from search.study.trials import TrialStore, TrialWriter, claimant, make_study
 from search.training.choosing import chooser_of
-from search.training.flows import Flow, follow
+from search.training.flows import Flow, run_flow
 from search.training.recipe import Recipe
 
 
@@ -160,7 +160,7 @@ class Retrainer:
         start = time.perf_counter()
         chosen = one.structure
         again = chooser_of(self.space, one.parameters)
-        small = follow(
+        small = run_flow(
             config.flow,
             self.model,
             self.graph,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 from optuna.trial import FixedTrial, Trial
@@ -18,26 +18,24 @@ from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
 from search.space.budget import Bound, Target
 from search.space.projection import project
-from search.space.rays import HybridRay, Ray
+from search.space.rays import Ray
 from search.space.space import KINDS, Space
 
 Choose = Callable[[nn.Module, ChannelGraph, Target], Structure]
+Spacing = Literal["factors", "amounts"]
 CAP_SLACK = (1.0, 0.97, 0.9, 0.7, 0.0)
 """How far below its lower end a cap may stay, tried in turn: a study has other trials, a flow has only this one."""
 MakeRay = Callable[[FilterTables, Limits], Ray]
-
-
-def by_norm(tables: FilterTables, limits: Limits) -> Ray:
-    """Filters below a norm go, the norm relative to the group's mean."""
-    return HybridRay(tables, limits, t_norm=1.0, t_dist=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Proposed:
     """What a trial proposed, as a direction on the filter tables of another moment.
 
+    Its `repr` is part of the identity in training checkpoints.
+
     Attributes:
-        kind: of the space, a key of `search.space.space.KINDS`.
+        kind: the kind of space, a key of `search.space.space.KINDS`.
         parameters: what the sampler suggested, (name, value).
     """
 
@@ -55,8 +53,8 @@ def chooser_of(space: Space, parameters: Mapping[str, float]) -> Chooser:
     """The rule by which a trial of a study chose its structure, to be followed again as the weights change.
 
     Args:
-        space: of the study.
-        parameters: of the trial.
+        space: the search space of the study.
+        parameters: what the sampler suggested for the trial, name -> value.
     """
     ray = Proposed(space.kind, tuple(sorted(parameters.items())))
     return Chooser(ray, space.criterion, space.linkage, space.limits, space.features, space.reduction)
@@ -67,14 +65,15 @@ class Chooser:
     """A rule for a flow: any space's rays, and any criterion that needs the weights alone.
 
     Attributes:
-        ray: makes the direction from fresh filter tables: `by_norm`, `GlobalRay`, ...
-        criterion: of the filter tables.
-        linkage: of the filter tables.
-        limits: pruning-rate constraint.
-        features, reduction: of the filter tables.
+        ray: makes the direction from fresh filter tables: `GlobalRay`, the `Proposed` of a trial, ...
+        criterion: how filters are ranked, a key of `scoring.criteria.CRITERIA`.
+        linkage: how clusters of similar filters grow, see `filter_tables`.
+        limits: what each group must keep.
+        features: what filters are compared by, see `filter_tables`.
+        reduction: how the members of a group are put together, see `filter_tables`.
     """
 
-    ray: MakeRay = by_norm
+    ray: MakeRay
     criterion: str = "l2"
     linkage: str = "average"
     limits: Limits = field(default_factory=Limits)
@@ -110,14 +109,24 @@ class Chooser:
         return f"{name} {self.criterion} {self.linkage} {self.features} {self.reduction} {self.limits}"
 
 
-def partway(dense: Cost, target: Target, share: float) -> Target:
-    """A target on the way: share 0 is the dense cost, 1 the target, in equal factors between.
+def intermediate_target(dense: Cost, target: Target, share: float, spacing: Spacing) -> Target:
+    """What a network may cost on the way from the dense cost to the target.
 
-    Equal factors take the same part of what is left in each of k steps (share 1/k, 2/k, ...).
+    Args:
+        dense: cost of the dense network.
+        target: what is wanted in the end.
+        share: of the way, 0 for the dense cost, 1 for the target.
+        spacing: "factors" takes the same part of what is left in each of k equal steps of `share` (iterative pruning),
+            "amounts" the same amount (soft pruning).
     """
     bounds = []
     for bound in target.bounds:
         whole = float(getattr(dense, bound.axis))
-        factor = (min(bound.high, whole) / whole) ** (share - 1)  # 1 at share 1, so that the last target is exact
-        bounds.append(Bound(bound.axis, factor * bound.low, factor * bound.high))
+        end = min(bound.high, whole)
+        if spacing == "factors":
+            factor = (end / whole) ** (share - 1)  # 1 at share 1, so that the last target is exact
+            bounds.append(Bound(bound.axis, factor * bound.low, factor * bound.high))
+        else:
+            high = whole - share * (whole - end)
+            bounds.append(Bound(bound.axis, high * bound.low / bound.high, high))
     return Target(tuple(bounds), target.capped)

@@ -12,13 +12,13 @@ from torch import nn
 from search.data.data import Data
 from search.training.checkpoint import History
 from search.training.engine import train
-from search.training.masks import Effective, Masks, Scope, effective_parameters, magnitude_masks
+from search.training.masks import EffectiveParameters, Masks, Scope, effective_parameters, magnitude_masks
 from search.training.metrics import netscore
 from search.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sparse:
+class SparsifyResult:
     """A network whose small weights are zero.
 
     Attributes:
@@ -28,7 +28,7 @@ class Sparse:
     """
 
     masks: Masks
-    parameters: Effective
+    parameters: EffectiveParameters
     history: History
 
     def netscore(self, macs: float) -> float:
@@ -51,7 +51,7 @@ def sparsify(
     folder: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
-) -> Sparse:
+) -> SparsifyResult:
     """Drops the smallest weights of a (pruned) network and tunes the others, in place.
 
     Args:
@@ -71,4 +71,4 @@ def sparsify(
     """
     masks = magnitude_masks(model, amount, scope=scope, spare=spare)
     history = train(model, data, recipe, teacher=teacher, folder=folder, device=device, masks=masks, progress=progress)
-    return Sparse(masks, effective_parameters(model, masks), history)
+    return SparsifyResult(masks, effective_parameters(model, masks), history)

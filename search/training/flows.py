@@ -20,10 +20,10 @@ from backbones.trace import trace
 from search.data.data import Data
 from search.space.budget import Target
 from search.training.checkpoint import History
-from search.training.choosing import Choose, partway
+from search.training.choosing import Choose, intermediate_target
 from search.training.engine import train
 from search.training.recipe import Recipe
-from search.training.soft import Growth, Softly, asymptotic, silent, whole
+from search.training.soft import Growth, SoftPruningCallback, asymptotic, nonzero_structure, whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shrunk:
-    """What a flow leaves.
+class FlowResult:
+    """The small network that a flow ends with.
 
     Attributes:
         model: the small trained network, cut out of the given one (`save` knows where it comes from).
-        structure: of the given network's graph.
+        structure: the kept channels, in terms of the graph of the given network.
         histories: one per training.
     """
 
@@ -72,18 +72,18 @@ class Shrunk:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Work:
+class FlowContext:
     """What every flow starts from.
 
     Attributes:
-        model: the dense network; it stays as it is, and is the teacher where the recipe distils.
-        graph: of it.
+        model: the dense network; it is not changed, and is the teacher where the recipe distils.
+        graph: the channel graph of `model`.
         data: the task.
-        recipe: of each training.
+        recipe: how each network is trained.
         choose: picks a structure for the weights as they are (`search.training.choosing.Chooser`).
         target: what the small network may cost.
         folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
-        device: of training.
+        device: where training computes: "cpu", "cuda", ...
         progress: show bars when standard error is a terminal.
     """
 
@@ -102,7 +102,7 @@ class Work:
         return None if self.folder is None else self.folder / name
 
 
-def follow(
+def run_flow(
     flow: Flow,
     model: nn.Module,
     graph: ChannelGraph,
@@ -114,19 +114,19 @@ def follow(
     folder: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
-) -> Shrunk:
-    """Runs a flow.
+) -> FlowResult:
+    """Prunes and trains a network in the order that `flow` says.
 
     Args:
-        flow: which.
+        flow: the order.
         model: the dense network; a copy is worked on.
-        graph: of `trace`.
+        graph: the channel graph of `model`, from `trace`.
         data: the task.
-        recipe: of each training; the dense network is the teacher.
+        recipe: how each network is trained; the dense network is the teacher.
         choose: criterion and space (`search.training.choosing.Chooser`).
         target: the budget, from `Budget.targets`.
-        folder: see `Work`.
-        device: of training.
+        folder: see `FlowContext`.
+        device: where training computes: "cpu", "cuda", ...
         progress: show bars when standard error is a terminal.
 
     Returns:
@@ -136,16 +136,19 @@ def follow(
         SecateurError: when the target is out of reach, or a step by step flow is asked to remove layers.
     """
     place = None if folder is None else Path(folder)
-    return FLOWS[flow.name](Work(model, graph, data, recipe, choose, target, place, device, progress), flow.steps)
+    return FLOWS[flow.name](
+        FlowContext(model, graph, data, recipe, choose, target, place, device, progress), flow.steps
+    )
 
 
 def compose(graph: ChannelGraph, outer: Structure, inner: Structure) -> Structure:
     """The structure of `graph` that is left when `inner` is cut out of what `outer` keeps.
 
     Args:
-        graph: of the dense network.
-        outer: of `graph`.
-        inner: of the graph traced anew on the network pruned to `outer`; groups that it no longer has stay as they are.
+        graph: the channel graph of the dense network.
+        outer: a structure of `graph`.
+        inner: a structure of the graph that is traced anew on the network pruned to `outer`; groups that this graph no
+            longer has stay as they are in `outer`.
 
     Raises:
         SecateurError: when the two do not fit, or `inner` removes layers.
@@ -162,68 +165,72 @@ def compose(graph: ChannelGraph, outer: Structure, inner: Structure) -> Structur
     return Structure.of(graph, kept, outer.removed)
 
 
-def _one_shot(work: Work, steps: int) -> Shrunk:
-    structure = work.choose(work.model, work.graph, work.target)
-    small = prune(work.model, work.graph, structure)
-    return Shrunk(small, structure, (_train(work, small, "training"),))
+def _one_shot(context: FlowContext, steps: int) -> FlowResult:
+    structure = context.choose(context.model, context.graph, context.target)
+    small = prune(context.model, context.graph, structure)
+    return FlowResult(small, structure, (_train(context, small, "training"),))
 
 
-def _iterative(work: Work, steps: int) -> Shrunk:
-    small, graph = work.model, work.graph
-    structure = Structure.full(work.graph)
+def _iterative(context: FlowContext, steps: int) -> FlowResult:
+    small, graph = context.model, context.graph
+    structure = Structure.full(context.graph)
     histories = []
     for step in range(1, steps + 1):
-        inner = work.choose(small, graph, partway(work.graph.costs.dense, work.target, step / steps))
+        inner = context.choose(
+            small, graph, intermediate_target(context.graph.costs.dense, context.target, step / steps, "factors")
+        )
         weights = prune(small, graph, inner).state_dict()
-        structure = compose(work.graph, structure, inner)
+        structure = compose(context.graph, structure, inner)
         # Cut anew out of the dense network, so that the result's origin is that network and not the step before.
-        small = prune(work.model, work.graph, structure)
+        small = prune(context.model, context.graph, structure)
         small.load_state_dict(weights)
-        histories.append(_train(work, small, f"step-{step}"))
+        histories.append(_train(context, small, f"step-{step}"))
         if step < steps:
-            fixed = work.graph.fixed
-            graph = trace(small, work.data.example, ignore=fixed.ignore, only=fixed.only)
-    return Shrunk(small, structure, tuple(histories))
+            fixed = context.graph.fixed
+            graph = trace(small, context.data.example, ignore=fixed.ignore, only=fixed.only)
+    return FlowResult(small, structure, tuple(histories))
 
 
-def _soft(work: Work, steps: int) -> Shrunk:
-    return _softly(work, whole)
+def _soft(context: FlowContext, steps: int) -> FlowResult:
+    return _with_zeros(context, whole)
 
 
-def _asymptotic(work: Work, steps: int) -> Shrunk:
-    return _softly(work, asymptotic)
+def _asymptotic(context: FlowContext, steps: int) -> FlowResult:
+    return _with_zeros(context, asymptotic)
 
 
-def _softly(work: Work, growth: Growth) -> Shrunk:
-    live = copy.deepcopy(work.model)
-    after_epoch = Softly(live, work.graph, work.data, work.recipe, work.choose, work.target, growth)
+def _with_zeros(context: FlowContext, growth: Growth) -> FlowResult:
+    live = copy.deepcopy(context.model)
+    after_epoch = SoftPruningCallback(
+        live, context.graph, context.data, context.recipe, context.choose, context.target, growth
+    )
     history = train(
         live,
-        work.data,
-        work.recipe,
-        teacher=work.model,
-        folder=work.part("training"),
-        device=work.device,
-        progress=work.progress,
+        context.data,
+        context.recipe,
+        teacher=context.model,
+        folder=context.part("training"),
+        device=context.device,
+        progress=context.progress,
         after_epoch=after_epoch,
     )
-    structure = silent(work.graph, live, scales=after_epoch.scales)
-    return Shrunk(prune(live, work.graph, structure), structure, (history,))
+    structure = nonzero_structure(context.graph, live, scales=after_epoch.scales)
+    return FlowResult(prune(live, context.graph, structure), structure, (history,))
 
 
-def _train(work: Work, small: nn.Module, name: str) -> History:
+def _train(context: FlowContext, small: nn.Module, name: str) -> History:
     return train(
         small,
-        work.data,
-        work.recipe,
-        teacher=work.model,
-        folder=work.part(name),
-        device=work.device,
-        progress=work.progress,
+        context.data,
+        context.recipe,
+        teacher=context.model,
+        folder=context.part(name),
+        device=context.device,
+        progress=context.progress,
     )
 
 
-FLOWS: dict[str, Callable[[Work, int], Shrunk]] = {
+FLOWS: dict[str, Callable[[FlowContext, int], FlowResult]] = {
     "one-shot": _one_shot,
     "iterative": _iterative,
     "soft": _soft,

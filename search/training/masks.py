@@ -18,7 +18,7 @@ Masks = dict[str, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Effective:
+class EffectiveParameters:
     """What is left of the parameters.
 
     Attributes:
@@ -115,7 +115,7 @@ def hold(model: nn.Module, masks: Mapping[str, Tensor]) -> Callable[[], None]:
     return zero
 
 
-def effective_parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> Effective:
+def effective_parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> EffectiveParameters:
     """Parameters in all and those held at zero; a zero that is not masked counts as a parameter.
 
     Raises:
@@ -123,4 +123,4 @@ def effective_parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> Effec
     """
     hold(model, masks)
     total = sum(parameter.numel() for parameter in model.parameters())
-    return Effective(total, sum(int((~mask.bool()).sum()) for mask in masks.values()))
+    return EffectiveParameters(total, sum(int((~mask.bool()).sum()) for mask in masks.values()))

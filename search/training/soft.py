@@ -1,4 +1,4 @@
-"""Soft filter pruning: channels are silenced after each epoch, may grow back, and are cut only at the end."""
+"""Soft filter pruning: channels are set to zero after each epoch, may grow back, and are cut only at the end."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.recalibration import recalibrate
 from search.data.data import Data
-from search.space.budget import Bound, Target
-from search.training.choosing import Choose
+from search.space.budget import Target
+from search.training.choosing import Choose, intermediate_target
 from search.training.losses import gammas
 from search.training.recipe import Recipe
 
@@ -38,15 +37,15 @@ def asymptotic(position: float) -> float:
     return (1 - math.exp(-rate * position)) / (1 - math.exp(-rate))
 
 
-def silence(model: nn.Module, graph: ChannelGraph, structure: Structure, *, scales: bool = True) -> None:
+def zero_channels(model: nn.Module, graph: ChannelGraph, structure: Structure, *, scales: bool = True) -> None:
     """Makes the dropped channels put out zero in evaluation mode, in place, in a way that lets them grow back.
 
     Behind an activation with f(0) = 0 the network then computes what `prune` makes of it.
 
     Args:
-        model: the network of `graph`.
-        graph: its channel graph.
-        structure: what is kept.
+        model: the network that `graph` was traced on.
+        graph: the channel graph of `model`.
+        structure: the channels that stay as they are.
         scales: zero batch-norm scales and shifts instead of filters, in groups that have them. The papers zero the
             filters; but in training batch norm blows up the smallest filter to full size, so one step brings all of
             them back and the network relies on them again: on digits (4 epochs, a third of the MACs) validation
@@ -72,8 +71,8 @@ def silence(model: nn.Module, graph: ChannelGraph, structure: Structure, *, scal
                     tensor.index_fill_(member.dim, places, 0)
 
 
-def silent(graph: ChannelGraph, model: nn.Module, *, scales: bool = True) -> Structure:
-    """The structure that the last `silence` left in `model`, read off its zeros."""
+def nonzero_structure(graph: ChannelGraph, model: nn.Module, *, scales: bool = True) -> Structure:
+    """The structure that the last `zero_channels` left in `model`, read off the zeros."""
     tensors = model.state_dict()
     norms = _norm_scales(model)
     kept = {}
@@ -89,10 +88,10 @@ def silent(graph: ChannelGraph, model: nn.Module, *, scales: bool = True) -> Str
 
 
 def scales_suffice(model: nn.Module, graph: ChannelGraph, example: Tensor) -> bool:
-    """Whether zero scales silence the channels of this network: not where they are read around the batch norm."""
+    """Whether zero batch-norm scales silence every channel: not where a layer reads past the batch norm."""
     structure = Structure.random(graph, keep=0.5)
     quiet = prune(model, graph, Structure.full(graph)).eval()
-    silence(quiet, graph, structure)
+    zero_channels(quiet, graph, structure)
     with torch.no_grad():
         found, wanted = quiet(example), prune(model, graph, structure).eval()(example)
     return bool(torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max())))
@@ -103,20 +102,22 @@ def _norm_scales(model: nn.Module) -> set[str]:
     return {f"{name}.weight" if name else "weight" for name in gammas(model)}
 
 
-class Softly:
-    """The step after each epoch of a soft flow: choose anew on the weights as they are, silence, renew statistics.
+class SoftPruningCallback:
+    """What soft filter pruning does after each epoch: choose channels by the weights as they are, zero the others.
+
+    The batch-norm statistics are renewed after that. Give it to `train` as `after_epoch`.
 
     Args:
-        model: the network before training; it stays as it is.
-        graph: of it.
-        data: for the batch-norm statistics.
+        model: the network before training; it is not changed.
+        graph: the channel graph of `model`.
+        data: gives the images for the batch-norm statistics.
         recipe: gives the number of epochs and of recalibration batches.
-        choose: picks the structure.
-        target: of the last epoch.
-        growth: share of the cut at each position of the training.
+        choose: picks the structure that stays.
+        target: what the network may cost after the last epoch.
+        growth: position 0..1 of the training -> share of the cut that is made there.
 
     Raises:
-        SecateurError: when the recipe averages weights: an average of silenced and grown filters is neither.
+        SecateurError: when the recipe averages weights: an average of zeroed and grown filters is neither.
     """
 
     def __init__(
@@ -138,22 +139,14 @@ class Softly:
         self.batches = [images for images in drawn if len(images) > 1]
 
     def __call__(self, model: nn.Module, done: int) -> None:
-        """Silences what is not chosen after `done` epochs."""
-        now = cut_to(self.graph.costs.dense, self.target, self.growth(done / self.recipe.epochs))
-        silence(model, self.graph, self.choose(model, self.graph, now), scales=self.scales)
+        """Zeroes the channels that are not chosen after `done` epochs."""
+        now = intermediate_target(
+            self.graph.costs.dense, self.target, self.growth(done / self.recipe.epochs), "amounts"
+        )
+        zero_channels(model, self.graph, self.choose(model, self.graph, now), scales=self.scales)
         recalibrate(model, self.batches)
 
     @property
     def key(self) -> str:
         """Names target, growth and rule, so that a training can tell whether it is continued with the same."""
         return f"{self.growth.__name__} {self.target} {getattr(self.choose, 'key', '')}"
-
-
-def cut_to(dense: Cost, target: Target, share: float) -> Target:
-    """A target that cuts `share` of what the final one does; equal steps in cost."""
-    bounds = []
-    for bound in target.bounds:
-        full = float(getattr(dense, bound.axis))
-        high = full - share * (full - min(bound.high, full))
-        bounds.append(Bound(bound.axis, high * bound.low / bound.high, high))
-    return Target(tuple(bounds), target.capped)

@@ -22,12 +22,12 @@ from search.data.data import Data
 from search.data.readers import load_data
 from search.space.budget import Budget, Target
 from search.space.global_ray import GlobalRay
-from search.training.choosing import Chooser, partway
+from search.training.choosing import Chooser, intermediate_target
 from search.training.engine import train
-from search.training.flows import FLOWS, Flow, Shrunk, compose, follow
+from search.training.flows import FLOWS, Flow, FlowResult, compose, run_flow
 from search.training.metrics import accuracy
 from search.training.recipe import Recipe
-from search.training.soft import asymptotic, scales_suffice, silence, silent
+from search.training.soft import asymptotic, nonzero_structure, scales_suffice, zero_channels
 
 RECIPE = Recipe(epochs=4, lr=0.05, batch_size=64)
 
@@ -69,7 +69,7 @@ def test_every_flow_ends_within_the_budget_as_an_ordinary_small_network(
 ) -> None:
     before = {key: tensor.clone() for key, tensor in dense.state_dict().items()}
     flow, target = Flow(name, steps=2), third(graph)
-    shrunk = follow(flow, dense, graph, digits, RECIPE, Chooser(), target, folder=tmp_path)
+    shrunk = run_flow(flow, dense, graph, digits, RECIPE, Chooser(GlobalRay), target, folder=tmp_path)
     found = cost(graph, shrunk.structure)
     assert 0.9 * target.bounds[0].high < found.macs <= target.bounds[0].high
     fresh = prune(dense, graph, shrunk.structure)
@@ -81,11 +81,11 @@ def test_every_flow_ends_within_the_budget_as_an_ordinary_small_network(
     assert history.validation_accuracy > 0.9
     assert len(shrunk.histories) == (2 if name == "iterative" else 1)
     torch.testing.assert_close(dict(dense.state_dict()), before, rtol=0, atol=0)
-    again = follow(flow, dense, graph, digits, RECIPE, Chooser(), target, folder=tmp_path)
+    again = run_flow(flow, dense, graph, digits, RECIPE, Chooser(GlobalRay), target, folder=tmp_path)
     assert same(again, shrunk)
 
 
-def same(first: Shrunk, second: Shrunk) -> bool:
+def same(first: FlowResult, second: FlowResult) -> bool:
     weights = zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
     return first.structure == second.structure and all(torch.equal(a, b) for a, b in weights)
 
@@ -94,8 +94,11 @@ def test_flows_take_any_criterion_and_space(dense: nn.Module, graph: ChannelGrap
     recipe = Recipe(epochs=1, batch_size=64)
     target = third(graph)
     found = set()
-    for choose in (Chooser(criterion="l1"), Chooser(GlobalRay, criterion="bn_gamma", limits=Limits(max_rate=0.8))):
-        shrunk = follow(Flow(), dense, graph, digits, recipe, choose, target)
+    for choose in (
+        Chooser(GlobalRay, criterion="l1"),
+        Chooser(GlobalRay, criterion="bn_gamma", limits=Limits(max_rate=0.8)),
+    ):
+        shrunk = run_flow(Flow(), dense, graph, digits, recipe, choose, target)
         assert not target.over(cost(graph, shrunk.structure))
         found.add(shrunk.structure)
     assert len(found) == 2
@@ -104,7 +107,7 @@ def test_flows_take_any_criterion_and_space(dense: nn.Module, graph: ChannelGrap
 def test_soft_pruning_revives_filters(dense: nn.Module, graph: ChannelGraph, digits: Data) -> None:
     chosen: list[Structure] = []
     grown: list[int] = []
-    rule = Chooser(criterion="bn_gamma")
+    rule = Chooser(GlobalRay, criterion="bn_gamma")
 
     def choose(model: nn.Module, graph: ChannelGraph, target: Target) -> Structure:
         if chosen:
@@ -115,7 +118,7 @@ def test_soft_pruning_revives_filters(dense: nn.Module, graph: ChannelGraph, dig
         return chosen[-1]
 
     recipe = Recipe(epochs=4, batch_size=32, slim=0.05)  # the penalty lets silenced scales catch up with kept ones
-    follow(Flow("soft"), dense, graph, digits, recipe, choose, third(graph))
+    run_flow(Flow("soft"), dense, graph, digits, recipe, choose, third(graph))
     assert len(chosen) == recipe.epochs
     assert all(count > 0 for count in grown)
     revived = 0
@@ -134,11 +137,11 @@ def test_silenced_network_is_the_pruned_one(name: str, scales: bool, dense: nn.M
     for seed in range(2):
         structure = Structure.random(graph, keep=0.5, seed=seed)
         quiet = prune(model, graph, Structure.full(graph))
-        silence(quiet, graph, structure, scales=scales)
+        zero_channels(quiet, graph, structure, scales=scales)
         with torch.no_grad():
             expected = prune(model, graph, structure)(images)
             torch.testing.assert_close(quiet(images), expected, rtol=1e-3, atol=1e-4)
-        assert silent(graph, quiet, scales=scales).kept == structure.kept
+        assert nonzero_structure(graph, quiet, scales=scales).kept == structure.kept
     assert scales_suffice(model, graph, digits.example)
 
 
@@ -161,7 +164,7 @@ def test_scales_do_not_suffice_where_channels_are_read_before_the_norm(digits: D
     graph = trace(model, digits.example)
     assert not scales_suffice(model, graph, digits.example)
     target = Budget(macs=0.5).targets(graph.costs.dense)[0]
-    shrunk = follow(Flow("soft"), model, graph, digits, Recipe(epochs=2, batch_size=64), Chooser(), target)
+    shrunk = run_flow(Flow("soft"), model, graph, digits, Recipe(epochs=2, batch_size=64), Chooser(GlobalRay), target)
     assert accuracy(shrunk.model, digits) == pytest.approx(shrunk.histories[0].test_accuracy)
 
 
@@ -171,12 +174,17 @@ def test_asymptotic_cut_passes_three_quarters_after_an_eighth() -> None:
     assert asymptotic(1) == pytest.approx(1)
 
 
-def test_steps_on_the_way_take_equal_factors(graph: ChannelGraph) -> None:
+def test_steps_on_the_way_take_equal_factors_or_amounts(graph: ChannelGraph) -> None:
     target = Budget(macs=0.125, params=0.5).targets(graph.costs.dense)[0]
     whole = graph.costs.dense
-    halves = [partway(whole, target, share / 3).bounds for share in range(4)]
+    halves = [intermediate_target(whole, target, share / 3, "factors").bounds for share in range(4)]
     assert [bounds[0].high / whole.macs for bounds in halves] == pytest.approx([1, 0.5, 0.25, 0.125])
     assert halves[3] == target.bounds
+    thirds = [intermediate_target(whole, target, share / 3, "amounts").bounds for share in range(4)]
+    assert [bounds[0].high / whole.macs for bounds in thirds] == pytest.approx(
+        [1, 0.875 * 2 / 3 + 0.125, 0.875 / 3 + 0.125, 0.125]
+    )
+    assert [bound.high for bound in thirds[3]] == pytest.approx([bound.high for bound in target.bounds])
 
 
 def test_structures_compose(graph: ChannelGraph) -> None:
@@ -216,14 +224,14 @@ def test_what_a_flow_cannot_do_is_refused(dense: nn.Module, graph: ChannelGraph,
     target = third(graph)
     averaged = Recipe(epochs=2, batch_size=64, ema=0.9)
     with pytest.raises(SecateurError, match="a soft flow cannot average weights"):
-        follow(Flow("soft"), dense, graph, digits, averaged, Chooser(), target)
-    tight = Chooser(limits=Limits(max_rate=0.1))
+        run_flow(Flow("soft"), dense, graph, digits, averaged, Chooser(GlobalRay), target)
+    tight = Chooser(GlobalRay, limits=Limits(max_rate=0.1))
     with pytest.raises(SecateurError, match="no structure can be chosen: cannot be scaled into the budget"):
-        follow(Flow(), dense, graph, digits, RECIPE, tight, target)
+        run_flow(Flow(), dense, graph, digits, RECIPE, tight, target)
     quick = Recipe(epochs=1, batch_size=64)
-    follow(Flow("soft"), dense, graph, digits, quick, Chooser(), target, folder=tmp_path)
+    run_flow(Flow("soft"), dense, graph, digits, quick, Chooser(GlobalRay), target, folder=tmp_path)
     with pytest.raises(SecateurError, match="another flow"):
-        follow(Flow("soft"), dense, graph, digits, quick, Chooser(criterion="l1"), target, folder=tmp_path)
+        run_flow(Flow("soft"), dense, graph, digits, quick, Chooser(GlobalRay, criterion="l1"), target, folder=tmp_path)
 
 
 def test_training_of_other_kept_channels_is_not_continued(
