@@ -30,8 +30,7 @@ from search.commands import (
     status,
     work,
 )
-from search.run.console import RED, Console, paint
-from search.run.interrupts import Terminated, sigterm_as_interrupt
+from search.run.console import RED, Console, Terminated, paint, sigterm_as_interrupt
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
 COMMANDS = (init, inspect, run, search, resume, retrain, report, compare, evaluate, work, status, completion)

@@ -37,7 +37,7 @@ from backbones.surgery import prune
 from search.data.subset import cut
 from search.evaluate.trainings import Job, Trained, retrain_all
 from search.run.folder import environment
-from search.run.prepare import start_from
+from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 from search.space.families import FAMILIES, draw
 from search.space.ground import Ground
@@ -61,7 +61,7 @@ def main() -> None:
     options = parser.parse_args()
     RUN.mkdir(parents=True, exist_ok=True)
     file = read_study(HERE / "scorers_resnet20.toml")
-    start = start_from(file, HERE, "cpu")
+    start = load_inputs(file, HERE, "cpu")
     plan, data = file.evaluate, cut(start.data, file.evaluate.images, file.evaluate.recipe.seed)
     study = partial(sc.Study, model=start.model, graph=start.graph, data=start.data, budget=file.budget.budget())
     networks: dict[str, nn.Module] = {}

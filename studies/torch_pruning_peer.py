@@ -22,7 +22,7 @@ import secateur as sc
 from backbones.cost import recount
 from backbones.files import write_text
 from backbones.surgery import prune
-from search.run.prepare import start_from
+from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 
 HERE = Path(__file__).resolve().parent
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--scale")
     options = parser.parse_args()
     file = read_study(options.study, options.scale)
-    start = start_from(file, options.study.resolve().parent, "cpu")
+    start = load_inputs(file, options.study.resolve().parent, "cpu")
     [target] = file.budget.budget().targets(sc.cost(start.graph, sc.Structure.full(start.graph)))
     structure = torch_pruning_structure(start.model, start.graph, start.data.example, target.bounds[0].high)
     path = HERE / "peers" / f"torch_pruning_{file.model.backbone}_{file.budget.macs}.json".replace("%", "")

@@ -12,9 +12,10 @@ from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence
 from search.formatting import correlation, points, significant, text_table
 from search.run.console import Console
+from search.run.dense import ensure_dense
 from search.run.factories import importable
 from search.run.folder import locked
-from search.run.prepare import ensure_dense, prepare
+from search.run.inputs import load_run_inputs
 
 SUMMARY = "measure which scorers rank structures as retraining does"
 DESCRIPTION = """\
@@ -48,7 +49,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     given = {key: getattr(arguments, key) for key in ("structures", "seeds", "set")}
     plan = dataclasses.replace(study.evaluate, **{key: value for key, value in given.items() if value is not None})
     with locked(folder):
-        start = prepare(study, folder, arguments.device)
+        start = load_run_inputs(study, folder, arguments.device)
         ensure_dense(start, study, folder, console)
         console.head(f"Evaluation: {plan.structures} structures, {plan.seeds} retrainings each, set {plan.set}")
         with importable(arguments.study.resolve().parent, Path.cwd()):  # for the processes that retrain

@@ -9,7 +9,7 @@ from typing import Any
 from backbones.inspect_table import describe, minimum, shares
 from search.commands.options import add_study_file
 from search.run.console import Console
-from search.run.prepare import start_from
+from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 
 SUMMARY = "show what can be pruned in a network, what cannot and why"
@@ -30,7 +30,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Prints the table."""
     study = read_study(arguments.study, arguments.scale)
-    graph = start_from(study, arguments.study.resolve().parent, "cpu").graph
+    graph = load_inputs(study, arguments.study.resolve().parent, "cpu").graph
     console.result(describe(graph))
     share = shares(graph)
     return {

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.commands.options import add_device, add_study, add_top, add_trials, opened
 from search.run.console import Console
-from search.run.shared import work
+from search.run.stages import work
 
 SUMMARY = "search and retrain together with other processes and machines"
 DESCRIPTION = """\

@@ -20,9 +20,10 @@ from search.compare.results import Comparison
 from search.compare.turns import Work, follow_in_turn, follow_together
 from search.review.footprint import Footprint, footprints
 from search.run.console import Console
+from search.run.dense import dense_accuracy
 from search.run.folder import RunFolder, environment, locked, open_run
-from search.run.footprints import FOOTPRINT_BATCH
-from search.run.prepare import Start, choose_device, dense_accuracy
+from search.run.front_context import FOOTPRINT_BATCH
+from search.run.inputs import RunInputs, choose_device
 from search.run.study_file import StudyFile, read_study, read_variants
 from search.training.parallel import fitting_threads
 
@@ -76,7 +77,7 @@ def compare(
             work = Work(known, place, device, count)
             if jobs > 1 and len(wanted) > 1:
                 found = follow_together(work, wanted, min(jobs, len(wanted)), console)
-                starts: dict[str, Start] = {}
+                starts: dict[str, RunInputs] = {}
                 for name in wanted:
                     start_of(known, name, place, starts, device)
             else:
@@ -103,7 +104,10 @@ def _wanted(variants: Mapping[str, StudyFile], names: Sequence[str] | None) -> l
 
 
 def _wholes(
-    variants: Mapping[str, StudyFile], wanted: Sequence[str], runs: Mapping[str, RunFolder], starts: Mapping[str, Start]
+    variants: Mapping[str, StudyFile],
+    wanted: Sequence[str],
+    runs: Mapping[str, RunFolder],
+    starts: Mapping[str, RunInputs],
 ) -> dict[str, Whole]:
     """Label -> dense network."""
     found: dict[str, Whole] = {}
@@ -118,7 +122,7 @@ def _measured(
     outcomes: Sequence[Outcome],
     wholes: Mapping[str, Whole],
     variants: Mapping[str, StudyFile],
-    starts: Mapping[str, Start],
+    starts: Mapping[str, RunInputs],
 ) -> tuple[tuple[Whole, ...], tuple[Outcome, ...]]:
     """Latency and size on disk: a dense network and all that came out of it side by side, in the same rounds."""
     sizes: dict[str, Footprint] = {}

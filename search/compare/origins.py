@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from search.run.dense import take_twin
 from search.run.folder import RunFolder
-from search.run.forks import take_twin
-from search.run.prepare import Start, prepare
+from search.run.inputs import RunInputs, load_run_inputs
 from search.run.study_file import StudyFile
 
 
@@ -20,9 +20,9 @@ def start_of(
     variants: Mapping[str, StudyFile],
     name: str,
     place: Path,
-    starts: dict[str, Start],
+    starts: dict[str, RunInputs],
     device: str,
-) -> Start:
+) -> RunInputs:
     """Data, dense network and graph of a variant, those of another one where they are the same.
 
     Layers that [space] leaves out are marked in the graph, so that it is shared only where those agree.
@@ -37,7 +37,7 @@ def start_of(
         if left_out and origin(twin) == origin(study):
             starts[name] = start
             return start
-    starts[name] = prepare(study, run, device)
+    starts[name] = load_run_inputs(study, run, device)
     return starts[name]
 
 

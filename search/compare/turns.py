@@ -11,8 +11,9 @@ from search.compare.origins import firsts, start_of
 from search.compare.outcome import Outcome
 from search.compare.variant import follow_variant
 from search.run.console import Console
+from search.run.dense import ensure_dense
 from search.run.folder import RunFolder, locked
-from search.run.prepare import Start, ensure_dense
+from search.run.inputs import RunInputs
 from search.run.stages import check, timed
 from search.run.study_file import StudyFile
 from search.training.parallel import in_processes
@@ -35,9 +36,11 @@ class Work:
     seeds: int
 
 
-def follow_in_turn(work: Work, names: Sequence[str], console: Console) -> tuple[dict[str, Outcome], dict[str, Start]]:
+def follow_in_turn(
+    work: Work, names: Sequence[str], console: Console
+) -> tuple[dict[str, Outcome], dict[str, RunInputs]]:
     """One variant after the other: what became of each, and what it started from."""
-    starts: dict[str, Start] = {}
+    starts: dict[str, RunInputs] = {}
     found = {}
     for number, name in enumerate(names, 1):
         console.head(f"Variant {number} of {len(names)}: {name}")

@@ -12,10 +12,11 @@ from backbones.artefact import save
 from search.compare.outcome import Outcome, Sparser, Spread, omegas
 from search.review.front import Candidate
 from search.run.console import Console
+from search.run.dense import dense_accuracy, ensure_dense
 from search.run.folder import RunFolder, locked
-from search.run.prepare import Start, dense_accuracy, ensure_dense
+from search.run.inputs import RunInputs
 from search.run.sections import SparsifySection
-from search.run.stages import check, look, note_command, open_study, timed
+from search.run.stages import check, note_command, open_study, search_stage, timed
 from search.run.study_file import StudyFile
 from search.study.retrain import RetrainConfig
 from search.study.study import Study
@@ -27,7 +28,7 @@ Results = Sequence[Mapping[str, Any]]
 """Facts of the retrainings of one structure, one a seed."""
 
 
-def follow_variant(study: StudyFile, start: Start, folder: RunFolder, console: Console, seeds: int) -> Outcome:
+def follow_variant(study: StudyFile, start: RunInputs, folder: RunFolder, console: Console, seeds: int) -> Outcome:
     """Searches, retrains with every seed, prunes weights where asked; the structure with the best validation accuracy.
 
     Args:
@@ -48,7 +49,7 @@ def follow_variant(study: StudyFile, start: Start, folder: RunFolder, console: C
                 ensure_dense(start, study, folder, console)
             known = dense_accuracy(start, folder)
             opened = open_study(study, start, folder)
-            look(opened, study, folder, console)
+            search_stage(opened, study, folder, console)
             recipes = [
                 replace(study.retrain.recipe, seed=study.retrain.recipe.seed + number) for number in range(seeds)
             ]
@@ -64,7 +65,7 @@ def follow_variant(study: StudyFile, start: Start, folder: RunFolder, console: C
 
 
 def _retrain(
-    opened: Study, study: StudyFile, recipes: Sequence[Recipe], start: Start, folder: RunFolder, console: Console
+    opened: Study, study: StudyFile, recipes: Sequence[Recipe], start: RunInputs, folder: RunFolder, console: Console
 ) -> tuple[Candidate, Results]:
     wanted = study.retrain
     console.head(f"Retraining: the best {wanted.top}, {len(recipes)} seeds, {wanted.recipe.epochs} epochs each")
@@ -98,7 +99,9 @@ def _outcome(study: StudyFile, opened: Study, best: Candidate, results: Results,
     )
 
 
-def _sparsify(section: SparsifySection, outcome: Outcome, start: Start, folder: RunFolder, console: Console) -> Sparser:
+def _sparsify(
+    section: SparsifySection, outcome: Outcome, start: RunInputs, folder: RunFolder, console: Console
+) -> Sparser:
     """Double pruning of every seed's network; each has a folder named by what was done, so that nothing is repeated."""
     console.head(f"Double pruning: {section.amount:.0%} of the weights, {section.recipe.epochs} epochs")
     found = []

@@ -15,8 +15,8 @@ from optuna.trial import TrialState
 
 from search.review.front import Front
 from search.review.report import Facts, Report, write_report
+from search.run.dense import read_gammas
 from search.run.folder import LIBRARIES, RunFolder
-from search.run.gammas import read_gammas
 from search.study.storage import quiet
 
 ENOUGH, MOST = 20, 1000

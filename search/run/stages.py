@@ -16,13 +16,13 @@ from search.review.front import Front
 from search.review.pages import importances, run_report
 from search.review.summary import final_table, result, retrained, score_table
 from search.run.console import Console
+from search.run.dense import dense_accuracy, ensure_dense, take_dense
 from search.run.folder import RunFolder, environment, locked
-from search.run.footprints import with_footprints
-from search.run.forks import take_dense, take_over
-from search.run.prepare import Start, dense_accuracy, ensure_dense, prepare
-from search.run.references import comparison, known_references, with_references
-from search.run.study_file import StudyFile
+from search.run.front_context import comparison, known_references, with_footprints, with_references
+from search.run.inputs import RunInputs, load_run_inputs
+from search.run.study_file import StudyFile, read_study
 from search.space.reach import check_early
+from search.study.storage import shown_url
 from search.study.study import Study
 from search.training.parallel import fitting_threads
 
@@ -67,6 +67,52 @@ def run(
             raise
 
 
+def work(
+    study: StudyFile, folder: RunFolder, console: Console, *, storage: str | None = None, device: str = "auto"
+) -> dict[str, Any]:
+    """Shares the search and the retraining with all other workers, and writes the report of what all have found.
+
+    Args:
+        study: the settings; the same for all workers.
+        folder: this worker's run folder; several workers of one machine may have the same.
+        console: where the user reads on.
+        storage: URL; the run folder's own database when not given.
+        device: for training.
+
+    Returns:
+        the result as plain values, for `--json`.
+
+    Raises:
+        SecateurError: without a dense network that all workers agree on; while a search on its own is at work.
+    """
+    if not study.search.searches:
+        raise SecateurError("a [search] rule or structure leaves nothing to share out; `secateur run` does it alone")
+    if study.model.checkpoint is None and not folder.dense.is_file():
+        raise SecateurError(
+            f"workers need one dense network that all start from: a [model] checkpoint, or {folder.shown}/"
+            f"dense.safetensors, which `secateur search` makes"
+        )
+    url = storage or folder.storage
+    try:
+        start = load_run_inputs(study, folder, device)
+        ensure_dense(start, study, folder, console)
+        with fitting_threads(start.graph.costs.dense.macs, study.search.batch):
+            opened = open_study(study, start, folder, url)
+            console.head(f"Working on {study.name} in {shown_url(url)}")
+            opened.work(
+                study.search.trials,
+                top=study.retrain.top,
+                recipe=study.retrain.recipe,
+                flow=study.retrain.way,
+                device=start.device,
+                progress=console.progress,
+            )
+        return report_stage(opened, start, folder, console)
+    except KeyboardInterrupt as stop:
+        stop.add_note("to go on: the same command; other workers do not wait for this one")
+        raise
+
+
 def _run(
     study: StudyFile,
     folder: RunFolder,
@@ -76,7 +122,7 @@ def _run(
     jobs: int,
     fork: RunFolder | None,
 ) -> dict[str, Any]:
-    start = prepare(study, folder, device)
+    start = load_run_inputs(study, folder, device)
     check(study, start)
     note_command(folder, start.device)
     with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
@@ -85,7 +131,7 @@ def _run(
 
 def _work(
     study: StudyFile,
-    start: Start,
+    start: RunInputs,
     folder: RunFolder,
     console: Console,
     stages: tuple[Stage, ...],
@@ -96,11 +142,11 @@ def _work(
         ensure_dense(start, study, folder, console)
     opened = open_study(study, start, folder)
     if fork is not None:
-        console.say(take_over(opened, fork))
+        console.say(_take_over(opened, fork))
     if "search" in stages:
         console.head("What the budget allows")
         console.say(opened.feasibility())
-        look(opened, study, folder, console, jobs)
+        search_stage(opened, study, folder, console, jobs)
     if "retrain" in stages:
         console.head(f"Retraining: the best {study.retrain.top}, {study.retrain.recipe.epochs} epochs each")
         with timed(folder, "retraining"):
@@ -108,7 +154,7 @@ def _work(
             opened.retrain(
                 wanted.top, recipe=wanted.recipe, flow=wanted.way, device=start.device, progress=console.progress
             )
-    return finish(opened, start, folder, console)
+    return report_stage(opened, start, folder, console)
 
 
 def note_command(folder: RunFolder, device: str) -> dict[str, Any]:
@@ -119,7 +165,7 @@ def note_command(folder: RunFolder, device: str) -> dict[str, Any]:
     return made
 
 
-def look(opened: Study, study: StudyFile, folder: RunFolder, console: Console, jobs: int = 1) -> None:
+def search_stage(opened: Study, study: StudyFile, folder: RunFolder, console: Console, jobs: int = 1) -> None:
     """Searches, or takes what a rule or a file gives, as far as the study does not have it yet.
 
     Raises:
@@ -159,7 +205,7 @@ def read_structure(path: Path) -> Structure:
         raise SecateurError(f"[search] structure {path}: {error}") from None
 
 
-def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str | None = None) -> Study:
+def open_study(study: StudyFile, start: RunInputs, folder: RunFolder, storage: str | None = None) -> Study:
     """The search that a study file describes, in the run folder's own database or another storage.
 
     Raises:
@@ -182,7 +228,7 @@ def open_study(study: StudyFile, start: Start, folder: RunFolder, storage: str |
     )
 
 
-def check(study: StudyFile, start: Start) -> None:
+def check(study: StudyFile, start: RunInputs) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
     check_early(start.model, start.graph, study.space.space(), study.budget.budget())
     if study.search.structure is not None:
@@ -201,7 +247,7 @@ def _check_found(front: Front) -> None:
         )
 
 
-def finish(opened: Study, start: Start, folder: RunFolder, console: Console) -> dict[str, Any]:
+def report_stage(opened: Study, start: RunInputs, folder: RunFolder, console: Console) -> dict[str, Any]:
     """Saves front, best network and report, says what came out and where it is."""
     known = dense_accuracy(start, folder)
     front = opened.front()
@@ -268,3 +314,11 @@ def timed(folder: RunFolder, stage: str) -> Iterator[None]:
         seconds = dict(folder.record().get("seconds", {}))
         seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
         folder.note(seconds=seconds)
+
+
+def _take_over(opened: Study, other: RunFolder) -> str:
+    """Takes over trials and scores, unless this run has trials already; says what was done."""
+    if opened.store.total:
+        return f"the run has trials of its own already; nothing more is taken from {other.shown}"
+    forked = opened.fork(read_study(other.study_file).name, other.storage)
+    return f"taken from {other.shown}: {forked.scores} scores, {forked.trials} trials that lie inside this budget"

@@ -14,7 +14,7 @@ import secateur
 from search.compare.outcome import Outcome, Sparser, Spread, Whole, omegas
 from search.compare.results import Comparison
 from search.review.footprint import Footprint
-from search.run.prepare import dense_accuracy
+from search.run.dense import dense_accuracy
 from search.study import retrain
 from tests.search.test_cli import STUDY, called, folder, refused
 

@@ -13,7 +13,7 @@ from search.data.data import Data
 from search.data.pictures import IMAGENET_MEAN
 from search.data.readers import load_data
 from search.data.sources import Split
-from search.run.prepare import read_data
+from search.run.inputs import read_data
 from search.run.sections import DataSection
 from search.run.study_file import read_study, render
 from tests.search.data.reader_samples import picture

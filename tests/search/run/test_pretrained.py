@@ -9,7 +9,7 @@ import torch
 
 from backbones.errors import SecateurError
 from backbones.registry import build
-from search.run.prepare import start_from
+from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 
 TEXT = """
@@ -31,7 +31,7 @@ def test_training_begins_from_given_weights_with_a_head_of_its_own(tmp_path: Pat
     torch.save(other.state_dict(), tmp_path / "other.pt")
     path = tmp_path / "study.toml"
     path.write_text(TEXT)
-    start = start_from(read_study(path), tmp_path, "cpu")
+    start = load_inputs(read_study(path), tmp_path, "cpu")
     assert len(start.data.train) == 100
     weights = start.model.state_dict()
     same = {name for name, value in other.state_dict().items() if torch.equal(value, weights[name])}

@@ -12,7 +12,7 @@ from search.review.front import Front
 from search.review.front_files import load_fronts
 from search.review.pages import joint_report, run_report
 from search.run.folder import RunFolder
-from search.run.references import comparison, known_references, with_references
+from search.run.front_context import comparison, known_references, with_references
 from search.study.rules import BASELINES
 from search.study.study import Study
 from tests.search.study.study_samples import make, small_parts

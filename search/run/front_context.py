@@ -1,17 +1,24 @@
-"""What a search is compared with: the dense network's own score, and simple rules on the same budget."""
+"""What stands beside the trials of a front: the dense network's score, simple rules on the same budget, footprints."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
+from backbones.modes import device_of
 from backbones.structure import Structure
 from search.formatting import amount, significant, text_table
+from search.review.footprint import Footprint, footprints
 from search.review.front import Candidate, Front
 from search.run.folder import RunFolder
+from search.run.inputs import RunInputs
 from search.study.baselines import baseline
 from search.study.rules import BASELINES
 from search.study.study import Study
+
+FOOTPRINT_BATCH = 128
+"""Images in the batch whose latency is measured."""
 
 
 def known_references(front: Front, folder: RunFolder) -> Front | None:
@@ -53,3 +60,36 @@ def _with(front: Front, dense: float | None, baselines: tuple[Candidate, ...]) -
         result = {} if same is None else {k: getattr(same, k) for k in ("accuracy", "test_accuracy", "artefact")}
         shown.append(replace(one, **result))
     return replace(front, dense=replace(front.dense, score=dense), baselines=tuple(shown))
+
+
+def with_footprints(front: Front, start: RunInputs, folder: RunFolder) -> Front:
+    """The front with latency and size on disk of the dense and the retrained networks.
+
+    All are measured side by side in one go, on the CPU or GPU that the run uses, and again only when another network
+    has been retrained since; `run.json` keeps the figures.
+    """
+    trained = {one.id: one.artefact for one in front.candidates if one.artefact is not None}
+    if not trained:
+        return front
+    known = folder.record().get("footprints", {})
+    if set(known) != {"dense", *trained}:
+        models = {"dense": start.model, **{key: load_artefact(path, start.model) for key, path in trained.items()}}
+        homes = {name: device_of(model) for name, model in models.items()}
+        images, _ = next(start.data.batches("validation", FOOTPRINT_BATCH))
+        try:
+            found = footprints(
+                {name: model.to(start.device) for name, model in models.items()}, images.to(start.device)
+            )
+        finally:
+            for name, model in models.items():
+                model.to(homes[name])
+        known = {name: asdict(one) for name, one in found.items()}
+        folder.note(footprints=known)
+    sizes = {name: Footprint(**one) for name, one in known.items()}
+    return replace(
+        front,
+        dense=replace(front.dense, footprint=sizes["dense"]),
+        candidates=tuple(
+            replace(one, footprint=sizes[one.id]) if one.artefact is not None else one for one in front.candidates
+        ),
+    )

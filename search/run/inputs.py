@@ -10,29 +10,23 @@ import torch
 from torch import nn
 
 from backbones.artefact import load as load_artefact
-from backbones.artefact import save
 from backbones.checkpoint import load_checkpoint
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
-from backbones.structure import Structure
-from backbones.surgery import prune
 from backbones.trace import trace
 from search.data.data import Data
 from search.data.readers import load_data
 from search.data.subset import cut
-from search.run.console import Console
 from search.run.factories import call, importable
 from search.run.folder import RunFolder
-from search.run.gammas import recorded
 from search.run.sections import DataSection, ModelSection
 from search.run.study_file import StudyFile
-from search.training.engine import train
-from search.training.metrics import accuracy, check_fits
+from search.training.metrics import check_fits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Start:
+class RunInputs:
     """What a search starts from.
 
     Attributes:
@@ -48,18 +42,18 @@ class Start:
     device: str
 
 
-def prepare(study: StudyFile, folder: RunFolder, device: str) -> Start:
+def load_run_inputs(study: StudyFile, folder: RunFolder, device: str) -> RunInputs:
     """Loads what the study names and checks that it goes together. Nothing is trained, so it takes seconds.
 
     Raises:
         SecateurError: for data, a model or a checkpoint that cannot be used.
     """
     source = Path(folder.record().get("source", folder.study_file)).parent
-    return start_from(study, source, device, folder.dense)
+    return load_inputs(study, source, device, folder.dense)
 
 
-def start_from(study: StudyFile, source: Path, device: str, dense: Path | None = None) -> Start:
-    """As `prepare`, without a run folder.
+def load_inputs(study: StudyFile, source: Path, device: str, dense: Path | None = None) -> RunInputs:
+    """As `load_run_inputs`, without a run folder.
 
     Args:
         study: what to load.
@@ -68,7 +62,7 @@ def start_from(study: StudyFile, source: Path, device: str, dense: Path | None =
         dense: artefact of the trained dense network; where there is none, the checkpoint that the study names.
 
     Raises:
-        SecateurError: as `prepare`.
+        SecateurError: as `load_run_inputs`.
     """
     place = choose_device(device)
     with importable(source, Path.cwd()):
@@ -83,25 +77,7 @@ def start_from(study: StudyFile, source: Path, device: str, dense: Path | None =
     elif study.model.pretrained is not None:
         load_checkpoint(model, study.model.pretrained, skip=study.model.skip)
     graph = trace(model.eval(), data.example, ignore=study.space.ignore, only=study.space.only)
-    return Start(data, model, graph, place)
-
-
-def ensure_dense(start: Start, study: StudyFile, folder: RunFolder, console: Console) -> None:
-    """Trains the dense network, unless the run has one already or the study names a checkpoint.
-
-    It is kept in `dense.safetensors`, so that a resumed run starts from the same weights. A training that was killed
-    goes on after its last whole epoch.
-    """
-    if folder.dense.is_file():
-        return
-    if study.model.checkpoint is None:
-        console.head(f"dense network: {study.dense.epochs} epochs")
-        work = folder.path / "dense"
-        with recorded(start.model, folder, slimmed=study.dense.slim > 0):
-            train(start.model, start.data, study.dense, folder=work, device=start.device, progress=console.progress)
-    start.model.eval()
-    # As an artefact with everything kept, any network can be read back, tied parameters and all.
-    save(prune(start.model, start.graph, Structure.full(start.graph), check=False), folder.dense)
+    return RunInputs(data, model, graph, place)
 
 
 def choose_device(name: str) -> str:
@@ -160,15 +136,3 @@ def build_model(section: ModelSection, data: Data) -> nn.Module:
         return build(str(section.backbone), num_classes=classes, in_channels=channels)
     except SecateurError as error:
         raise SecateurError(f"[model] {error}") from None
-
-
-def dense_accuracy(start: Start, folder: RunFolder) -> dict[str, float]:
-    """Validation and test accuracy of the dense network, fractions; measured once a run, then read from the record."""
-    known = folder.record().get("dense_accuracy")
-    if not isinstance(known, dict):
-        known = {
-            "validation": accuracy(start.model, start.data, "validation", device=start.device),
-            "test": accuracy(start.model, start.data, "test", device=start.device),
-        }
-        folder.note(dense_accuracy=known)
-    return known

@@ -1,0 +1,117 @@
+"""The dense network of a run: trained once, measured once, kept in the run's folder, or taken from another run."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from backbones.artefact import save
+from backbones.errors import SecateurError
+from backbones.files import atomic_write, write_text
+from backbones.structure import Structure
+from backbones.surgery import prune
+from search.run.console import Console
+from search.run.folder import RunFolder
+from search.run.inputs import RunInputs
+from search.run.study_file import StudyFile
+from search.training.engine import train
+from search.training.losses import gammas
+from search.training.metrics import accuracy
+
+GAMMAS = "gammas.json"
+"""Name of the file in a run folder with the batch-norm scales before and after sparse training."""
+
+
+def ensure_dense(start: RunInputs, study: StudyFile, folder: RunFolder, console: Console) -> None:
+    """Trains the dense network, unless the run has one already or the study names a checkpoint.
+
+    It is kept in `dense.safetensors`, so that a resumed run starts from the same weights. A training that was killed
+    goes on after its last whole epoch.
+    """
+    if folder.dense.is_file():
+        return
+    if study.model.checkpoint is None:
+        console.head(f"dense network: {study.dense.epochs} epochs")
+        work = folder.path / "dense"
+        with recorded(start.model, folder, slimmed=study.dense.slim > 0):
+            train(start.model, start.data, study.dense, folder=work, device=start.device, progress=console.progress)
+    start.model.eval()
+    # As an artefact with everything kept, any network can be read back, tied parameters and all.
+    save(prune(start.model, start.graph, Structure.full(start.graph), check=False), folder.dense)
+
+
+def dense_accuracy(start: RunInputs, folder: RunFolder) -> dict[str, float]:
+    """Validation and test accuracy of the dense network, fractions; measured once a run, then read from the record."""
+    known = folder.record().get("dense_accuracy")
+    if not isinstance(known, dict):
+        known = {
+            "validation": accuracy(start.model, start.data, "validation", device=start.device),
+            "test": accuracy(start.model, start.data, "test", device=start.device),
+        }
+        folder.note(dense_accuracy=known)
+    return known
+
+
+def take_dense(folder: RunFolder, other: RunFolder) -> None:
+    """Gives a new run the other one's dense network, without which no score would hold.
+
+    Raises:
+        SecateurError: when the other run has none, or is this run.
+    """
+    if folder.path == other.path:
+        raise SecateurError(f"{folder.shown} cannot be forked from itself; give the new study another name")
+    if not other.dense.is_file():
+        raise SecateurError(f"{other.shown} has no dense network yet; search there first")
+    if not folder.dense.is_file():
+        with atomic_write(folder.dense) as part:
+            shutil.copyfile(other.dense, part)
+
+
+def take_twin(folder: RunFolder, other: RunFolder) -> None:
+    """Gives a new run the dense network of a run with the same [model], [data] and [dense], and what is known of it."""
+    if folder.dense.is_file() or not other.dense.is_file():
+        return
+    take_dense(folder, other)
+    known = other.record().get("dense_accuracy")
+    if known is not None:
+        folder.note(dense_accuracy=known)
+    if (other.path / GAMMAS).is_file():
+        with atomic_write(folder.path / GAMMAS) as part:
+            shutil.copyfile(other.path / GAMMAS, part)
+
+
+@contextmanager
+def recorded(model: nn.Module, folder: RunFolder, *, slimmed: bool) -> Iterator[None]:
+    """Notes the scales before and after the block in `gammas.json`; does nothing unless `slimmed`."""
+    before = _plain(model) if slimmed else {}
+    yield
+    if slimmed:
+        write_text(folder.path / GAMMAS, json.dumps({"before": before, "after": _plain(model)}))
+
+
+def read_gammas(folder: RunFolder) -> dict[str, dict[str, Tensor]]:
+    """Stage -> layer -> scales (C,); empty when the run did no slimming.
+
+    Raises:
+        SecateurError: when the file is not what `recorded` wrote.
+    """
+    path = folder.path / GAMMAS
+    if not path.is_file():
+        return {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            stage: {layer: torch.tensor(values, dtype=torch.float32) for layer, values in layers.items()}
+            for stage, layers in record.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise SecateurError(f"{path} cannot be read: {error}; remove it to leave the picture out") from None
+
+
+def _plain(model: nn.Module) -> dict[str, list[float]]:
+    return {name: gamma.detach().cpu().tolist() for name, gamma in gammas(model).items()}
