@@ -41,7 +41,7 @@ from backbones.optimizers import transfer_optimizer
 from backbones.registry import BACKBONES, build
 from backbones.removal import removable
 from backbones.structure import Structure
-from backbones.surgery import Origin, prune
+from backbones.surgery import PruningPlan, prune
 from backbones.trace import trace
 from backbones.version import VERSION
 from scoring.hybrid import hybrid
@@ -93,8 +93,8 @@ __all__ = [
     "Group",
     "History",
     "Limits",
-    "Origin",
     "Plan",
+    "PruningPlan",
     "Recipe",
     "Removal",
     "SecateurError",

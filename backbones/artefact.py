@@ -23,7 +23,7 @@ from backbones.errors import SecateurError
 from backbones.files import atomic_write
 from backbones.registry import Spec, build
 from backbones.structure import Structure
-from backbones.surgery import Origin, cut
+from backbones.surgery import PruningPlan, apply_plan
 
 FORMAT = 1
 KEY = "secateur"
@@ -47,7 +47,7 @@ def save(
     Raises:
         SecateurError: when the module carries neither an origin nor a backbone spec, so nobody could load it.
     """
-    origin: Origin | None = getattr(model, "secateur_origin", None)
+    origin: PruningPlan | None = getattr(model, "secateur_origin", None)
     spec: Spec | None = getattr(model, "secateur_spec", None)
     if origin is None and spec is None:
         raise SecateurError("this model was made neither by prune() nor by build(); save its state_dict instead")
@@ -90,7 +90,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
             raise SecateurError(f"{path} holds a user's own network; pass its dense module: load(path, model)")
         model = build(spec.name, spec.num_classes, spec.in_channels)
     try:
-        loaded = cut(model, origin)
+        loaded = apply_plan(model, origin)
         _fill(loaded, tensors)
     except (RuntimeError, IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
         line = " ".join(str(error).split())[:300]
@@ -132,7 +132,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     model.load_state_dict({name: tensors[source] for name, source in aliases.items()})
 
 
-def _origin_record(origin: Origin) -> dict[str, Any]:
+def _origin_record(origin: PruningPlan) -> dict[str, Any]:
     return {
         "structure": json.loads(origin.structure.to_json()),
         "tensors": {name: {str(dim): kept for dim, kept in dims.items()} for name, dims in origin.tensors.items()},
@@ -141,8 +141,8 @@ def _origin_record(origin: Origin) -> dict[str, Any]:
     }
 
 
-def _read_origin(record: Mapping[str, Any], spec: Spec | None) -> Origin:
-    return Origin(
+def _read_origin(record: Mapping[str, Any], spec: Spec | None) -> PruningPlan:
+    return PruningPlan(
         Structure.from_json(json.dumps(record["structure"])),
         spec,
         {name: {int(dim): tuple(kept) for dim, kept in dims.items()} for name, dims in record["tensors"].items()},
@@ -151,5 +151,5 @@ def _read_origin(record: Mapping[str, Any], spec: Spec | None) -> Origin:
     )
 
 
-def _whole(spec: Spec | None) -> Origin:
-    return Origin(Structure("", ()), spec, {}, {}, ())
+def _whole(spec: Spec | None) -> PruningPlan:
+    return PruningPlan(Structure("", ()), spec, {}, {}, ())

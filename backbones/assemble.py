@@ -1,4 +1,4 @@
-"""From the book of atoms to the channel graph: components become channels, channels with the same places a group."""
+"""From constraints to the channel graph: tied labels become one channel, channels with the same places a group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.atoms import Ban, Binding, Book
+from backbones.constraints import Binding, ConstraintSet, FreezeReason
 from backbones.cost_table import CountedOperation, build_cost_table
 from backbones.graph import Activation, ChannelGraph, Fixed, Frozen, Group, Member, TensorMap, owner
 from backbones.program import Program, Step
@@ -43,30 +43,30 @@ MAKERS = ("filter", "both")
 
 
 def assemble(
-    book: Book, program: Program, example: tuple[Any, ...], fixed: Fixed, removed: Sequence[str] = ()
+    constraints: ConstraintSet, program: Program, example: tuple[Any, ...], fixed: Fixed, removed: Sequence[str] = ()
 ) -> ChannelGraph:
-    """Builds the channel graph from a settled book.
+    """Builds the channel graph from a settled constraints.
 
     Args:
-        book: what the interpretation of `program` wrote down.
+        constraints: what the interpretation of `program` wrote down.
         program: the traced forward pass.
         example: its inputs, kept for the check after surgery.
         fixed: layers whose filters stay.
         removed: modules that were bypassed; their parameters no longer count.
     """
     tensors = program.tensors
-    roots = book.components()
-    bindings = list(book.bindings.values())
-    rooted = [_through(roots, binding.atoms) for binding in bindings]
-    bans = [*_unwanted(bindings, fixed), *book.bans]
-    free = _free(book.atoms, roots, bindings, rooted, bans)
-    units, sizes, names = _units(book.atoms, bindings, rooted, free)
+    roots = constraints.components()
+    bindings = list(constraints.bindings.values())
+    rooted = [_through(roots, binding.labels) for binding in bindings]
+    freezes = [*_unwanted(bindings, fixed), *constraints.freezes]
+    free = _free(constraints.count, roots, bindings, rooted, freezes)
+    units, sizes, names = _units(constraints.count, bindings, rooted, free)
     alone = np.flatnonzero(np.isin(units, np.cumsum(sizes)[np.array(sizes, dtype=np.int64) == 1] - 1))
     if len(alone):  # nothing to choose among
         step = Step("call", "single", None, (), {}, None, (), "")
-        bans.append(Ban(alone, step, "a single channel, or channels all tied into one"))
+        freezes.append(FreezeReason(alone, step, "a single channel, or channels all tied into one"))
         free[alone] = False
-        units, sizes, names = _units(book.atoms, bindings, rooted, free)
+        units, sizes, names = _units(constraints.count, bindings, rooted, free)
     positions = [_through(units, vector) for vector in rooted]
     groups = _groups(names, sizes, bindings, positions)
     maps: dict[str, dict[int, Ints]] = {}
@@ -79,14 +79,14 @@ def assemble(
     layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors.parameters if name in used)
     return ChannelGraph(
         groups=groups,
-        frozen=_frozen(bindings, rooted, roots, bans),
+        frozen=_frozen(bindings, rooted, roots, freezes),
         tensors=tensor_maps,
         costs=build_cost_table(
-            sizes, maps, tensors.shapes, _counted_parameters(program, removed), _operations(book, unit_of)
+            sizes, maps, tensors.shapes, _counted_parameters(program, removed), _operations(constraints, unit_of)
         ),
-        sized={module: _through(unit_of, atoms) for module, atoms in book.sized.items()},
-        mixed=_named(book.mixed, unit_of, sizes, names),
-        summed=_named(book.summed, unit_of, sizes, names),
+        sized={module: _through(unit_of, labels) for module, labels in constraints.sized.items()},
+        mixed=_named(constraints.mixed, unit_of, sizes, names),
+        summed=_named(constraints.summed, unit_of, sizes, names),
         activations=_activations(program),
         layers={layer: tensors.classes[layer] for layer in layers},
         unreached=tuple(name for name in tensors.parameters if name not in used),
@@ -96,7 +96,7 @@ def assemble(
     )
 
 
-def _operations(book: Book, unit_of: Ints) -> list[CountedOperation]:
+def _operations(constraints: ConstraintSet, unit_of: Ints) -> list[CountedOperation]:
     """The operations that take MACs, with channel units in the place of labels."""
     return [
         CountedOperation(
@@ -104,7 +104,7 @@ def _operations(book: Book, unit_of: Ints) -> list[CountedOperation]:
             tuple(size if isinstance(size, tuple) else _through(unit_of, size) for size in sizes),
             step.module,
         )
-        for constant, sizes, step in book.macs
+        for constant, sizes, step in constraints.macs
     ]
 
 
@@ -131,14 +131,14 @@ def _activations(program: Program) -> tuple[Activation, ...]:
 
 
 def _named(noted: Sequence[Ints], unit_of: Ints, sizes: Sequence[int], names: Sequence[str]) -> frozenset[str]:
-    """The groups that noted atoms belong to."""
-    units = np.unique(np.concatenate([unit_of[atoms] for atoms in noted])) if noted else np.array([-1])
+    """The groups that noted labels belong to."""
+    units = np.unique(np.concatenate([unit_of[labels] for labels in noted])) if noted else np.array([-1])
     owners = np.searchsorted(np.cumsum(sizes), units[units >= 0], side="right")
     return frozenset(names[number] for number in owners)
 
 
-def _unwanted(bindings: Sequence[Binding], fixed: Fixed) -> list[Ban]:
-    bans = []
+def _unwanted(bindings: Sequence[Binding], fixed: Fixed) -> list[FreezeReason]:
+    freezes = []
     failed = {record.layer: record for record in fixed.failed}
     for binding in bindings:
         layer = owner(binding.tensor)
@@ -150,33 +150,33 @@ def _unwanted(bindings: Sequence[Binding], fixed: Fixed) -> list[Ban]:
             record = Frozen(layer, (), "ignore" if not left_out else "only", layer, "", "left out by ignore or only")
         if record is not None:
             step = Step("call", record.op, None, (), {}, None, (record.module,), record.line)
-            bans.append(Ban(binding.atoms[binding.atoms >= 0], step, record.reason))
-    return bans
+            freezes.append(FreezeReason(binding.labels[binding.labels >= 0], step, record.reason))
+    return freezes
 
 
 def _free(
-    atoms: int, roots: Ints, bindings: Sequence[Binding], rooted: Sequence[Ints], bans: Sequence[Ban]
+    count: int, roots: Ints, bindings: Sequence[Binding], rooted: Sequence[Ints], freezes: Sequence[FreezeReason]
 ) -> NDArray[np.bool_]:
-    """(atoms,) True at the root of every component that some layer produces and nothing freezes."""
-    free = np.zeros(atoms, dtype=np.bool_)
+    """(count,) True at the root of every component that some layer produces and nothing freezes."""
+    free = np.zeros(count, dtype=np.bool_)
     for binding, vector in zip(bindings, rooted, strict=True):
         if binding.role in MAKERS:
             free[vector[vector >= 0]] = True
-    for ban in bans:
-        free[roots[ban.atoms]] = False
+    for freeze in freezes:
+        free[roots[freeze.labels]] = False
     return free
 
 
 def _units(
-    atoms: int, bindings: Sequence[Binding], rooted: Sequence[Ints], free: NDArray[np.bool_]
+    count: int, bindings: Sequence[Binding], rooted: Sequence[Ints], free: NDArray[np.bool_]
 ) -> tuple[Ints, list[int], list[str]]:
     """Numbers the free components so that those with the same places are consecutive.
 
     Returns:
-        unit number per root atom (-1: stays), group sizes, group names.
+        unit number per root label (-1: stays), group sizes, group names.
     """
-    signature = np.zeros(atoms, dtype=np.uint64)
-    first = np.full(atoms, -1, dtype=np.int64)
+    signature = np.zeros(count, dtype=np.uint64)
+    first = np.full(count, -1, dtype=np.int64)
     order = 0
     names: dict[int, str] = {}
     for number, (binding, vector) in enumerate(zip(bindings, rooted, strict=True)):
@@ -189,9 +189,9 @@ def _units(
             order += len(new)
     found = np.flatnonzero(first >= 0)
     found = found[np.argsort(first[found])]
-    units = np.full(atoms, -1, dtype=np.int64)
+    units = np.full(count, -1, dtype=np.int64)
     sizes: list[int] = []
-    labels: list[str] = []
+    group_names: list[str] = []
     seen: Counter[str] = Counter()
     start = 0
     members: dict[int, list[int]] = {}
@@ -202,9 +202,9 @@ def _units(
         start += len(roots_of_group)
         layer = names[int(first[roots_of_group[0]])]
         seen[layer] += 1
-        labels.append(layer if seen[layer] == 1 else f"{layer}#{seen[layer]}")
+        group_names.append(layer if seen[layer] == 1 else f"{layer}#{seen[layer]}")
         sizes.append(len(roots_of_group))
-    return units, sizes, labels
+    return units, sizes, group_names
 
 
 def _mix(number: np.uint64, counts: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -233,12 +233,12 @@ def _groups(
 
 
 def _frozen(
-    bindings: Sequence[Binding], rooted: Sequence[Ints], roots: Ints, bans: Sequence[Ban]
+    bindings: Sequence[Binding], rooted: Sequence[Ints], roots: Ints, freezes: Sequence[FreezeReason]
 ) -> tuple[Frozen, ...]:
     """One record per layer and first reason."""
     reason = np.full(len(roots), -1, dtype=np.int64)
-    for number, ban in reversed(list(enumerate(bans))):
-        reason[roots[ban.atoms]] = number
+    for number, freeze in reversed(list(enumerate(freezes))):
+        reason[roots[freeze.labels]] = number
     records = []
     told: set[int] = set()
     for binding, vector in zip(bindings, rooted, strict=True):
@@ -246,13 +246,13 @@ def _frozen(
             continue
         why = np.where(vector >= 0, reason[np.maximum(vector, 0)], -1)
         for number in dict.fromkeys(why[why >= 0].tolist()):
-            ban = bans[number]
+            freeze = freezes[number]
             channels = np.flatnonzero(why == number)
             new = [int(root) for root in vector[channels] if int(root) not in told]
             told.update(new)
             if new:
                 layer = owner(binding.tensor)
                 place = tuple(int(channel) for channel in channels)
-                op = "output" if ban.step.kind == "output" else ban.step.op
-                records.append(Frozen(layer, place, op, ban.step.module, ban.step.line, ban.reason))
+                op = "output" if freeze.step.kind == "output" else freeze.step.op
+                records.append(Frozen(layer, place, op, freeze.step.module, freeze.step.line, freeze.reason))
     return tuple(records)

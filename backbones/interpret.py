@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from backbones.atoms import Book, Spread
+from backbones.constraints import ConstraintSet, DeferredBinding
 from backbones.graph import Role
 from backbones.labels import NONE, Pairs, constant, varying
 from backbones.program import Program, Ref, Step
@@ -38,19 +38,21 @@ class Interpreter:
 
     Attributes:
         program: the steps.
-        book: what has been learned.
+        constraints: what has been learned.
         number: of the step that is being interpreted.
     """
 
     def __init__(self, program: Program, literal: Collection[int] = ()) -> None:
         """Prepares a run in which the slices of the steps `literal` have literal bounds."""
         self.program = program
-        self.book = Book()
+        self.constraints = ConstraintSet()
         self.number = 0
         self._literal = literal
         self._elements: dict[str, Tensor] = {}
 
-    def run(self, rules: Mapping[str, Callable[..., Any]], bypass: Mapping[int, int], skip: Collection[int]) -> Book:
+    def run(
+        self, rules: Mapping[str, Callable[..., Any]], bypass: Mapping[int, int], skip: Collection[int]
+    ) -> ConstraintSet:
         """Interprets every step.
 
         Args:
@@ -68,8 +70,8 @@ class Interpreter:
             else:
                 self.number = number
                 values.append(self._step(step, rules, values))
-        self.book.settle()
-        return self.book
+        self.constraints.settle()
+        return self.constraints
 
     def _step(self, step: Step, rules: Mapping[str, Callable[..., Any]], values: list[Any]) -> Any:
         if step.kind in ("parameter", "buffer"):
@@ -92,7 +94,7 @@ class Interpreter:
         return rule(self, step, *args, **kwargs)
 
     def trusted(self) -> bool:
-        """Whether the current step may be read in the hopeful way (see `Book.assume`): not if it is written to."""
+        """Whether the current step may be read in the hopeful way (`ConstraintSet.assume`): not if it is written to."""
         readers = [self.program.steps[reader] for reader in self.program.users.get(self.number, ())]
         return self.number not in self._literal and not any(reader.op.endswith("_") for reader in readers)
 
@@ -111,18 +113,18 @@ class Interpreter:
             self._freeze_pairs(list(values.values()), step)
 
     def freeze_all(self, values: Any, step: Step, reason: str) -> None:
-        """Bans every atom inside nested values; parameters used there are not followed any further."""
+        """Freezes every channel named inside nested values; parameters used there are not followed any further."""
         if isinstance(values, Tensor):
-            self.book.freeze(values, step, reason)
+            self.constraints.freeze(values, step, reason)
         elif isinstance(values, Pairs):
             self.freeze_all((values.rows, values.columns), step, reason)
         elif isinstance(values, Param):
             for dim in range(len(values.shape)):
-                binding = self.book.bindings.get((values.name, dim))
+                binding = self.constraints.bindings.get((values.name, dim))
                 if binding is not None:
-                    self.book.freeze(torch.from_numpy(binding.atoms), step, reason)
+                    self.constraints.freeze(torch.from_numpy(binding.labels), step, reason)
             if values.name in self._elements:
-                self.book.freeze(self._elements[values.name], step, reason)
+                self.constraints.freeze(self._elements[values.name], step, reason)
             self._elements[values.name] = constant(values.shape, NONE)
         elif isinstance(values, (tuple, list)):
             for value in values:
@@ -135,7 +137,7 @@ class Interpreter:
         return _nothing(step.shape)
 
     def labels(self, value: Any, step: Step) -> Tensor:
-        """A value as labels; a parameter used as a value gets one atom per element, sorted out at the end."""
+        """A value as labels; a parameter used as a value gets one label per element, sorted out at the end."""
         if isinstance(value, Param):
             if value.name not in self._elements:
                 dense = tuple(size for _, size in sorted(zip(value.order, value.shape, strict=True)))
@@ -148,31 +150,33 @@ class Interpreter:
         count = 1
         for size in shape:
             count *= size
-        if count > LARGEST_ELEMENTWISE or any((name, dim) in self.book.bindings for dim in range(len(shape))):
+        if count > LARGEST_ELEMENTWISE or any((name, dim) in self.constraints.bindings for dim in range(len(shape))):
             for dim in range(len(shape)):
-                if (name, dim) in self.book.bindings:
-                    self.book.freeze(torch.from_numpy(self.book.bindings[name, dim].atoms), step, "used as a value too")
+                if (name, dim) in self.constraints.bindings:
+                    self.constraints.freeze(
+                        torch.from_numpy(self.constraints.bindings[name, dim].labels), step, "used as a value too"
+                    )
             return constant(shape, NONE)
-        labels = self.book.fresh(count).reshape(shape)
-        self.book.spreads.append(Spread(name, shape, labels, step))
+        labels = self.constraints.new_labels(count).reshape(shape)
+        self.constraints.deferred_bindings.append(DeferredBinding(name, shape, labels, step))
         return labels
 
-    def bind(self, param: Any, dim: int, role: Role, atoms: Tensor, step: Step) -> Tensor:
-        """Binds a weight's dimension to atoms; a weight that is not a plain parameter freezes them."""
+    def bind(self, param: Any, dim: int, role: Role, labels: Tensor, step: Step) -> Tensor:
+        """Binds a weight's dimension to labels; a weight that is not a plain parameter freezes them."""
         if isinstance(param, Param):
             if param.name in self._elements:
-                self.book.freeze(atoms, step, f"{param.name} is used as a value too")
-                self.book.freeze(self._elements[param.name], step, f"{param.name} is used as a weight too")
-                return torch.full_like(atoms, NONE)
-            return self.book.bind(param.name, param.order[dim], role, atoms, step)
+                self.constraints.freeze(labels, step, f"{param.name} is used as a value too")
+                self.constraints.freeze(self._elements[param.name], step, f"{param.name} is used as a weight too")
+                return torch.full_like(labels, NONE)
+            return self.constraints.bind(param.name, param.order[dim], role, labels, step)
         if param is not None:
-            self.book.freeze(atoms, step, "the weight is computed, not a parameter")
-        return atoms
+            self.constraints.freeze(labels, step, "the weight is computed, not a parameter")
+        return labels
 
-    def spread(self, param: Param, labels: Tensor, step: Step) -> None:
+    def bind_elementwise(self, param: Param, labels: Tensor, step: Step) -> None:
         """A parameter that meets an activation element by element: its dimensions are bound once all is known."""
         if param.order == tuple(range(len(param.shape))) and param.name not in self._elements:
-            self.book.spreads.append(Spread(param.name, param.shape, labels, step))
+            self.constraints.deferred_bindings.append(DeferredBinding(param.name, param.shape, labels, step))
         elif (labels >= 0).any():
             self.freeze_all((param, labels), step, f"{param.name} is used in several ways")
 
@@ -192,13 +196,13 @@ class Interpreter:
                 factors.append((size[0].name, size[0].order[size[1]]))
             else:
                 macs *= int(size[0].shape[size[1]])
-        self.book.macs.append((macs // self.program.batch, tuple(factors), step))
+        self.constraints.macs.append((macs // self.program.batch, tuple(factors), step))
 
     def extents(self, labels: Tensor, dims: Iterable[int]) -> list[tuple[Tensor, int] | Tensor]:
         """The sizes of some dimensions of an activation, for `count`."""
         moving = varying(labels)
         return [
-            self.book.channels(labels, dim, self.program.steps[self.number]) if dim in moving else (labels, dim)
+            self.constraints.channels(labels, dim, self.program.steps[self.number]) if dim in moving else (labels, dim)
             for dim in dims
         ]
 

@@ -1,4 +1,4 @@
-"""Label tensors: integer tensors shaped like activations, whose entries name the channel atom an element belongs to.
+"""Label tensors: integer tensors shaped like activations, whose entries name the channel an element belongs to.
 
 Labels that do not change along a dimension are kept as expanded (stride 0) views, so that a feature map costs as much
 as its channel vector.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.errors import SecateurError
-from backbones.surgery import Origin
+from backbones.surgery import PruningPlan
 
 
 def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module) -> Optimizer:
@@ -32,7 +32,7 @@ def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module
     Raises:
         SecateurError: when `pruned` carries no origin, or the optimizer holds parameters that `model` does not have.
     """
-    origin: Origin | None = getattr(pruned, "secateur_origin", None)
+    origin: PruningPlan | None = getattr(pruned, "secateur_origin", None)
     if origin is None:
         raise SecateurError("the pruned module carries no origin; make it with prune(model, graph, structure)")
     names = {id(value): name for name, value in model.named_parameters()}

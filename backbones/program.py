@@ -62,14 +62,14 @@ class Tensors:
         names: every name -> the first name of the same tensor (tied weights have several).
         shapes: first name -> shape.
         parameters: the first names that are parameters.
-        mendable: modules whose channel padding surgery can adapt (`ZeroPadShortcut`).
+        padding: modules whose channel padding surgery can adapt (`ZeroPadShortcut`).
         classes: module path -> class name.
     """
 
     names: Mapping[str, str]
     shapes: Mapping[str, Shape]
     parameters: tuple[str, ...]
-    mendable: frozenset[str]
+    padding: frozenset[str]
     classes: Mapping[str, str]
 
     @staticmethod
@@ -86,9 +86,9 @@ class Tensors:
             names[name] = first.setdefault(id(value), name)
             shapes[names[name]] = tuple(value.shape)
         modules = dict(model.named_modules())
-        mendable = frozenset(name for name, module in modules.items() if isinstance(module, ZeroPadShortcut))
+        padding = frozenset(name for name, module in modules.items() if isinstance(module, ZeroPadShortcut))
         classes = {name: type(module).__name__ for name, module in modules.items()}
-        return Tensors(names, shapes, tuple(parameters), mendable, classes)
+        return Tensors(names, shapes, tuple(parameters), padding, classes)
 
 
 @dataclass(frozen=True, eq=False)

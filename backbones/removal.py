@@ -107,8 +107,8 @@ def _reduce(graph: ChannelGraph, removed: tuple[str, ...]) -> Reduction:
             raise SecateurError(f"layer {path!r} cannot be removed: {reason}")
     modules = tuple(dict.fromkeys(module for path in removed for module in known[path]))
     bypass, skip = _bypass_all(graph.program, modules)
-    book = Interpreter(graph.program, graph.fixed.literal).run(RULES, bypass, skip)
-    smaller = assemble(book, graph.program, graph.example, graph.fixed, modules)
+    constraints = Interpreter(graph.program, graph.fixed.literal).run(RULES, bypass, skip)
+    smaller = assemble(constraints, graph.program, graph.example, graph.fixed, modules)
     return Reduction(smaller, modules, _sources(graph, smaller), graph)
 
 

@@ -23,7 +23,7 @@ from backbones.structure import Structure, keep_mask
 
 
 @dataclass(frozen=True, eq=False)
-class Origin:
+class PruningPlan:
     """Where a pruned module comes from: all that is needed to cut its like out of the dense module, without a trace.
 
     Attributes:
@@ -45,7 +45,7 @@ def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check:
     """A copy of `model` that holds only what `structure` keeps.
 
     Class, hooks, `requires_grad`, dtype, device, memory format and training mode are those of the model; parameters
-    shared by two modules stay shared. The copy carries its `Origin` as `secateur_origin`.
+    shared by two modules stay shared. The copy carries its `PruningPlan` as `secateur_origin`.
 
     Args:
         model: the network that was traced.
@@ -58,8 +58,7 @@ def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check:
     """
     structure.check(graph)
     _check_model(model, graph)
-    origin = plan(graph, structure, getattr(model, "secateur_spec", None))
-    pruned = cut(model, origin)
+    pruned = apply_plan(model, plan(graph, structure, getattr(model, "secateur_spec", None)))
     if check:
         _run(pruned, graph)
     return pruned
@@ -76,7 +75,7 @@ def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
             )
 
 
-def plan(graph: ChannelGraph, structure: Structure, spec: Spec | None = None) -> Origin:
+def plan(graph: ChannelGraph, structure: Structure, spec: Spec | None = None) -> PruningPlan:
     """What surgery has to do, as plain data."""
     removed: tuple[str, ...] = ()
     target, kept = graph, structure
@@ -89,32 +88,32 @@ def plan(graph: ChannelGraph, structure: Structure, spec: Spec | None = None) ->
         for name, tensor in target.tensors.items()
     }
     sizes = {module: tuple(mask[units].tolist()) for module, units in target.sized.items()}
-    return Origin(structure, spec, tensors, sizes, removed)
+    return PruningPlan(structure, spec, tensors, sizes, removed)
 
 
-def cut(model: nn.Module, origin: Origin) -> nn.Module:
-    """Applies an origin to the dense module it was planned for (or a fresh one of the same architecture)."""
+def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
+    """Cuts a copy of `model`, the dense module that the plan was made for or a fresh one of the same architecture."""
     tensors: dict[int, Any] = {}
     changed: set[int] = set()
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        tensors[id(value)] = _selected(value, origin.tensors.get(name, {}))
-        if name in origin.tensors:
+        tensors[id(value)] = _selected(value, plan.tensors.get(name, {}))
+        if name in plan.tensors:
             changed.add(id(tensors[id(value)]))
     pruned = copy_with(model, tensors)
-    for path in origin.removed:
+    for path in plan.removed:
         parent, _, child = path.rpartition(".")
         setattr(pruned.get_submodule(parent), child, nn.Identity())
-    if origin.removed:
+    if plan.removed:
         for module in pruned.modules():
             # Two activations now follow each other, and one in place would overwrite what the other's gradient needs.
             if getattr(module, "inplace", None) is True:
                 module.inplace = False  # type: ignore[assignment]
     for path, module in pruned.named_modules():
         if any(id(value) in changed for value in (*module._parameters.values(), *module._buffers.values())):
-            _mend(module)
-        if path in origin.sizes:
-            _tell(module, origin.sizes[path])
-    pruned.secateur_origin = origin  # type: ignore[assignment]
+            sync_layer_sizes(module)
+        if path in plan.sizes:
+            _set_layer_sizes(module, plan.sizes[path])
+    pruned.secateur_origin = plan  # type: ignore[assignment]
     return pruned
 
 
@@ -133,7 +132,7 @@ def _selected(value: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:
     return data
 
 
-def _mend(module: nn.Module) -> None:
+def sync_layer_sizes(module: nn.Module) -> None:
     """Makes the numbers a layer states agree with the tensors it holds."""
     weight = getattr(module, "weight", None)
     if isinstance(module, _ConvNd):
@@ -163,7 +162,7 @@ def _mend(module: nn.Module) -> None:
         module.num_parameters = len(module.weight)
 
 
-def _tell(module: nn.Module, kept: tuple[bool, ...]) -> None:
+def _set_layer_sizes(module: nn.Module, kept: tuple[bool, ...]) -> None:
     """Sets the sizes of a module that has no tensor to read them from."""
     if isinstance(module, ZeroPadShortcut):
         module.before, module.after = sum(kept[: module.before]), sum(kept[len(kept) - module.after :])

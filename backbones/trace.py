@@ -18,8 +18,8 @@ from backbones.graph import ChannelGraph, Fixed, owner
 from backbones.interpret import Interpreter
 from backbones.modes import evaluating, untouched
 from backbones.program import Program
+from backbones.pruning_check import PruningCheck, nonconstant_weights, random_inputs
 from backbones.rules import RULES
-from backbones.trial import Trial, awake, lively
 
 
 def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: Sequence[str] = ()) -> ChannelGraph:
@@ -72,18 +72,18 @@ def _is_finite(value: Tensor) -> bool:
 
 def _verified(model: nn.Module, program: Program, inputs: tuple[Any, ...], fixed: Fixed) -> ChannelGraph:
     """The channel graph of which a trial pruning has found every group to be prunable."""
-    live, example = awake(model), lively(inputs)
+    live, example = nonconstant_weights(model), random_inputs(inputs)
     while True:
-        book = Interpreter(program, fixed.literal).run(RULES, {}, ())
-        graph = assemble(book, program, inputs, fixed)
-        failed = Trial(model, live, graph, example).failures() if graph.groups else ()
+        constraints = Interpreter(program, fixed.literal).run(RULES, {}, ())
+        graph = assemble(constraints, program, inputs, fixed)
+        failed = PruningCheck(model, live, graph, example).failures() if graph.groups else ()
         if not failed:
             return graph
         layers = {record.layer for record in failed}
-        filters = [binding.atoms for binding in book.bindings.values() if owner(binding.tensor) in layers]
-        roots = book.components()
-        broken = {int(root) for atoms in filters for root in roots[atoms[atoms >= 0]]}
-        doubtful = {number for number, atoms in book.assumed if broken & set(roots[atoms].tolist())}
+        filters = [binding.labels for binding in constraints.bindings.values() if owner(binding.tensor) in layers]
+        roots = constraints.components()
+        broken = {int(root) for labels in filters for root in roots[labels[labels >= 0]]}
+        doubtful = {number for number, labels in constraints.assumed if broken & set(roots[labels].tolist())}
         if doubtful - fixed.literal:
             fixed = replace(fixed, literal=fixed.literal | doubtful)
         else:

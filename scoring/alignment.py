@@ -39,12 +39,12 @@ def activation_units(graph: ChannelGraph) -> dict[int, Index | None]:
     rules = {name: remembering(rule) if name in ACTIVATIONS else rule for name, rule in RULES.items()}
     book = Interpreter(graph.program, graph.fixed.literal).run(rules, {}, ())
     roots = book.components()
-    units = np.full(book.atoms + 1, -1, dtype=np.int64)  # the last entry is for labels that name no atom
+    units = np.full(book.count + 1, -1, dtype=np.int64)  # the last entry is for labels that name no channel
     for binding in book.bindings.values():
         tensor = graph.tensors.get(binding.tensor)
         if tensor is not None and binding.dim in tensor.units:
-            named = binding.atoms >= 0
-            units[roots[binding.atoms[named]]] = tensor.units[binding.dim][named]
+            named = binding.labels >= 0
+            units[roots[binding.labels[named]]] = tensor.units[binding.dim][named]
     of_atom = np.append(units[roots], -1)
     return {
         number: None if 0 in varying(labels) else of_atom[labels[0].flatten().clamp(min=-1).numpy()]

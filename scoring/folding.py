@@ -11,7 +11,7 @@ from backbones.graph import ChannelGraph, owner
 from backbones.module_copy import copy_with
 from backbones.program import Program, Ref, Step
 from backbones.structure import Structure
-from backbones.surgery import cut, plan
+from backbones.surgery import apply_plan, plan
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -40,7 +40,7 @@ class Folded:
             for conv in self.pairs
             if 0 in origin.tensors.get(f"{conv}.weight", {})
         }
-        return cut(self.model, replace(origin, tensors={**origin.tensors, **biases}))
+        return apply_plan(self.model, replace(origin, tensors={**origin.tensors, **biases}))
 
 
 def fold(model: nn.Module, graph: ChannelGraph) -> Folded:

@@ -40,7 +40,7 @@ def _convolve(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, g
     channel = x.ndim - spatial - 1
     x = run.labels(x, step)
     channel_only(run, step, x, channel, "a convolution over positions that are channels")
-    inputs = run.book.channels(x, channel, step)
+    inputs = run.constraints.channels(x, channel, step)
     outs = step.shape[channel]
     counted = x.shape if transposed else step.shape
     positions = math.prod(counted[:channel]) * math.prod(counted[channel + 1 :])
@@ -50,7 +50,7 @@ def _convolve(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, g
         return run.nothing(step)
     if groups == 1:
         run.bind(weight, 0 if transposed else 1, "input", inputs, step)
-        filters = run.bind(weight, 1 if transposed else 0, "filter", run.book.fresh(outs), step)
+        filters = run.bind(weight, 1 if transposed else 0, "filter", run.constraints.new_labels(outs), step)
     elif groups == len(inputs):
         # depthwise: output channel c * multiplier + j is made of input channel c alone
         filters = inputs.repeat_interleave(outs // groups)
@@ -66,14 +66,14 @@ def _grouped(
     run: Interpreter, step: Step, weight: Param, inputs: Tensor, outs: int, groups: int, transposed: bool
 ) -> Tensor:
     """Every group of the convolution must keep the same positions: positions are tied across groups."""
-    filters = run.book.fresh(outs)
+    filters = run.constraints.new_labels(outs)
     for vector in (inputs, filters):
         rows = vector.reshape(groups, -1)
-        run.book.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
+        run.constraints.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
     if transposed:  # weight: (in, out / groups, ...)
         run.bind(weight, 0, "input", inputs, step)
         bound = run.bind(weight, 1, "filter", filters.reshape(groups, -1)[0], step)
-        run.book.tie(bound, filters.reshape(groups, -1)[0], step)
+        run.constraints.tie(bound, filters.reshape(groups, -1)[0], step)
         return filters
     run.bind(weight, 1, "input", inputs.reshape(groups, -1)[0], step)
     return run.bind(weight, 0, "filter", filters, step)
@@ -83,7 +83,7 @@ def embedding(run: Interpreter, step: Step, weight: Any, index: Tensor, *rest: A
     """Rows of a table: the table's columns are the channels."""
     if not isinstance(weight, Param) or bool((compact(run.labels(index, step)) >= 0).any()):
         return run.unknown(step, (weight, index))
-    filters = run.bind(weight, 1, "filter", run.book.fresh(weight.shape[1]), step)
+    filters = run.bind(weight, 1, "filter", run.constraints.new_labels(weight.shape[1]), step)
     return along(-1, filters, step.shape)
 
 
@@ -94,11 +94,11 @@ def batch_norm(run: Interpreter, step: Step, x: Tensor, *vectors: Any, **options
         channel_only(run, step, x, 1, "statistics over positions that are channels")
     elif 1 not in varying(x):  # fixed statistics of each position: channels elsewhere stay what they are
         return x
-    filters = run.book.channels(x, 1, step)
+    filters = run.constraints.channels(x, 1, step)
     for vector in vectors[:4]:
         run.bind(vector, 0, "vector", filters, step)
     if all(vector is None for vector in vectors[:4]):
-        run.book.sized[step.module] = filters.numpy().copy()
+        run.constraints.sized[step.module] = filters.numpy().copy()
     return along(1, filters, step.shape)
 
 
@@ -108,15 +108,15 @@ def group_norm(
     """Statistics over groups of channels: every group keeps the same positions."""
     x = run.labels(x, step)
     channel_only(run, step, x, 1, "statistics over positions that are channels")
-    filters = run.book.channels(x, 1, step)
+    filters = run.constraints.channels(x, 1, step)
     rows = filters.reshape(groups, -1)
-    run.book.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
+    run.constraints.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
     if groups < len(filters):
-        run.book.mixing(filters)
+        run.constraints.note_mixed(filters)
     for vector in (weight, bias):
         run.bind(vector, 0, "vector", filters, step)
     if weight is None and bias is None:
-        run.book.sized[step.module] = filters.numpy().copy()
+        run.constraints.sized[step.module] = filters.numpy().copy()
     return along(1, filters, step.shape)
 
 
@@ -124,7 +124,7 @@ def channel_only(run: Interpreter, step: Step, x: Tensor, channel: int, reason: 
     """Freezes labels that change along positions (dimensions behind `channel`) and not along `channel`."""
     moving = varying(x)
     if moving and channel not in moving and moving[-1] > channel:
-        run.book.freeze(x, step, reason)
+        run.constraints.freeze(x, step, reason)
 
 
 def layer_norm(
@@ -140,12 +140,12 @@ def layer_norm(
     """layer_norm and rms_norm over the last `len(shape)` dimensions."""
     x = run.labels(x, step)
     if any(dim >= x.ndim - len(shape) for dim in varying(x)):
-        run.book.mixing(x)
+        run.constraints.note_mixed(x)
         if weight is None and len(shape) == 1:
-            run.book.sized[step.module] = run.book.channels(x, -1, step).numpy().copy()
+            run.constraints.sized[step.module] = run.constraints.channels(x, -1, step).numpy().copy()
     for vector in (weight, bias):
         if isinstance(vector, Param):
-            run.spread(vector, x, step)
+            run.bind_elementwise(vector, x, step)
     return x
 
 
@@ -155,7 +155,7 @@ def prelu(run: Interpreter, step: Step, x: Any, weight: Any) -> Any:
         return pointwise(run, step, x, weight)
     x = run.labels(x, step)
     if weight.shape[0] > 1:
-        run.bind(weight, 0, "vector", run.book.channels(x, 1, step), step)
+        run.bind(weight, 0, "vector", run.constraints.channels(x, 1, step), step)
     return x
 
 

@@ -52,8 +52,8 @@ def norm(run: Interpreter, step: Step, x: Any, order: Any = None, dims: Any = No
     inside = {dim % rank for dim in over}
     if not is_norm(step, order) or not {*varying(x.rows), *varying(x.columns)} <= inside:
         return run.unknown(step, x, "reduced over one side of pairs of channels")
-    run.book.summing(x.rows)
-    run.book.summing(x.columns)
+    run.constraints.note_summed(x.rows)
+    run.constraints.note_summed(x.columns)
     return run.nothing(step)
 
 

@@ -27,7 +27,7 @@ def pointwise(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
     if known:
         for operand in operands:
             if isinstance(operand, Param):
-                run.spread(operand, result, step)
+                run.bind_elementwise(operand, result, step)
     return result
 
 
@@ -41,10 +41,10 @@ def _unite(run: Interpreter, step: Step, left: Tensor, right: Tensor) -> Tensor:
     for one, other in ((left, right), (right, left)):
         if _is_independent(one, other):
             # one value for all the channels of the other operand: it must stay, they need not
-            run.book.freeze(one, step, "one channel is applied to many")
+            run.constraints.freeze(one, step, "one channel is applied to many")
             return other.expand(shape)
     left, right = torch.broadcast_tensors(compact(left), compact(right))
-    run.book.tie(left, right, step)
+    run.constraints.tie(left, right, step)
     fixed = torch.where(right >= 0, right, torch.maximum(left, right))
     return compress(torch.where(left >= 0, left, fixed)).expand(shape)
 

@@ -44,13 +44,13 @@ def _linear(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, reads:
     if rows and x.ndim - 1 not in varying(x):
         # a layer over positions: each channel is a row of its own and stays one in the result
         run.count(step, 1, *run.extents(x, range(x.ndim - 1)), (weight, 0), (weight, 1))
-        filters = run.bind(weight, makes, "filter", run.book.fresh(weight.shape[makes]), step)
-        run.book.freeze(filters, step, "its outputs are positions of channels that can shrink")
+        filters = run.bind(weight, makes, "filter", run.constraints.new_labels(weight.shape[makes]), step)
+        run.constraints.freeze(filters, step, "its outputs are positions of channels that can shrink")
         return x.narrow(-1, 0, 1).expand(step.shape)
-    inputs = run.book.channels(x, -1, step)
+    inputs = run.constraints.channels(x, -1, step)
     run.count(step, math.prod(x.shape[:-1]), (weight, 0), (weight, 1))
     run.bind(weight, reads, "input", inputs, step)
-    filters = run.bind(weight, makes, "filter", run.book.fresh(weight.shape[makes]), step)
+    filters = run.bind(weight, makes, "filter", run.constraints.new_labels(weight.shape[makes]), step)
     if bias is not None:
         run.bind(bias, 0, "vector", filters, step)
     return along(-1, filters, step.shape)
@@ -66,7 +66,7 @@ def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **o
     free = []
     for one, inner in ((left, left.ndim - 1), (right, max(0, right.ndim - 2))):
         if one.ndim < 2 or any(dim == inner or dim < one.ndim - 2 for dim in varying(one)):
-            run.book.freeze(one, step, "matrix product over channels of two activations")
+            run.constraints.freeze(one, step, "matrix product over channels of two activations")
         elif bool((compact(one) >= 0).any()):
             free.append(one.narrow(inner, 0, 1))
     if len(free) == 2:
@@ -99,8 +99,8 @@ def bilinear(run: Interpreter, step: Step, left: Any, right: Any, weight: Any, b
     if not isinstance(weight, Param):
         return run.unknown(step, (left, right, weight, bias), "the weight is computed, not a parameter")
     for dim, x in ((1, left), (2, right)):
-        run.bind(weight, dim, "input", run.book.channels(x, -1, step), step)
-    filters = run.bind(weight, 0, "filter", run.book.fresh(weight.shape[0]), step)
+        run.bind(weight, dim, "input", run.constraints.channels(x, -1, step), step)
+    filters = run.bind(weight, 0, "filter", run.constraints.new_labels(weight.shape[0]), step)
     if bias is not None:
         run.bind(bias, 0, "vector", filters, step)
     return along(-1, filters, step.shape)
@@ -145,10 +145,12 @@ def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: An
     for letter in shared:
         for labels in sides:
             if len(sides) == 1 or read.index(letter) in varying(labels):
-                run.bind(weight, own.index(letter), "input", run.book.channels(labels, read.index(letter), step), step)
+                run.bind(
+                    weight, own.index(letter), "input", run.constraints.channels(labels, read.index(letter), step), step
+                )
     if not made:
         return run.nothing(step)
-    filters = run.bind(weight, own.index(made[0]), "filter", run.book.fresh(sizes[made[0]]), step)
+    filters = run.bind(weight, own.index(made[0]), "filter", run.constraints.new_labels(sizes[made[0]]), step)
     return compress(along(output.index(made[0]), filters, step.shape))
 
 

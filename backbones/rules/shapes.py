@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.atoms import Joint
+from backbones.constraints import DeferredTie
 from backbones.interpret import Interpreter, Param
 from backbones.labels import UNIFORM, along, compact, compress, constant, varying
 from backbones.program import Step
@@ -56,9 +56,9 @@ def shuffle(run: Interpreter, step: Step, x: Any, *args: Any) -> Any:
     assert step.target is not None
     labels = step.target(run.labels(x, step).double(), *args).long()
     if step.op == "aten.channel_shuffle":
-        vector = run.book.channels(run.labels(x, step), -3, step)
+        vector = run.constraints.channels(run.labels(x, step), -3, step)
         rows = vector.reshape(args[0], -1)
-        run.book.tie(rows[:1].expand(args[0] - 1, -1), rows[1:], step)
+        run.constraints.tie(rows[:1].expand(args[0] - 1, -1), rows[1:], step)
     elif step.op == "aten.pixel_unshuffle":  # the r * r copies of a channel stand side by side and go together
         return compress(labels)
     return _joined(run, step, labels, [labels.ndim - 3])
@@ -80,9 +80,9 @@ def concat(run: Interpreter, step: Step, tensors: Sequence[Any], dim: int = 0) -
     moving = sorted({i for item in labels for i in varying(item)} - {dim})
     if len(moving) == 1 and all(dim not in varying(item) for item in labels):
         kept = moving[0]  # channels meet across the operands
-        vectors = [run.book.channels(item, kept, step) for item in labels]
+        vectors = [run.constraints.channels(item, kept, step) for item in labels]
         for vector in vectors[1:]:
-            run.book.tie(vectors[0], vector, step)
+            run.constraints.tie(vectors[0], vector, step)
         fixed = torch.stack(vectors).amax(0)
         return along(kept, fixed, step.shape)
     shared = [i for i in range(labels[0].ndim) if i != dim and all(i not in varying(item) for item in labels)]
@@ -107,7 +107,7 @@ def pieces(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> A
     cut = [dim for dim in varying(labels) if parts[0].shape[dim] != labels.shape[dim]]
     if cut and len(parts) > 1:
         if any(part.shape != parts[0].shape for part in parts):
-            run.book.freeze(labels, step, "split into unequal pieces of literal size")
+            run.constraints.freeze(labels, step, "split into unequal pieces of literal size")
         else:
             for part in parts[1:]:
                 _tie(run, step, compact(parts[0]), compact(part))
@@ -128,14 +128,14 @@ def cut(run: Interpreter, step: Step, x: Any, dim: int = 0, start: Any = None, e
         last = size if end is None else min(size, end + size if end < 0 else end)
         if stride == 1 and first % (last - first) == 0 and size % (last - first) == 0 and run.trusted():
             # the code may well say x[:, : c // 2]: equal pieces, tied; a trial pruning finds out
-            run.book.assume(run.number, labels)
+            run.constraints.assume(run.number, labels)
             parts = [compact(compress(part)) for part in labels.split(last - first, dim)]
             for part in parts[1:]:
                 _tie(run, step, parts[0], part)
             return result
         counts_from_end = (start is not None and start < 0) or (end is not None and end < 0)
         stop = size if counts_from_end or stride != 1 else last if last < size else first
-        run.book.freeze(labels.narrow(dim, 0, stop), step, "a slice with literal bounds")
+        run.constraints.freeze(labels.narrow(dim, 0, stop), step, "a slice with literal bounds")
     return result
 
 
@@ -166,12 +166,12 @@ def _sides(run: Interpreter, step: Step, labels: Tensor, dim: int) -> Tensor:
     dim %= labels.ndim
     moving = varying(labels)
     if dim in moving and len(moving) == 1:
-        run.book.freeze(labels, step, "one channel picked by number")
+        run.constraints.freeze(labels, step, "one channel picked by number")
     elif dim in moving:
         small = compact(labels)
         first = small.narrow(dim, 0, 1)
         for side in small.split(1, dim)[1:]:
-            run.book.tie(first.contiguous(), side.contiguous(), step)
+            run.constraints.tie(first.contiguous(), side.contiguous(), step)
         return first.expand(labels.shape)
     return labels
 
@@ -181,14 +181,14 @@ def roll(run: Interpreter, step: Step, x: Any, shifts: Any, dims: Any = ()) -> A
     labels = run.labels(x, step)
     over = [dim % labels.ndim for dim in ([dims] if isinstance(dims, int) else dims)]
     if not over or any(dim in over for dim in varying(labels)):
-        run.book.freeze(labels, step, "channels rolled by a literal distance")
+        run.constraints.freeze(labels, step, "channels rolled by a literal distance")
     return compress(torch.roll(labels, shifts, dims))
 
 
 def pad(run: Interpreter, step: Step, x: Any, pads: Sequence[int], *args: Any, **kwargs: Any) -> Any:
     """pad: over positions a channel stays itself; in the channel dimension the padding makes new channels.
 
-    New channels can go only where surgery can mend the amount: inside a `ZeroPadShortcut`.
+    New channels can go only where surgery can change the amount: inside a `ZeroPadShortcut`.
     """
     labels = compress(run.labels(x, step))
     moving = varying(labels)
@@ -205,21 +205,21 @@ def pad(run: Interpreter, step: Step, x: Any, pads: Sequence[int], *args: Any, *
 
 def _new_channels(run: Interpreter, step: Step, labels: Tensor, dim: int, before: int, after: int) -> Tensor:
     if before < 0 or after < 0:
-        run.book.freeze(labels, step, "channels cropped by a literal number")
+        run.constraints.freeze(labels, step, "channels cropped by a literal number")
         return labels.narrow(dim, max(0, -before), labels.shape[dim] + min(0, before) + min(0, after))
     sides = []
     for count in (before, after):
         shape = [*labels.shape]
         shape[dim] = count
-        sides.append(along(dim, run.book.fresh(count), shape))
-    if step.module in run.program.tensors.mendable:
-        vector = run.book.channels(labels, dim, step)
+        sides.append(along(dim, run.constraints.new_labels(count), shape))
+    if step.module in run.program.tensors.padding:
+        vector = run.constraints.channels(labels, dim, step)
         labels = along(dim, vector, labels.shape)
         parts = (compact(sides[0]).reshape(-1)[:before], vector, compact(sides[1]).reshape(-1)[:after])
-        run.book.sized[step.module] = torch.cat(parts).numpy().copy()
+        run.constraints.sized[step.module] = torch.cat(parts).numpy().copy()
     else:
         for side in sides:
-            run.book.freeze(side, step, "channel padding of a literal size")
+            run.constraints.freeze(side, step, "channel padding of a literal size")
     small = [
         _narrowed(item, [d for d in range(labels.ndim) if d not in varying(labels)])
         for item in (sides[0], labels, sides[1])
@@ -243,7 +243,7 @@ def getitem(run: Interpreter, step: Step, values: Any, index: Any) -> Any:
 
 def _tie(run: Interpreter, step: Step, one: Tensor, other: Tensor) -> None:
     first, second = torch.broadcast_tensors(one, other)
-    run.book.tie(first, second, step)
+    run.constraints.tie(first, second, step)
 
 
 def _narrowed(labels: Tensor, dims: Sequence[int]) -> Tensor:
@@ -256,7 +256,7 @@ def _joined(run: Interpreter, step: Step, labels: Tensor, preferred: Sequence[in
     moving = varying(labels)
     if len(moving) > 1:
         shrinks = next((dim for dim in preferred if dim in moving), moving[-1])
-        run.book.joints.append(Joint(labels, shrinks, step))
+        run.constraints.deferred_ties.append(DeferredTie(labels, shrinks, step))
     return labels
 
 

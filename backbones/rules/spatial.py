@@ -21,8 +21,8 @@ def pooling(run: Interpreter, step: Step, x: Tensor, *rest: Any, **options: Any)
     x = run.labels(x, step)
     moving = varying(x)
     if moving and channel not in moving and moving[-1] > channel:
-        run.book.freeze(x, step, "pooled over positions that are channels")
-    vector = run.book.channels(x, channel, step)
+        run.constraints.freeze(x, step, "pooled over positions that are channels")
+    vector = run.constraints.channels(x, channel, step)
     results = tuple(along(channel, vector, shape) for shape in shapes)
     return results if isinstance(step.shape[0], tuple) else results[0]
 
@@ -44,12 +44,12 @@ def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: 
     moving = varying(x)
     if any(dim in over for dim in moving):
         if all(dim in over for dim in moving) and is_norm(step, order):
-            run.book.summing(x)
+            run.constraints.note_summed(x)
             return run.nothing(step)
         if all(dim in over for dim in moving) or len(moving) > 2:
             return run.unknown(step, x, "reduced over channels")
         kept = next(dim for dim in moving if dim not in over)
-        x = along(kept, run.book.channels(x, kept, step), x.shape)
+        x = along(kept, run.constraints.channels(x, kept, step), x.shape)
     shape = [1 if dim in over else size for dim, size in enumerate(x.shape)]
     small = compact(compress(x)).expand(shape)
     result = small if _rank(step.shape) == x.ndim else small.squeeze(tuple(over))
@@ -69,7 +69,7 @@ def normalised(run: Interpreter, step: Step, x: Tensor, dim: Any, *rest: Any, **
         if len(moving) != 2:
             return run.unknown(step, x, "softmax over channels")
         kept = moving[0] if moving[1] == dim else moving[1]
-        return along(kept, run.book.channels(x, kept, step), x.shape)  # branches side by side: channels are tied
+        return along(kept, run.constraints.channels(x, kept, step), x.shape)  # branches side by side: channels are tied
     return x
 
 

@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from backbones.cost import cost, recount
 from backbones.files import atomic_write
 from backbones.graph import ChannelGraph
+from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating
-from backbones.oracle import difference, masked
+from backbones.pruning_check import nonconstant_weights
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
-from backbones.trial import awake
 from tests.backbones.parity import stirred
 from tests.backbones.test_libraries import SMALL, TIMM, classifiers
 
@@ -48,7 +48,7 @@ def made(name: str) -> tuple[nn.Module, int]:
     else:
         model = torchvision.models.get_model(name, weights=None)
         size = 299 if name == "inception_v3" else 224
-    return awake(stirred(model).float()).eval(), 128 if SMALL.search(name) else size
+    return nonconstant_weights(stirred(model).float()).eval(), 128 if SMALL.search(name) else size
 
 
 def share(model: nn.Module, graph: ChannelGraph) -> float:
@@ -70,9 +70,8 @@ def gap(model: nn.Module, graph: ChannelGraph, structure: Structure) -> tuple[fl
     pruned = prune(model, graph, structure)
     with evaluating(model), evaluating(pruned), torch.no_grad():
         output = pruned(*graph.example)
-        return difference(output, masked(model, graph, structure, graph.example)), difference(
-            output, model(*graph.example)
-        )
+        masked = masked_reference(model, graph, structure, graph.example)
+        return relative_difference(output, masked), relative_difference(output, model(*graph.example))
 
 
 def measured(name: str) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from backbones.cost import cost, recount
 from backbones.graph import ChannelGraph
+from backbones.masked_reference import masked_reference
 from backbones.modes import evaluating
-from backbones.oracle import masked
 from backbones.structure import Structure
 from backbones.surgery import prune
 
@@ -47,7 +47,7 @@ def gap(model: nn.Module, graph: ChannelGraph, structure: Structure, pruned: nn.
     """The largest difference of the pruned network to the masked dense one, relative to the largest value."""
     with evaluating(pruned), torch.no_grad():
         found = tensors_of(pruned(*graph.example))
-    wanted = tensors_of(masked(model, graph, structure, graph.example))
+    wanted = tensors_of(masked_reference(model, graph, structure, graph.example))
     assert [tensor.shape for tensor in found] == [tensor.shape for tensor in wanted]
     scale = max(float(tensor.abs().max()) for tensor in wanted)
     assert np.isfinite(scale)

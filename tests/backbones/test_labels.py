@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.atoms import Book
+from backbones.constraints import ConstraintSet
 from backbones.labels import NONE, along, compact, compress, constant, varying
 from backbones.program import Step
 
@@ -36,27 +36,27 @@ def test_along_and_constant_cost_their_vector_only() -> None:
 
 
 def test_ties_join_components_and_freeze_what_meets_a_constant() -> None:
-    book = Book()
-    left, right = book.fresh(4), book.fresh(4)
-    book.tie(left, right, STEP)
-    book.tie(left[:1], torch.tensor([NONE]), STEP)
-    roots = book.components()
+    constraints = ConstraintSet()
+    left, right = constraints.new_labels(4), constraints.new_labels(4)
+    constraints.tie(left, right, STEP)
+    constraints.tie(left[:1], torch.tensor([NONE]), STEP)
+    roots = constraints.components()
     assert roots.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert [ban.atoms.tolist() for ban in book.bans] == [[0]]
+    assert [freeze.labels.tolist() for freeze in constraints.freezes] == [[0]]
 
 
 def test_channels_unite_labels_that_share_a_position() -> None:
-    book = Book()
-    atoms = book.fresh(6)
-    vector = book.channels(torch.stack([atoms[:3], atoms[3:]]), 1, STEP)
+    constraints = ConstraintSet()
+    labels = constraints.new_labels(6)
+    vector = constraints.channels(torch.stack([labels[:3], labels[3:]]), 1, STEP)
     assert vector.tolist() == [0, 1, 2]
-    assert book.components().tolist() == [0, 1, 2, 0, 1, 2]
+    assert constraints.components().tolist() == [0, 1, 2, 0, 1, 2]
 
 
 def test_a_dimension_bound_twice_unites_both() -> None:
-    book = Book()
-    first, second = book.fresh(3), book.fresh(3)
-    assert book.bind("weight", 0, "input", first, STEP).tolist() == [0, 1, 2]
-    assert book.bind("weight", 0, "filter", second, STEP).tolist() == [0, 1, 2]
-    assert np.array_equal(book.components(), [0, 1, 2, 0, 1, 2])
-    assert book.bindings["weight", 0].role == "both"
+    constraints = ConstraintSet()
+    first, second = constraints.new_labels(3), constraints.new_labels(3)
+    assert constraints.bind("weight", 0, "input", first, STEP).tolist() == [0, 1, 2]
+    assert constraints.bind("weight", 0, "filter", second, STEP).tolist() == [0, 1, 2]
+    assert np.array_equal(constraints.components(), [0, 1, 2, 0, 1, 2])
+    assert constraints.bindings["weight", 0].role == "both"

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.pruning_check import nonconstant_weights
 from backbones.structure import Structure
 from backbones.trace import trace
-from backbones.trial import awake
 from tests.backbones.parity import assert_law, noise, stirred
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
@@ -59,7 +59,7 @@ def classifiers() -> list[str]:
 
 def hold(model: nn.Module, size: int) -> None:
     """Parity, where layer norm mixes channels for the others, exact MACs and finite gradients for all."""
-    model = awake(stirred(model)).eval()  # a block scaled by 1e-6 would hide every mistake inside it
+    model = nonconstant_weights(stirred(model)).eval()  # a block scaled by 1e-6 would hide every mistake inside it
     example, tolerance = noise(1, 3, size, size), 1e-9
     if sum(value.numel() for value in model.parameters()) > DOUBLED:
         model, example, tolerance = model.float(), example.float(), 1e-4

@@ -12,7 +12,7 @@ from backbones.optimizers import transfer_optimizer
 from backbones.registry import BACKBONES, build
 from backbones.removal import removable
 from backbones.structure import Structure
-from backbones.surgery import Origin, prune
+from backbones.surgery import PruningPlan, prune
 from backbones.trace import trace
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
@@ -63,8 +63,8 @@ __all__ = [
     "Group",
     "History",
     "Limits",
-    "Origin",
     "Plan",
+    "PruningPlan",
     "Recipe",
     "Removal",
     "SecateurError",

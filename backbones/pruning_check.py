@@ -16,12 +16,12 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph, Frozen, Group
+from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
-from backbones.oracle import difference, masked
 from backbones.program import first_line, place, references
 from backbones.structure import Structure
-from backbones.surgery import cut, plan
+from backbones.surgery import apply_plan, plan
 
 CERTAIN = 1e-5
 """A relative difference to the masked dense network up to here is rounding; above, float64 decides."""
@@ -42,7 +42,7 @@ Attempt = Callable[[Orders, Mapping[str, int]], bool]
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Failure:
     """Why an attempt failed: the source line, one sentence, and the module in whose forward it broke ("": unknown)."""
 
     line: str
@@ -51,14 +51,14 @@ class Problem:
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A network to try structures on.
+class PruningCheck:
+    """A traced network that groups are pruned in on trial, to see which of them cannot really be.
 
     Attributes:
         plain: the given model.
-        model: the same with stand-ins for constant weights (see `awake`).
-        graph: its channel graph.
-        example: inputs to compare outputs on (see `lively`).
+        model: the same with random numbers in the place of constant weights (see `nonconstant_weights`).
+        graph: the channel graph to check.
+        example: inputs to compare outputs on, not the same everywhere (see `random_inputs`).
     """
 
     plain: nn.Module
@@ -74,9 +74,9 @@ class Trial:
         Shapes come first, without data: values are compared only where no shape failed (trace again without those).
         """
         groups, mixed = self.graph.groups, self.graph.mixed
-        broken = self._culprits(groups, self._fits)
+        broken = self._culprits(groups, self._shapes_fit)
         if not broken:
-            broken = self._culprits([group for group in groups if group.name not in mixed], self._equals)
+            broken = self._culprits([group for group in groups if group.name not in mixed], self._values_equal)
         if not broken and mixed:
             broken = self._culprits(groups, self._runs)
         return tuple(
@@ -91,22 +91,22 @@ class Trial:
             for group, why in broken
         )
 
-    def _culprits(self, groups: Sequence[Group], attempt: Attempt) -> list[tuple[Group, Problem]]:
-        problem = self._problem(groups, attempt) if groups else None
-        if problem is None:
+    def _culprits(self, groups: Sequence[Group], attempt: Attempt) -> list[tuple[Group, Failure]]:
+        failure = self._failure(groups, attempt) if groups else None
+        if failure is None:
             return []
         if len(groups) == 1:
-            return [(groups[0], problem)]
-        one, other = _parted(groups, problem.module)
+            return [(groups[0], failure)]
+        one, other = _parted(groups, failure.module)
         broken = [*self._culprits(one, attempt), *self._culprits(other, attempt)]
         if not broken:  # neither part fails alone: they only fail together
-            return [(group, problem) for group in groups]
+            return [(group, failure) for group in groups]
         gone = {group.name for group, _ in broken}
         if any(gone >= {group.name for group in part} for part in (one, other)):
             return broken  # what is left of the other part is known to be well
         return broken + self._culprits([group for group in groups if group.name not in gone], attempt)
 
-    def _problem(self, groups: Sequence[Group], attempt: Attempt) -> Problem | None:
+    def _failure(self, groups: Sequence[Group], attempt: Attempt) -> Failure | None:
         """What goes wrong when these groups are pruned."""
         rng = np.random.default_rng(0)
         orders = {group.name: rng.permutation(group.size) for group in groups}
@@ -115,26 +115,26 @@ class Trial:
             if attempt(orders, cuts):
                 return None
         except Exception as error:
-            return Problem(place(error), f"a literal size in the code: {first_line(error)}", _module(error))
+            return Failure(place(error), f"a literal size in the code: {first_line(error)}", _module(error))
         if all(group.name in self.graph.summed for group in groups):
-            return Problem("", "a norm over these channels counts a dropped one, which is not zero by then", "")
-        return Problem("", "the code uses a channel count as a number: values change when it is pruned", "")
+            return Failure("", "a norm over these channels counts a dropped one, which is not zero by then", "")
+        return Failure("", "the code uses a channel count as a number: values change when it is pruned", "")
 
-    def _fits(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
+    def _shapes_fit(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
         """A literal size can fit by chance: one channel less has no divisor in common, one survives no squeeze."""
         for kept in (
             {name: order[:1] for name, order in orders.items()},
             {name: order[1:] for name, order in orders.items()},
             {name: order[: cuts[name]] for name, order in orders.items()},
         ):
-            origin = plan(self.graph, Structure.of(self.graph, kept))
-            if self._shadow is not None:
-                self._check_shapes(run(cut(self._shadow, origin), self._outline))
+            chosen = plan(self.graph, Structure.of(self.graph, kept))
+            if self._meta_model is not None:
+                self._check_shapes(run(apply_plan(self._meta_model, chosen), self._meta_example))
             else:
-                self._check_shapes(run(cut(self.model, origin), self.example))
+                self._check_shapes(run(apply_plan(self.model, chosen), self.example))
         return True
 
-    def _equals(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
+    def _values_equal(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
         """Two halves are compared, so that every channel is looked at."""
         halves = [{name: order[: cuts[name]] for name, order in orders.items()}]
         if self.graph.costs.dense.macs < LARGE.macs and self.graph.costs.dense.params < LARGE.params:
@@ -143,7 +143,7 @@ class Trial:
 
     def _runs(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
         kept = {name: order[: cuts[name]] for name, order in orders.items()}
-        run(cut(self.model, plan(self.graph, Structure.of(self.graph, kept))), self.example)
+        run(apply_plan(self.model, plan(self.graph, Structure.of(self.graph, kept))), self.example)
         return True
 
     def _check_shapes(self, output: Any) -> None:
@@ -154,19 +154,19 @@ class Trial:
             raise ValueError(f"the network's output has shapes {found} instead of {wanted}")
 
     @cached_property
-    def _outline(self) -> Any:
+    def _meta_example(self) -> Any:
         return tree_map(_to_meta, self.example)
 
     @cached_property
-    def _shadow(self) -> nn.Module | None:
+    def _meta_model(self) -> nn.Module | None:
         """The network without data, None when its code cannot do without."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
-        shadow = copy_with(self.model, {id(value): _to_meta(value) for value in tensors})
+        meta_model = copy_with(self.model, {id(value): _to_meta(value) for value in tensors})
         try:
-            run(shadow, self._outline)
+            run(meta_model, self._meta_example)
         except Exception:
             return None
-        return shadow
+        return meta_model
 
     def _is_equal(self, model: nn.Module, structure: Structure) -> bool:
         """Whether the pruned network's output is that of the masked dense one."""
@@ -176,17 +176,17 @@ class Trial:
         if gap != gap and model is not self.plain:  # the stand-ins overflowed
             return self._is_equal(self.plain, structure)
         try:
-            return self._gap(self._doubled, structure, tree_map(_double, self.example)) <= PRECISE
+            return self._gap(self._double_model, structure, tree_map(_double, self.example)) <= PRECISE
         except Exception:
             return gap <= COARSE.get(_dtype(model), 1e-3)
 
     def _gap(self, model: nn.Module, structure: Structure, example: tuple[Any, ...]) -> float:
-        output = run(cut(model, plan(self.graph, structure)), example)
+        output = run(apply_plan(model, plan(self.graph, structure)), example)
         torch.manual_seed(0)
-        return difference(output, masked(model, self.graph, structure, example))
+        return relative_difference(output, masked_reference(model, self.graph, structure, example))
 
     @cached_property
-    def _doubled(self) -> nn.Module:
+    def _double_model(self) -> nn.Module:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         return copy_with(self.model, {id(value): _double(value) for value in tensors})
 
@@ -196,11 +196,6 @@ def run(model: nn.Module, example: Sequence[Any]) -> Any:
     torch.manual_seed(0)
     with evaluating(model), torch.no_grad():
         return model(*example)
-
-
-def _frozen(group: Group, problem: Problem) -> Frozen:
-    layer = group.name.partition("#")[0]
-    return Frozen(layer, tuple(range(group.size)), "trial pruning", group.name, problem.line, problem.reason)
 
 
 def _parted(groups: Sequence[Group], module: str) -> tuple[Sequence[Group], Sequence[Group]]:
@@ -220,7 +215,7 @@ def _module(error: BaseException) -> str:
     return next((path for path, found in modules[0].named_modules() if found is modules[-1]), "") if modules else ""
 
 
-def lively(example: Sequence[Any]) -> tuple[Any, ...]:
+def random_inputs(example: Sequence[Any]) -> tuple[Any, ...]:
     """The inputs, with noise for floating-point tensors that are the same everywhere: zeros would hide mistakes."""
     generator = torch.Generator().manual_seed(0)
 
@@ -232,7 +227,7 @@ def lively(example: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(tree_map(replace, item) for item in example)
 
 
-def awake(model: nn.Module) -> nn.Module:
+def nonconstant_weights(model: nn.Module) -> nn.Module:
     """A copy that shares the model's weights, except constant ones (zero-initialised, fresh norms): those get noise.
 
     A zero-initialised residual branch would hide every mistake inside it.

@@ -16,7 +16,7 @@ from backbones.modes import evaluating
 from backbones.structure import Structure
 
 
-def masked(model: nn.Module, graph: ChannelGraph, structure: Structure, example: Sequence[Any]) -> Any:
+def masked_reference(model: nn.Module, graph: ChannelGraph, structure: Structure, example: Sequence[Any]) -> Any:
     """The dense model's output, in eval mode, with every weight that reads a dropped channel set to zero.
 
     Where an operation without weights sums over a group (`ChannelGraph.summed`) that is not enough: there, all that
@@ -36,7 +36,7 @@ def masked(model: nn.Module, graph: ChannelGraph, structure: Structure, example:
         return functional_call(model, changed, tuple(example))
 
 
-def difference(left: Any, right: Any) -> float:
+def relative_difference(left: Any, right: Any) -> float:
     """The largest difference between two outputs, relative to the largest value; inf if shapes differ.
 
     Outputs are tensors or anything that torch's pytree can take apart (tuples, lists, dicts, registered classes).
