@@ -44,9 +44,9 @@ from backbones.structure import Structure
 from backbones.surgery import PruningPlan, prune
 from backbones.trace import trace
 from backbones.version import VERSION
+from scoring.batch_norm import recalibrate
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
-from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
 from search.compare.comparison import compare

@@ -51,7 +51,9 @@ class _Watch(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: RunMode = evaluating) -> Any:
+def watch_preactivations(
+    model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: RunMode = evaluating
+) -> Any:
     """Runs `model(batch)` once, calling `see` with each pre-activation in the order of the forward pass.
 
     The device is waited for once, at the end.
@@ -60,7 +62,7 @@ def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: 
         model: any network; left in the mode it was in.
         batch: (B, ...) normalised inputs.
         see: gets (B, ...) pre-activations; must not keep them (in-place activations overwrite them).
-        mode: the state to run it in, `evaluating` or `renewing`.
+        mode: the state to run it in, `evaluating` or `recalibrating`.
 
     Returns:
         the network's output.
@@ -81,14 +83,14 @@ def watch(model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: 
     return output
 
 
-def samples(preactivation: Tensor) -> Tensor:
+def flat_samples(preactivation: Tensor) -> Tensor:
     """(B, N) view of one layer; the units stand as they lie in memory, in the same order for every sample."""
     if preactivation.ndim == 4 and preactivation.is_contiguous(memory_format=torch.channels_last):
         preactivation = preactivation.permute(0, 2, 3, 1)
     return preactivation.flatten(1)
 
 
-class Agreement:
+class CodeAgreement:
     """Adds up what layers say: feed it pre-activations, then ask for the kernel.
 
     Attributes:
@@ -102,7 +104,7 @@ class Agreement:
 
     def add(self, preactivation: Tensor) -> None:
         """Counts one layer: (B, ...), code 1 where the value is above 0."""
-        flat = samples(preactivation)
+        flat = flat_samples(preactivation)
         self.units += flat.shape[1]
         if flat.device.type == "cpu":
             above = flat.numpy() > 0 if flat.dtype in (torch.float32, torch.float64) else (flat > 0).numpy()

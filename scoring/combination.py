@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from backbones.errors import SecateurError
 from scoring.channel_weights import Floats
-from scoring.scoring_task import ScoredStructure, ScoringTask
+from scoring.scoring_task import ScoredStructure, Scorer, ScoringTask
 
-Part = Callable[[ScoredStructure], float]
 TINY = 1e-9
 """A reference set is never taken to be narrower than this share of its values, or of 1."""
 
 
-def rank_sum(parts: Mapping[str, Part], scored: ScoredStructure) -> float:
+def rank_sum_score(parts: Mapping[str, Scorer], scored: ScoredStructure) -> float:
     """Mean over the parts of the structure's standing among the task's reference structures.
 
     Scores of different units cannot be added; ranks can (Borda, 1770). Ranks need company: the reference set is scored
@@ -31,11 +30,11 @@ def rank_sum(parts: Mapping[str, Part], scored: ScoredStructure) -> float:
         SecateurError: when the task has fewer than two reference structures that can be scored; as the parts.
     """
     return float(
-        np.mean([standing(part(scored), _reference(scored.task, name, parts)) for name, part in parts.items()])
+        np.mean([rank_among(part(scored), _reference(scored.task, name, parts)) for name, part in parts.items()])
     )
 
 
-def standing(value: float, reference: Floats) -> float:
+def rank_among(value: float, reference: Floats) -> float:
     """The share of a sorted reference set below `value`, linear in between and outside: 0 to 1 within the set."""
     values, first = np.unique(reference, return_index=True)
     ends = np.append(first[1:], len(reference))
@@ -48,9 +47,9 @@ def standing(value: float, reference: Floats) -> float:
     return float(np.interp(value, values, ranks))
 
 
-def _reference(task: ScoringTask, name: str, parts: Mapping[str, Part]) -> Floats:
+def _reference(task: ScoringTask, name: str, parts: Mapping[str, Scorer]) -> Floats:
     """Sorted scores of the reference set by one part; all parts look at a structure before the next one is cut."""
-    if name not in task.standings:
+    if name not in task.reference_scores:
         found: dict[str, list[float]] = {part: [] for part in parts}
         for structure in task.reference:
             scored = ScoredStructure(task, structure)
@@ -64,5 +63,5 @@ def _reference(task: ScoringTask, name: str, parts: Mapping[str, Part]) -> Float
                 raise SecateurError(
                     f"a rank sum needs at least 2 reference structures that {part!r} can score, but got {len(values)}"
                 )
-            task.standings[part] = np.sort(values)
-    return task.standings[name]
+            task.reference_scores[part] = np.sort(values)
+    return task.reference_scores[name]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from scoring.codes import Agreement, watch
+from scoring.codes import CodeAgreement, watch_preactivations
 
 RELATIVE_FLOOR = 1e-12
 """Eigenvalues of a kernel are lifted to this share of the largest one before the logarithm."""
@@ -46,8 +46,8 @@ def naswot(model: nn.Module, batch: Tensor) -> float:
     Raises:
         SecateurError: without activations, or for NaN.
     """
-    agreement = Agreement()
-    watch(model, batch, agreement.add)
+    agreement = CodeAgreement()
+    watch_preactivations(model, batch, agreement.add)
     return log_det(agreement.kernel())
 
 
@@ -57,11 +57,11 @@ def naswot_last(model: nn.Module, batch: Tensor) -> float:
     Arguments, result and errors as for `naswot`. Not a published score: measured in this project to rank pruned
     structures of one network far better than the sum over all layers.
     """
-    last: list[Agreement] = []
+    last: list[CodeAgreement] = []
 
     def keep(preactivation: Tensor) -> None:
-        last[:] = [Agreement()]
+        last[:] = [CodeAgreement()]
         last[0].add(preactivation)
 
-    watch(model, batch, keep)
+    watch_preactivations(model, batch, keep)
     return log_det(last[0].kernel() / last[0].units)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -14,22 +14,12 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.names import check_name
 from backbones.structure import Structure
-from scoring.combination import rank_sum
-from scoring.comparison import (
-    adaptive_bn,
-    fidelity,
-    naswot_balanced,
-    region_agreement,
-    region_kernel,
-    region_separation,
-)
-from scoring.divergence import adaptive_loss, logit_kl
+from scoring.combination import rank_sum_score
+from scoring.logit_scores import adaptive_bn, adaptive_loss, fidelity, logit_kl
 from scoring.naswot import naswot, naswot_last
-from scoring.readout import readout
-from scoring.saliency import synflow, zico
-from scoring.scoring_task import ScoredStructure, ScoringTask
-
-Scorer = Callable[[ScoredStructure], float]
+from scoring.region_scores import naswot_balanced, region_kernel, region_separation
+from scoring.scoring_task import ScoredStructure, Scorer, ScoringTask
+from scoring.synflow import synflow
 
 
 def _naswot(scored: ScoredStructure) -> float:
@@ -37,7 +27,7 @@ def _naswot(scored: ScoredStructure) -> float:
 
     Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
     """
-    return naswot(scored.lean, scored.task.images)
+    return naswot(scored.folded, scored.task.images)
 
 
 def _naswot_last(scored: ScoredStructure) -> float:
@@ -45,7 +35,7 @@ def _naswot_last(scored: ScoredStructure) -> float:
 
     Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
     """
-    return naswot_last(scored.lean, scored.task.images)
+    return naswot_last(scored.folded, scored.task.images)
 
 
 def _macs(scored: ScoredStructure) -> float:
@@ -75,14 +65,11 @@ SCORERS: dict[str, Scorer] = {
     "naswot_balanced": naswot_balanced,
     "region_kernel": region_kernel,
     "region_separation": region_separation,
-    "region_agreement": region_agreement,
     "fidelity": fidelity,
     "logit_kl": logit_kl,
-    "readout": readout,
     "adaptive_bn": adaptive_bn,
     "adaptive_loss": adaptive_loss,
     "synflow": synflow,
-    "zico": zico,
     "macs": _macs,
     "params": _params,
     "units": _units,
@@ -93,11 +80,20 @@ SCORERS: dict[str, Scorer] = {
 DEFAULT = "region_kernel"
 """What a study scores by unless told otherwise: see studies/README.md for the evidence."""
 
+REPLACED: dict[str, str] = {"region_agreement": "region_kernel", "readout": "fidelity", "zico": "region_kernel"}
+"""Scorers of before and what took the place of each. Their columns stay in the tables of `studies/results`."""
+
 
 def check_scorer(name: str) -> None:
-    """Raises SecateurError unless `name` is a key of `SCORERS`, or several different ones joined by "+"."""
+    """Checks that a name is a key of `SCORERS`, or several different ones joined by "+".
+
+    Raises:
+        SecateurError: when it is not; for a scorer that is no longer offered the message names what took its place.
+    """
     parts = name.split("+")
     for part in parts:
+        if part in REPLACED:
+            raise SecateurError(f"scorer {part!r} is no longer offered; {REPLACED[part]!r} took its place")
         check_name("scorer", part, SCORERS)
     if len(set(parts)) < len(parts):
         raise SecateurError(f"scorer {name!r} names a part twice; a rank sum is of different scorers")
@@ -112,7 +108,7 @@ def scorer_of(name: str) -> Scorer:
     check_scorer(name)
     if "+" not in name:
         return SCORERS[name]
-    return partial(rank_sum, {part: SCORERS[part] for part in name.split("+")})
+    return partial(rank_sum_score, {part: SCORERS[part] for part in name.split("+")})
 
 
 def score(

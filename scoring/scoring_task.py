@@ -1,33 +1,34 @@
-"""What a training-free scorer may look at: the dense network, one structure of it, and some images; work shared."""
+"""What a training-free scorer may look at: the dense network, one structure cut out of it, and some images.
+
+A `ScoringTask` is shared by all structures of a search, a `ScoredStructure` by all scorers of one structure; what is
+computed for one of them is kept for the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.graph import ChannelGraph, Index
+from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.structure import Structure
 from backbones.surgery import prune
-from scoring.alignment import activation_units
-from scoring.codes import Agreement, RunMode, watch
-from scoring.folding import Folded, fold
-from scoring.recalibration import recalibrate, renewing
+from scoring.batch_norm import FoldedNetwork, fold_batch_norms, recalibrate, recalibrating
+from scoring.channel_weights import Floats
+from scoring.codes import CodeAgreement, RunMode, watch_preactivations
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """One network on one batch: what a single forward pass shows.
+class ForwardPass:
+    """What one forward pass of a network over a batch shows.
 
     Attributes:
-        logits: (B, classes) output.
+        logits: (B, classes) float64 output.
         codes: (B, N) of the last non-linearity, True where the pre-activation is above 0.
     """
 
@@ -37,13 +38,18 @@ class View:
     @cached_property
     def agreement(self) -> Tensor:
         """(B, B) float64 share of the last layer's units on which two samples agree, on the CPU: K / N."""
-        agreement = Agreement()
+        agreement = CodeAgreement()
         agreement.add(self.codes)
         return agreement.kernel() / agreement.units
 
 
-def view(model: nn.Module, batch: Tensor, mode: RunMode = evaluating) -> View:
-    """Runs the network once, in eval mode unless told otherwise.
+def forward_pass(model: nn.Module, batch: Tensor, mode: RunMode = evaluating) -> ForwardPass:
+    """Runs a classifier once over a batch.
+
+    Args:
+        model: any network; left in the mode it was in.
+        batch: (B, ...) normalised inputs.
+        mode: the state to run it in, `evaluating` or `recalibrating`.
 
     Raises:
         SecateurError: without activations, for NaN, or when the output is not (B, classes).
@@ -53,10 +59,10 @@ def view(model: nn.Module, batch: Tensor, mode: RunMode = evaluating) -> View:
     def keep(preactivation: Tensor) -> None:
         last[:] = [preactivation > 0]
 
-    logits = watch(model, batch, keep, mode)
+    logits = watch_preactivations(model, batch, keep, mode)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise SecateurError("this score needs a classifier that returns logits (B, classes)")
-    return View(logits.double(), last[0].flatten(1))
+    return ForwardPass(logits.double(), last[0].flatten(1))
 
 
 def fast_layout(model: nn.Module, batch: Tensor) -> torch.memory_format:
@@ -76,7 +82,7 @@ def fast_layout(model: nn.Module, batch: Tensor) -> torch.memory_format:
 
 @dataclass(frozen=True, eq=False)
 class ScoringTask:
-    """The part of the question that all structures share.
+    """What the scores of all structures of one network share.
 
     Attributes:
         model: the dense network. Never changed.
@@ -85,7 +91,7 @@ class ScoringTask:
         labels: (B,) their classes, or None.
         recalibrate: small batches for batch-norm statistics, or None.
         reference: structures among which rank sums rank; none for single scorers.
-        standings: scorer -> its sorted scores of the reference structures, filled when first asked for.
+        reference_scores: scorer -> its sorted scores of the reference structures, filled when first asked for.
     """
 
     model: nn.Module
@@ -94,76 +100,71 @@ class ScoringTask:
     labels: Tensor | None = None
     recalibrate: Sequence[Tensor] | None = None
     reference: tuple[Structure, ...] = ()
-    standings: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    reference_scores: dict[str, Floats] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def dense(self) -> View:
-        """The dense network's own view of the batch; one forward pass for all structures."""
-        return view(self.model, self.images)
+    def dense(self) -> ForwardPass:
+        """What the dense network shows of the batch; one forward pass for all structures."""
+        return forward_pass(self.model, self.images)
 
     @cached_property
     def layout(self) -> torch.memory_format:
-        """How images are laid out in memory for a pass."""
+        """How images are laid out in memory for a forward pass."""
         return fast_layout(self.model, self.batch)
 
     @cached_property
     def images(self) -> Tensor:
-        """The batch, laid out."""
+        """The batch in the layout of `layout`."""
         return self.batch.contiguous(memory_format=self.layout)
 
     @cached_property
-    def renewal(self) -> tuple[Tensor, ...]:
-        """The recalibration batches, laid out."""
+    def recalibration_images(self) -> tuple[Tensor, ...]:
+        """The recalibration batches in the layout of `layout`."""
         return tuple(batch.contiguous(memory_format=self.layout) for batch in self.recalibrate or ())
 
     @property
-    def renews_itself(self) -> bool:
-        """Whether the scoring batch alone is what recalibrates: one pass then gives statistics and view together.
+    def recalibrates_on_batch(self) -> bool:
+        """Whether the scoring batch alone recalibrates: one pass then gives statistics, logits and codes together.
 
         It normalises by the batch's own variance, running statistics by n / (n - 1) times that.
         """
         return self.recalibrate is not None and len(self.recalibrate) == 1 and self.recalibrate[0] is self.batch
 
     @cached_property
-    def folded(self) -> Folded:
+    def folded(self) -> FoldedNetwork:
         """The dense network without the batch norms that can be folded away; structures are cut out of it to be run."""
-        return fold(self.model, self.graph)
+        return fold_batch_norms(self.model, self.graph)
 
-    @cached_property
-    def dense_on_recalibration(self) -> Tensor:
-        """(images, classes) float64 logits of the dense network on the recalibration images."""
-        with evaluating(self.model), torch.no_grad():
-            return torch.cat([self.model(batch) for batch in self.recalibrate or ()]).double()
-
-    @cached_property
-    def units(self) -> dict[int, Index | None]:
-        """The channel of every unit of every non-linearity, see `activation_units`; found once for all structures."""
-        return activation_units(self.graph)
-
-    def need_labels(self, name: str) -> Tensor:
+    def need_labels(self, scorer: str) -> Tensor:
         """The labels.
+
+        Args:
+            scorer: who asks, for the message.
 
         Raises:
             SecateurError: when there are none.
         """
         if self.labels is None:
-            raise SecateurError(f"scorer {name!r} needs labels; pass labels=(B,) class numbers")
+            raise SecateurError(f"scorer {scorer!r} needs labels; pass labels=(B,) class numbers")
         return self.labels
 
-    def need_batches(self, name: str) -> Sequence[Tensor]:
+    def need_batches(self, scorer: str) -> Sequence[Tensor]:
         """The recalibration batches.
+
+        Args:
+            scorer: who asks, for the message.
 
         Raises:
             SecateurError: when there are none.
         """
         if not self.recalibrate:
-            raise SecateurError(f"scorer {name!r} needs recalibrate=[…], small batches for batch-norm statistics")
+            raise SecateurError(f"scorer {scorer!r} needs recalibrate=[…], small batches for batch-norm statistics")
         return self.recalibrate
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredStructure:
-    """One structure of a task; what several scorers need is computed once.
+    """One structure of a task; what several scorers need of it is computed once.
 
     Attributes:
         task: what all structures share.
@@ -179,37 +180,47 @@ class ScoredStructure:
         return prune(self.task.model, self.task.graph, self.structure, check=False)
 
     @cached_property
-    def lean(self) -> nn.Module:
+    def folded(self) -> nn.Module:
         """The same function as `pruned` up to rounding, with batch norms folded away: for forward passes only."""
-        return self.task.folded.cut(self.task.graph, self.structure) or self.pruned
+        return self.task.folded.prune(self.task.graph, self.structure) or self.pruned
 
-    def recalibrated(self, name: str) -> nn.Module:
-        """The same with batch-norm statistics of its own, measured on the task's recalibration batches.
+    def recalibrated(self, scorer: str) -> nn.Module:
+        """The pruned network with batch-norm statistics measured on the task's recalibration batches.
+
+        Args:
+            scorer: who asks, for the message.
 
         Raises:
-            SecateurError: when the task has none; `name` is the scorer that asks.
+            SecateurError: when the task has no recalibration batches.
         """
-        self.task.need_batches(name)
+        self.task.need_batches(scorer)
         return self._recalibrated
+
+    def forward_pass(self, scorer: str) -> ForwardPass:
+        """What the recalibrated network shows of the batch.
+
+        Args:
+            scorer: who asks, for the message.
+
+        Raises:
+            SecateurError: when the task has no recalibration batches, or the pass fails (`forward_pass`).
+        """
+        self.task.need_batches(scorer)
+        return self._forward_pass
 
     @cached_property
     def _recalibrated(self) -> nn.Module:
         model = prune(self.task.model, self.task.graph, self.structure, check=False)
-        recalibrate(model, self.task.renewal)
+        recalibrate(model, self.task.recalibration_images)
         return model
 
     @cached_property
-    def _view(self) -> View:
-        if self.task.renews_itself:
+    def _forward_pass(self) -> ForwardPass:
+        if self.task.recalibrates_on_batch:
             model = prune(self.task.model, self.task.graph, self.structure, check=False)
-            return view(model, self.task.images, renewing)
-        return view(self._recalibrated, self.task.images)
+            return forward_pass(model, self.task.images, recalibrating)
+        return forward_pass(self._recalibrated, self.task.images)
 
-    def view(self, name: str) -> View:
-        """What the recalibrated network shows of the batch; `name` is the scorer that asks.
 
-        Raises:
-            SecateurError: as `recalibrated` and `view`.
-        """
-        self.task.need_batches(name)
-        return self._view
+Scorer = Callable[[ScoredStructure], float]
+"""What a network of this structure is worth without training; higher is better."""

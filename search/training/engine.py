@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from backbones.errors import SecateurError
 from backbones.modes import device_of
-from scoring.recalibration import recalibrate
+from scoring.batch_norm import recalibrate
 from search.data.data import Data
 from search.training.checkpoint import Epoch, History, read_checkpoint, training_identity, write_checkpoint
 from search.training.feed import seed_of, training_batches

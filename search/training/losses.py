@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from scoring.recalibration import BatchNorm
+from scoring.batch_norm import BatchNorm
 
 
 def distillation_loss(

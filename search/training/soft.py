@@ -13,7 +13,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from backbones.surgery import prune
-from scoring.recalibration import recalibrate
+from scoring.batch_norm import recalibrate
 from search.data.data import Data
 from search.space.budget import Target
 from search.training.choosing import Choose, intermediate_target

@@ -42,9 +42,9 @@ from backbones.registry import build  # noqa: E402
 from backbones.structure import Structure  # noqa: E402
 from backbones.surgery import prune  # noqa: E402
 from backbones.trace import trace  # noqa: E402
-from scoring.codes import Agreement, watch  # noqa: E402
+from scoring.batch_norm import recalibrate  # noqa: E402
+from scoring.codes import CodeAgreement, watch_preactivations  # noqa: E402
 from scoring.naswot import log_det, naswot  # noqa: E402
-from scoring.recalibration import recalibrate  # noqa: E402
 from scoring.scorers import DEFAULT, SCORERS  # noqa: E402
 from scoring.scoring_task import ScoredStructure, ScoringTask  # noqa: E402
 from search.data.cifar import cifar10  # noqa: E402
@@ -60,7 +60,7 @@ from search.study.study import Study  # noqa: E402
 Times = dict[str, float]
 Pair = tuple[float, float]
 """Wall clock and processor seconds."""
-COMPARED = ("fidelity", "region_kernel", "region_separation", "region_agreement")
+COMPARED = ("fidelity", "region_kernel", "region_separation")
 
 
 @dataclass(frozen=True)
@@ -261,8 +261,8 @@ def profile(bench: Bench) -> Times:
     renewal = bench.renewal()
     task = bench.task(renewal)
     scored = ScoredStructure(task, structure)
-    agreement = Agreement()
-    watch(scored.lean, task.images, agreement.add)
+    agreement = CodeAgreement()
+    watch_preactivations(scored.folded, task.images, agreement.add)
     kernel = agreement.kernel()
     aim, count = study.aim, len(study.store.finished)
 
@@ -279,19 +279,19 @@ def profile(bench: Bench) -> Times:
         "of it project and cost": lambda: project(
             bench.graph, study.tables, study.ground.limits, ray, aim.targets[0], study.ground.costs
         ),
-        "cut, norms folded": lambda: ScoredStructure(task, structure).lean,
+        "cut, norms folded": lambda: ScoredStructure(task, structure).folded,
         "cut, norms kept": lambda: prune(bench.model, bench.graph, structure, check=False),
-        "forward, norms folded, channels last": lambda: scored.lean(task.images),
+        "forward, norms folded, channels last": lambda: scored.folded(task.images),
         "forward, as it was": lambda: scored.pruned(task.batch),
-        "forward, watched": lambda: watch(scored.lean, task.images, lambda preactivation: None),
-        "forward, watched, with codes": lambda: watch(scored.lean, task.images, Agreement().add),
+        "forward, watched": lambda: watch_preactivations(scored.folded, task.images, lambda preactivation: None),
+        "forward, watched, with codes": lambda: watch_preactivations(scored.folded, task.images, CodeAgreement().add),
         "kernel from codes": agreement.kernel,
         "log-determinant": lambda: log_det(kernel),
-        "recalibration, 1280 images": lambda: recalibrate(scored.pruned, task.renewal),
+        "recalibration, 1280 images": lambda: recalibrate(scored.pruned, task.recalibration_images),
     }
     found: Times = {}
     with torch.no_grad():
-        scored.lean.eval(), scored.pruned.eval()
+        scored.folded.eval(), scored.pruned.eval()
         for name, run in steps.items():
             repeats = 1 if name.startswith("recal") else max(1, bench.scale.rounds // 2)
             found[name] = middle([1000 * spent(run)[1] for _ in range(repeats)], 2)

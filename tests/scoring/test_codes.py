@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from scoring.codes import Agreement, hamming
+from scoring.codes import CodeAgreement, hamming
 from scoring.naswot import RELATIVE_FLOOR, log_det
 
 
 def kernel(*layers: Tensor) -> np.ndarray:
-    agreement = Agreement()
+    agreement = CodeAgreement()
     for layer in layers:
         agreement.add(layer)
     return agreement.kernel().numpy()

@@ -14,7 +14,7 @@ from torch import nn
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.trace import trace
-from scoring.combination import standing
+from scoring.combination import rank_among
 from scoring.scorers import SCORERS, check_scorer, score, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
 from tests.search.study.study_samples import make, small_parts
@@ -24,24 +24,24 @@ NUMBERS = st.floats(-1e6, 1e6)
 
 def test_standings_by_hand() -> None:
     reference = np.array([1.0, 2.0, 2.0, 4.0])
-    assert standing(1.0, reference) == 0.125
-    assert standing(2.0, reference) == 0.5
-    assert standing(3.0, reference) == pytest.approx(0.6875)
-    assert standing(4.0, reference) == 0.875
-    assert standing(7.0, reference) == pytest.approx(1.875)
-    assert standing(-2.0, reference) == pytest.approx(-0.875)
-    assert standing(3.0, np.array([2.0, 2.0])) > standing(2.5, np.array([2.0, 2.0])) > 0.5
+    assert rank_among(1.0, reference) == 0.125
+    assert rank_among(2.0, reference) == 0.5
+    assert rank_among(3.0, reference) == pytest.approx(0.6875)
+    assert rank_among(4.0, reference) == 0.875
+    assert rank_among(7.0, reference) == pytest.approx(1.875)
+    assert rank_among(-2.0, reference) == pytest.approx(-0.875)
+    assert rank_among(3.0, np.array([2.0, 2.0])) > rank_among(2.5, np.array([2.0, 2.0])) > 0.5
 
 
 @given(st.lists(NUMBERS, min_size=2, max_size=10), NUMBERS, NUMBERS)
 def test_a_higher_score_never_stands_lower(reference: list[float], one: float, other: float) -> None:
     low, high = sorted((one, other))
     ordered = np.sort(np.array(reference))
-    assert standing(low, ordered) <= standing(high, ordered) + 1e-12
+    assert rank_among(low, ordered) <= rank_among(high, ordered) + 1e-12
 
 
 def test_standings_go_on_rising_outside_the_reference_set() -> None:
-    values = [standing(float(v), np.array([0.0, 1.0])) for v in range(-3, 5)]
+    values = [rank_among(float(v), np.array([0.0, 1.0])) for v in range(-3, 5)]
     assert np.all(np.diff(values) > 0)
 
 
@@ -61,7 +61,7 @@ def test_the_sum_is_the_mean_of_the_standings_and_its_order_of_names_does_not_ma
     by_hand = []
     for name in ("params", "naswot"):
         reference = np.sort([SCORERS[name](ScoredStructure(task, one)) for one in some[:6]])
-        by_hand.append(standing(SCORERS[name](scored), reference))
+        by_hand.append(rank_among(SCORERS[name](scored), reference))
     assert found == pytest.approx(np.mean(by_hand))
     assert scorer_of("naswot+params")(scored) == found
     assert score("params+naswot", task.model, task.graph, some[7], task.batch, reference=some[:6]) == found
@@ -87,6 +87,9 @@ def test_the_reference_set_is_scored_once(monkeypatch: pytest.MonkeyPatch) -> No
     [
         ("naswot+", r"unknown scorer ''"),
         ("naswot+fidelty", r"unknown scorer 'fidelty'; did you mean 'fidelity'\?"),
+        ("zico", r"^scorer 'zico' is no longer offered; 'region_kernel' took its place$"),
+        ("readout", r"^scorer 'readout' is no longer offered; 'fidelity' took its place$"),
+        ("fidelity+region_agreement", r"^scorer 'region_agreement' is no longer offered; 'region_kernel' took its"),
         ("naswot+naswot", r"scorer 'naswot\+naswot' names a part twice"),
     ],
 )

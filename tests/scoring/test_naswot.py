@@ -17,7 +17,7 @@ from backbones.errors import SecateurError
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.trace import trace
-from scoring.codes import Agreement
+from scoring.codes import CodeAgreement
 from scoring.naswot import log_det, naswot, naswot_last
 from scoring.scorers import score
 
@@ -96,7 +96,7 @@ def test_log_det_of_a_known_matrix() -> None:
 
 
 def test_kernel_of_two_known_codes() -> None:
-    agreement = Agreement()
+    agreement = CodeAgreement()
     agreement.add(torch.tensor([[0.5, 2.0, -1.0], [0.1, 0.0, -3.0]]))
     assert agreement.kernel().tolist() == [[3.0, 2.0], [2.0, 3.0]]
 

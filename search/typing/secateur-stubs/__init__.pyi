@@ -14,9 +14,9 @@ from backbones.removal import removable
 from backbones.structure import Structure
 from backbones.surgery import PruningPlan, prune
 from backbones.trace import trace
+from scoring.batch_norm import recalibrate
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
-from scoring.recalibration import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
 from search.compare.comparison import compare

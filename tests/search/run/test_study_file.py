@@ -50,6 +50,14 @@ def refused(folder: Path, text: str) -> str:
     return message.removeprefix(f"{path}").removeprefix(":").strip()
 
 
+@pytest.mark.parametrize("scorer", ["zico", "fidelity+zico"])
+def test_a_scorer_that_is_gone_is_refused_with_what_took_its_place(tmp_path: Path, scorer: str) -> None:
+    searched = refused(tmp_path, f'{SMALL}\n[search]\nscorer = "{scorer}"\n')
+    assert "scorer 'zico' is no longer offered; 'region_kernel' took its place" in searched
+    evaluated = refused(tmp_path, f'{SMALL}\n[evaluate]\nscorers = ["params", "{scorer}"]\n')
+    assert "scorer 'zico' is no longer offered; 'region_kernel' took its place" in evaluated
+
+
 def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     study = read_study(write(tmp_path, SMALL))
     assert (study.name, study.seed, study.model.backbone, study.data.name) == ("small", 0, "resnet20", "digits")

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from backbones.errors import SecateurError
-from scoring.recalibration import recalibrate
+from scoring.batch_norm import recalibrate
 from search.data.data import Data
 from search.training.losses import distillation_loss
 from search.training.metrics import accuracy

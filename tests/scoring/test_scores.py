@@ -17,7 +17,7 @@ from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
-from scoring.recalibration import recalibrate
+from scoring.batch_norm import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.scoring_task import ScoredStructure, ScoringTask
 
@@ -44,7 +44,6 @@ NEED_BATCHES = (
     "naswot_balanced",
     "region_kernel",
     "region_separation",
-    "region_agreement",
     "fidelity",
     "adaptive_bn",
 )
@@ -98,54 +97,6 @@ def test_region_kernel(case: Case) -> None:
     assert value("region_kernel", case) == pytest.approx(np.corrcoef(ours[upper], dense[upper])[0, 1], abs=1e-9)
 
 
-def test_region_agreement(case: Case) -> None:
-    model, _, _, images, _, _, pruned = case
-    ours, dense = pruned.before_last(images) > 0, model.before_last(images) > 0
-    equal = [
-        bool(ours[sample, place, y, x] == dense[sample, unit, y, x])
-        for sample in range(9)
-        for place, unit in enumerate((1, 4, 5))
-        for y in range(5)
-        for x in range(5)
-    ]
-    assert value("region_agreement", case) == sum(equal) / len(equal)
-
-
-def test_region_agreement_follows_the_residual_stream_past_a_removed_block() -> None:
-    torch.manual_seed(0)
-    model = build("resnet20", 4).eval()
-    graph = trace(model, torch.randn(1, 3, 8, 8))
-    images = torch.randn(6, 3, 8, 8)
-    full, shorter = Structure.full(graph), Structure.of(graph, {}, ["layer3.2"])
-    recalibrate(model, [images])
-    assert score("region_agreement", model, graph, full, images, None, [images.clone()]) == 1.0
-    seen: list[Tensor] = []
-    shorn = prune(model, graph, shorter)
-    recalibrate(shorn, [images])
-    model.get_submodule("layer3").register_forward_hook(lambda _, __, output: seen.append(output > 0))
-    shorn.get_submodule("layer3").register_forward_hook(lambda _, __, output: seen.append(output > 0))
-    with torch.no_grad():
-        model(images), shorn(images)
-    expected = (seen[0] == seen[1]).double().mean()
-    assert score("region_agreement", model, graph, shorter, images, None, [images.clone()]) == pytest.approx(expected)
-
-
-def test_region_agreement_names_the_layers_that_have_no_units_in_common() -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 3))
-    graph = trace(model, torch.randn(1, 6))
-    images = torch.randn(5, 6)
-    structure = Structure.of(graph, {}, ["2"])
-    with pytest.raises(SecateurError, match=r"stands in 1 and cannot be mapped unit by unit onto .* in 2\.1"):
-        score("region_agreement", model, graph, structure, images, None, [images])
-
-
-def test_region_agreement_wants_images_of_the_traced_size(case: Case) -> None:
-    model, graph, structure, _, _, batches, _ = case
-    with pytest.raises(SecateurError, match=r"expects 75 of 150 units .* found 48 of 96; score on images of the size"):
-        score("region_agreement", model, graph, structure, torch.randn(4, 2, 4, 4), None, batches)
-
-
 def test_fidelity(case: Case) -> None:
     model, _, _, images, _, _, pruned = case
     ours, dense = pruned(images).detach().numpy(), model(images).detach().numpy()
@@ -194,24 +145,7 @@ def test_synflow_of_one_linear_layer_is_the_sum_of_its_weights() -> None:
     assert result == pytest.approx(math.log(2 * flow), rel=1e-6)
 
 
-def test_zico_by_hand(case: Case) -> None:
-    model, graph, structure, images, labels, _, _ = case
-    pruned = prune(model, graph, structure)
-    grads: list[list[np.ndarray]] = []
-    for start, stop in ((0, 5), (5, 9)):
-        pruned.zero_grad()
-        F.cross_entropy(pruned(images[start:stop]), labels[start:stop]).backward()
-        weights = [pruned.get_parameter(f"{layer}.weight") for layer in ("conv1", "conv2", "linear")]
-        grads.append([weight.grad.double().numpy().copy() for weight in weights if weight.grad is not None])
-    expected = 0.0
-    for first, second in zip(*grads, strict=True):
-        mean = (np.abs(first) + np.abs(second)) / 2
-        spread = np.abs(first - second) / 2
-        expected += math.log((mean[spread > 0] / spread[spread > 0]).sum())
-    assert value("zico", case) == pytest.approx(expected, rel=1e-6)
-
-
-@pytest.mark.parametrize("name", ["region_separation", "adaptive_bn", "zico"])
+@pytest.mark.parametrize("name", ["region_separation", "adaptive_bn"])
 def test_missing_labels_are_named(case: Case, name: str) -> None:
     model, graph, structure, images, _, batches, _ = case
     with pytest.raises(SecateurError, match=f"scorer '{name}' needs labels"):

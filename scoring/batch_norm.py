@@ -1,24 +1,66 @@
-"""Batch norm folded into the convolution in front of it: one layer less to run, the same function up to rounding."""
+"""Batch norms of pruned networks: statistics that fit the weights they have now, or folded into convolutions."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.graph import ChannelGraph, owner
+from backbones.modes import device_of, evaluating
 from backbones.module_copy import copy_with
 from backbones.program import Program, Ref, Step
 from backbones.structure import Structure
 from backbones.surgery import apply_plan, plan
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BatchNorm = nn.modules.batchnorm._BatchNorm
+FOLDED_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replaces all batch-norm running statistics by their mean over `batches`, in place, without gradients.
+
+    Pruning shifts the statistics of every layer behind the cut; this repairs them at the price of a few forward passes
+    (adaptive batch norm, Li et al., ECCV 2020, EagleEye). Everything else, dropout too, stays in evaluation mode.
+
+    Args:
+        model: changed in place (only batch-norm buffers); training flags are kept.
+        batches: normalised images (B, C, H, W); nothing happens when there are none.
+    """
+    images = iter(batches)
+    first = next(images, None)
+    if first is None:
+        return
+    place = device_of(model)
+    with recalibrating(model), torch.no_grad():
+        for batch in itertools.chain([first], images):
+            model(batch.to(place))
+
+
+@contextmanager
+def recalibrating(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block, but for batch norms: they use the statistics of each batch and collect their mean."""
+    norms = [module for module in model.modules() if isinstance(module, BatchNorm) and module.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    with evaluating(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # cumulative mean instead of a decaying one
+            norm.train()
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
 
 @dataclass(frozen=True, eq=False)
-class Folded:
+class FoldedNetwork:
     """A dense network with batch norms folded away, for forward passes in eval mode only.
 
     Attributes:
@@ -29,7 +71,7 @@ class Folded:
     model: nn.Module
     pairs: dict[str, str]
 
-    def cut(self, graph: ChannelGraph, structure: Structure) -> nn.Module | None:
+    def prune(self, graph: ChannelGraph, structure: Structure) -> nn.Module | None:
         """The pruned network, or None where a removed layer takes one half of a pair only."""
         origin = plan(graph, structure)
         gone = tuple(f"{path}." for path in origin.removed)
@@ -43,7 +85,7 @@ class Folded:
         return apply_plan(self.model, replace(origin, tensors={**origin.tensors, **biases}))
 
 
-def fold(model: nn.Module, graph: ChannelGraph) -> Folded:
+def fold_batch_norms(model: nn.Module, graph: ChannelGraph) -> FoldedNetwork:
     """Folds every batch norm that alone reads one convolution, both plain modules called once.
 
     Args:
@@ -57,7 +99,7 @@ def fold(model: nn.Module, graph: ChannelGraph) -> Folded:
             _merge(folded.get_submodule(conv), folded.get_submodule(norm))
             parent, _, name = norm.rpartition(".")
             setattr(folded.get_submodule(parent), name, nn.Identity())
-    return Folded(folded, pairs)
+    return FoldedNetwork(folded, pairs)
 
 
 def _pairs(model: nn.Module, program: Program) -> list[tuple[str, str]]:
@@ -73,7 +115,11 @@ def _pairs(model: nn.Module, program: Program) -> list[tuple[str, str]]:
         if conv is None or norm is None:
             continue
         first, second = model.get_submodule(conv), model.get_submodule(norm)
-        if type(first) in CONVOLUTIONS and type(second) in NORMS and not (_observed(first) or _observed(second)):
+        if (
+            type(first) in FOLDED_CONVOLUTIONS
+            and type(second) in FOLDED_NORMS
+            and not (_observed(first) or _observed(second))
+        ):
             found.append((conv, norm))
     return found
 
@@ -98,7 +144,7 @@ def _merge(conv: nn.Module, norm: nn.Module) -> None:
     assert isinstance(weight, torch.Tensor)
     assert isinstance(mean, torch.Tensor)
     assert isinstance(variance, torch.Tensor)
-    assert isinstance(norm, NORMS)
+    assert isinstance(norm, FOLDED_NORMS)
     scale = torch.rsqrt(variance.double() + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight.double()

@@ -13,7 +13,7 @@ from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
-from scoring.folding import fold
+from scoring.batch_norm import fold_batch_norms
 from scoring.naswot import naswot
 from scoring.scorers import score
 from scoring.scoring_task import fast_layout
@@ -62,17 +62,17 @@ def test_folded_structures_equal_pruned_ones(name: str) -> None:
     model = stirred(build(name, 10).double())
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     graph = trace(model, images[:1])
-    folded = fold(model, graph)
+    network = fold_batch_norms(model, graph)
     norms = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    assert len(folded.pairs) == norms
+    assert len(network.pairs) == norms
     for seed in range(2):
         structure = Structure.random(graph, keep=0.5, seed=seed)
-        lean, pruned = folded.cut(graph, structure), prune(model, graph, structure)
-        assert lean is not None
-        assert not any(isinstance(module, nn.BatchNorm2d) for module in lean.modules())
+        folded, pruned = network.prune(graph, structure), prune(model, graph, structure)
+        assert folded is not None
+        assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
         with torch.no_grad():
-            torch.testing.assert_close(lean.eval()(images), pruned(images), rtol=1e-10, atol=1e-10)
-        assert naswot(lean, images) == naswot(pruned, images)
+            torch.testing.assert_close(folded.eval()(images), pruned(images), rtol=1e-10, atol=1e-10)
+        assert naswot(folded, images) == naswot(pruned, images)
 
 
 def test_only_plain_pairs_are_folded_and_the_model_is_left_alone() -> None:
@@ -82,7 +82,7 @@ def test_only_plain_pairs_are_folded_and_the_model_is_left_alone() -> None:
     graph = trace(model, images[:1])
     model.get_submodule("hooked").register_forward_hook(lambda module, args, output: None)
     before = copy.deepcopy(model.state_dict())
-    folded = fold(model, graph)
+    folded = fold_batch_norms(model, graph)
     assert folded.pairs == {"first": "norm1"}
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     with torch.no_grad():
@@ -95,10 +95,12 @@ def test_removed_layers_take_their_norms_along() -> None:
     images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
     graph = trace(model, images[:1])
     structure = Structure.of(graph, {}, ["layer2.1", "layer1.0"])
-    lean = fold(model, graph).cut(graph, structure)
-    assert lean is not None
+    folded = fold_batch_norms(model, graph).prune(graph, structure)
+    assert folded is not None
     with torch.no_grad():
-        torch.testing.assert_close(lean.eval()(images), prune(model, graph, structure)(images), rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(
+            folded.eval()(images), prune(model, graph, structure)(images), rtol=1e-10, atol=1e-10
+        )
 
 
 def test_a_removed_layer_that_leaves_its_norm_behind_is_not_cut_from_the_folded_network() -> None:
@@ -110,7 +112,7 @@ def test_a_removed_layer_that_leaves_its_norm_behind_is_not_cut_from_the_folded_
     images = torch.randn(5, 3, 8, 8)
     graph = trace(model, images[:1])
     structure = Structure.of(graph, {}, ["1"])
-    assert fold(model, graph).cut(graph, structure) is None
+    assert fold_batch_norms(model, graph).prune(graph, structure) is None
     assert score("naswot", model, graph, structure, images) == naswot(prune(model, graph, structure), images)
 
 

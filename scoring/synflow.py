@@ -1,13 +1,11 @@
-"""Scores from gradients at the pruned weights: SynFlow and ZiCo."""
+"""SynFlow: how much flows through the weights of a pruned network (Tanaka et al., NeurIPS 2020)."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
 
 from backbones.errors import SecateurError
 from backbones.modes import evaluating
@@ -48,42 +46,3 @@ def synflow(scored: ScoredStructure) -> float:
     if not 0 < total < math.inf:
         raise SecateurError(f"the synaptic flow is {total}; the structure cannot be scored")
     return math.log(total)
-
-
-def zico(scored: ScoredStructure) -> float:
-    """Sum over layers of log of the sum of |mean| / standard deviation of the weights' gradients over half-batches.
-
-    Li et al., ICLR 2023, equation 15, on two halves of the batch. Needs the batch, labels and gradients; two forward
-    and backward passes of half a batch each. Weights with the same gradient in both halves don't count.
-
-    Raises:
-        SecateurError: without a layer whose gradients vary, or for fewer than 4 samples.
-    """
-    labels = scored.task.need_labels("zico")
-    batch = scored.task.batch
-    if len(batch) < 4:
-        raise SecateurError(f"zico needs a batch of at least 4 samples, but got {len(batch)}")
-    model = scored.pruned
-    weights = [
-        module.weight
-        for module in model.modules()
-        if isinstance(module, (nn.Linear, nn.modules.conv._ConvNd)) and module.weight.requires_grad
-    ]
-    halves: list[tuple[Tensor, ...]] = []
-    with evaluating(model):
-        for images, classes in zip(batch.chunk(2), labels.chunk(2), strict=True):
-            loss = cross_entropy(model(images), classes)
-            halves.append(torch.autograd.grad(loss, weights, allow_unused=True))
-    logs = []
-    for first, second in zip(*halves, strict=True):
-        if first is None or second is None:
-            continue
-        pair = torch.stack([first, second]).double()
-        spread = pair.std(0, correction=0)
-        moving = spread > 0
-        value = float((pair.abs().mean(0)[moving] / spread[moving]).sum())
-        if value > 0:
-            logs.append(math.log(value))
-    if not logs:
-        raise SecateurError("zico finds no layer whose gradients vary; the structure cannot be scored")
-    return sum(logs)

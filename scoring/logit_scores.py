@@ -1,0 +1,47 @@
+"""Scores by the logits of the recalibrated network: beside the dense network's, and against the labels."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+
+from scoring.scoring_task import ScoredStructure
+
+
+def fidelity(scored: ScoredStructure) -> float:
+    """Mean cosine, over samples, of the logits with the dense network's.
+
+    Not published as a pruning score. Needs the batch and recalibration batches; one forward pass beside the
+    recalibration (the dense network's is shared). A sample whose logits are all 0 counts 0.
+    """
+    ours = scored.forward_pass("fidelity").logits
+    return float(F.cosine_similarity(ours, scored.task.dense.logits, dim=1).mean())
+
+
+def adaptive_bn(scored: ScoredStructure) -> float:
+    """Accuracy on the batch after recalibration, a fraction (Li et al., ECCV 2020, EagleEye).
+
+    Needs the batch, labels and recalibration batches; one forward pass beside the recalibration.
+    """
+    labels = scored.task.need_labels("adaptive_bn")
+    return float((scored.forward_pass("adaptive_bn").logits.argmax(1) == labels).double().mean())
+
+
+def adaptive_loss(scored: ScoredStructure) -> float:
+    """Minus the mean cross entropy on the batch after recalibration: adaptive-BN accuracy without its coarse steps.
+
+    After Li et al., ECCV 2020 (EagleEye), who count right answers. Needs labels and recalibration batches; one forward
+    pass beside the recalibration.
+    """
+    labels = scored.task.need_labels("adaptive_loss")
+    return -float(F.cross_entropy(scored.forward_pass("adaptive_loss").logits, labels))
+
+
+def logit_kl(scored: ScoredStructure) -> float:
+    """Minus the mean Kullback-Leibler divergence from the dense network's class probabilities to the pruned one's.
+
+    The loss of distillation at temperature 1 (Hinton et al., 2015), before any training. Needs recalibration batches;
+    one forward pass beside the recalibration (the dense network's is shared).
+    """
+    ours = F.log_softmax(scored.forward_pass("logit_kl").logits, dim=1)
+    dense = F.log_softmax(scored.task.dense.logits, dim=1)
+    return -float(F.kl_div(ours, dense, reduction="batchmean", log_target=True))
