@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
