@@ -34,7 +34,7 @@ import secateur as sc
 from backbones.cost import recount
 from backbones.files import write_text
 from backbones.surgery import prune
-from search.data.subset import cut
+from search.data.data import subset
 from search.evaluate.trainings import Job, Trained, retrain_all
 from search.run.folder import environment
 from search.run.inputs import load_inputs
@@ -62,7 +62,7 @@ def main() -> None:
     RUN.mkdir(parents=True, exist_ok=True)
     file = read_study(HERE / "scorers_resnet20.toml")
     start = load_inputs(file, HERE, "cpu")
-    plan, data = file.evaluate, cut(start.data, file.evaluate.images, file.evaluate.recipe.seed)
+    plan, data = file.evaluate, subset(start.data, file.evaluate.images, file.evaluate.recipe.seed)
     study = partial(sc.Study, model=start.model, graph=start.graph, data=start.data, budget=file.budget.budget())
     networks: dict[str, nn.Module] = {}
     facts: dict[str, dict[str, Any]] = {}

@@ -14,9 +14,9 @@ from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, Picture, View, rea
 from search.data.publications import Publication
 from search.data.sources import counts, draw_off
 
-SOURCE = Publication("Caltech-256", "https://data.caltech.edu/records/nyy15-4j048", ("256_ObjectCategories",))
-CLASS = re.compile(r"(\d{3})\.(.+)")
-CLUTTER = 257
+_SOURCE = Publication("Caltech-256", "https://data.caltech.edu/records/nyy15-4j048", ("256_ObjectCategories",))
+_CLASS = re.compile(r"(\d{3})\.(.+)")
+_CLUTTER = 257
 
 
 def caltech256(
@@ -50,14 +50,14 @@ def caltech256(
     """
     view = View(size)
     check_range("per_class", per_class, 2, where="data 'caltech256'")
-    home = SOURCE.home(folder)
-    folders = [path for number, path in _class_folders(home) if clutter or number != CLUTTER]
+    home = _SOURCE.home(folder)
+    folders = [path for number, path in _class_folders(home) if clutter or number != _CLUTTER]
     pictures = [
         Picture(path, label) for label, place in enumerate(folders) for path in sorted(place.glob("*.[jJ][pP][gG]"))
     ]
     if not pictures:
-        raise SOURCE.missing(folders[0] / "*.jpg")
-    everything = read_pictures("caltech256", home, pictures, view, SOURCE, cache)
+        raise _SOURCE.missing(folders[0] / "*.jpg")
+    everything = read_pictures("caltech256", home, pictures, view, _SOURCE, cache)
     for place, found in zip(folders, counts(everything.labels, len(folders)).tolist(), strict=True):
         if found <= per_class:
             raise SecateurError(
@@ -80,10 +80,10 @@ def caltech256(
 
 def _class_folders(home: Path) -> list[tuple[int, Path]]:
     """(number, folder) of every class in order; the numbers must follow one another."""
-    found = {int(match[1]): path for path in home.iterdir() if path.is_dir() and (match := CLASS.fullmatch(path.name))}
+    found = {int(match[1]): path for path in home.iterdir() if path.is_dir() and (match := _CLASS.fullmatch(path.name))}
     if not found:
-        raise SOURCE.missing(home / "001.ak47")
+        raise _SOURCE.missing(home / "001.ak47")
     for number in range(1, max(found) + 1):
         if number not in found:
-            raise SOURCE.missing(home / f"{number:03d}.*")
+            raise _SOURCE.missing(home / f"{number:03d}.*")
     return sorted(found.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -262,3 +262,21 @@ def check_labels(labels: Tensor, num_classes: int, where: str) -> None:
     if low < 0 or high >= num_classes:
         wrong = low if low < 0 else high
         raise SecateurError(f"{where} has label {wrong}; labels must be 0 to {num_classes - 1}")
+
+
+def subset(data: Data, images: int | None, seed: int) -> Data:
+    """The task with at most `images` training images, classes in proportion, drawn once.
+
+    Raises:
+        SecateurError: for a stream, or more images than there are.
+    """
+    if images is None or images == len(data.train):
+        return data
+    if not isinstance(data.train, Split):
+        raise SecateurError("images needs training images in memory; leave it out for a loader")
+    if images > len(data.train):
+        raise SecateurError(f"images <= {len(data.train)} training images must hold, but got images={images}")
+    _, chosen = split_off(
+        data.train, images / len(data.train), data.num_classes, seed, f"data {data.name!r}, images={images}"
+    )
+    return replace(data, train=chosen)

@@ -27,19 +27,19 @@ from backbones.files import atomic_write, write_text
 from search.data.sources import Split
 
 #: Raised whenever the same files decode to other pixels, so that old caches are made again.
-FORMAT = 1
-BLOCK = 2**23  # bytes of pixels that are decoded before they are written and the progress bar moves
-NAME = ".secateur"
+_FORMAT = 1
+_BLOCK = 2**23  # bytes of pixels that are decoded before they are written and the progress bar moves
+_FOLDER = ".secateur"
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """What has to be decoded.
+class DecodeJob:
+    """Images that are to be decoded.
 
     Attributes:
-        items: one an image.
+        items: what each image is decoded from, one item an image.
         decode: from an item to pixels of `shape`; called from several threads.
         shape: (C, H, W) of every image.
         notes: plain values that are found on the way, such as labels; kept beside the images.
@@ -53,12 +53,12 @@ class Work:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decoded:
-    """What has been decoded.
+    """Images that have been decoded.
 
     Attributes:
         images: (N, C, H, W) uint8, mapped from the file: a page is read when it is first looked at.
         content: SHA-256 of all pixels.
-        notes: as the work gave them.
+        notes: the notes of the job.
     """
 
     images: Tensor
@@ -74,24 +74,24 @@ class Decoded:
 def cache_folder(cache: str | os.PathLike[str] | None, home: Path) -> Path:
     """Where decoded images go: `cache`, else `$SECATEUR_CACHE`, else `.secateur` in the data set's own folder."""
     given = cache or os.environ.get("SECATEUR_CACHE")
-    return Path(given) if given else home / NAME
+    return Path(given) if given else home / _FOLDER
 
 
 def key_of(*facts: object) -> str:
     """16 hex digits over what the pixels depend on."""
-    return hashlib.sha256(repr((FORMAT, facts)).encode()).hexdigest()[:16]
+    return hashlib.sha256(repr((_FORMAT, facts)).encode()).hexdigest()[:16]
 
 
-def decoded(folder: Path, name: str, key: str, work: Callable[[], Work]) -> Decoded:
-    """The images that were stored under this name and key, or those that `work` says, stored for the next time.
+def decoded(folder: Path, name: str, key: str, make: Callable[[], DecodeJob]) -> Decoded:
+    """The images that were stored under this name and key; where there are none, they are decoded and stored.
 
     The files appear whole or not at all; of several processes one decodes and the others wait for it.
 
     Args:
-        folder: of the cache; made when it is not there. Everything in it can be deleted.
+        folder: the cache; made when it is not there. Everything in it can be deleted.
         name: begins the names of its files, and is shown beside the progress bar.
         key: from `key_of`.
-        work: asked only when there is something to do.
+        make: makes the job; called only when the images are not stored yet.
 
     Raises:
         SecateurError: as decoding does, or when the cache cannot be written.
@@ -108,7 +108,7 @@ def decoded(folder: Path, name: str, key: str, work: Callable[[], Work]) -> Deco
         with _locked(path):
             found = _read(path, warn=False)  # another process may just have written it
             if found is None:
-                _write(path, name, work())
+                _write(path, name, make())
     except OSError as error:
         raise SecateurError(
             f"cache {path} cannot be written: {error.strerror or error}; give cache=... or set SECATEUR_CACHE to a "
@@ -137,12 +137,12 @@ def _read(path: Path, *, warn: bool = True) -> Decoded | None:
         return None
 
 
-def _write(path: Path, name: str, work: Work) -> None:
+def _write(path: Path, name: str, job: DecodeJob) -> None:
     """The pixels first; only the facts beside them make them count."""
     for left in path.parent.glob(f".{path.name}.*.part"):  # by a process that was killed: we hold the lock
         left.unlink()
     path.with_suffix(".json").unlink(missing_ok=True)
-    shape = (len(work.items), *work.shape)
+    shape = (len(job.items), *job.shape)
     size, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if size > free:
         raise OSError(errno.ENOSPC, f"{size / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free")
@@ -150,28 +150,28 @@ def _write(path: Path, name: str, work: Work) -> None:
     with atomic_write(path) as part, part.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        for pixels in _in_parallel(name, work):
+        for pixels in _in_parallel(name, job):
             digest.update(pixels.data)
             file.write(pixels.data)
-    facts = {"shape": list(shape), "content": digest.hexdigest(), "notes": dict(work.notes)}
+    facts = {"shape": list(shape), "content": digest.hexdigest(), "notes": dict(job.notes)}
     write_text(path.with_suffix(".json"), json.dumps(facts))
 
 
-def _in_parallel(name: str, work: Work) -> Iterator[Pixels]:
+def _in_parallel(name: str, job: DecodeJob) -> Iterator[Pixels]:
     """Every image in order.
 
     In threads, because Pillow decodes without holding the interpreter; in blocks, because a whole data set may not fit
     into memory.
     """
-    workers, total = cpu_count(), len(work.items)
-    block = max(8 * workers, BLOCK // int(np.prod(work.shape)))
+    workers, total = cpu_count(), len(job.items)
+    block = max(8 * workers, _BLOCK // int(np.prod(job.shape)))
     handful = min(16, block // (8 * workers))  # handing out small images one by one costs as much as decoding them
     # delay: no bar for what takes less than two seconds; disable=None: quiet when not a terminal
     bar = tqdm(total=total, desc=f"{name}: decoding", unit="image", delay=2, disable=None)
     with bar, Parallel(n_jobs=workers, prefer="threads") as parallel:
         for start in range(0, total, block):
-            items = work.items[start : start + block]
-            tasks = (delayed(_several)(work.decode, items[at : at + handful]) for at in range(0, len(items), handful))
+            items = job.items[start : start + block]
+            tasks = (delayed(_several)(job.decode, items[at : at + handful]) for at in range(0, len(items), handful))
             for several in parallel(tasks):
                 yield from several
                 bar.update(len(several))

@@ -14,30 +14,30 @@ import torch
 from backbones.errors import SecateurError
 from search.data.augment import Augment
 from search.data.data import Data
-from search.data.decoded import Pixels, Work, cache_folder, decoded, key_of
+from search.data.decoded import DecodeJob, Pixels, cache_folder, decoded, key_of
 from search.data.pictures import View, pillow
 from search.data.publications import Publication
 
-SOURCE = Publication(
+_SOURCE = Publication(
     "FER-2013",
     "https://www.kaggle.com/c/challenges-in-representation-learning-facial-expression-recognition-challenge",
     ("fer2013",),
 )
-FILE = "fer2013.csv"
-SIDE = 48
-CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
-USAGES = ("Training", "PublicTest", "PrivateTest")
+_FILE = "fer2013.csv"
+_SIDE = 48
+_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+_USAGES = ("Training", "PublicTest", "PrivateTest")
 # Of the 28,709 training images; the usual figures of FER-2013 trainings.
-MEAN = (0.5074,)
-STD = (0.2551,)
+_MEAN = (0.5074,)
+_STD = (0.2551,)
 
-Row = tuple[int, str]
+_Row = tuple[int, str]
 
 
 def fer2013(
     folder: str | os.PathLike[str] | None = None,
     *,
-    size: int = SIDE,
+    size: int = _SIDE,
     validation: float | None = None,
     seed: int = 0,
     augment: Augment | None = None,
@@ -59,13 +59,13 @@ def fer2013(
         SecateurError: when the file is missing, or a line of it is not as it should be.
     """
     view = View(size, grey=True)
-    home = SOURCE.home(folder)
-    path = home / FILE
+    home = _SOURCE.home(folder)
+    path = home / _FILE
     if not path.is_file():
-        raise SOURCE.missing(path)
+        raise _SOURCE.missing(path)
     stat = path.stat()
-    key = key_of(view, FILE, stat.st_size, stat.st_mtime_ns)
-    found = decoded(cache_folder(cache, home), f"fer2013-{size}", key, partial(_work, path, view))
+    key = key_of(view, _FILE, stat.st_size, stat.st_mtime_ns)
+    found = decoded(cache_folder(cache, home), f"fer2013-{size}", key, partial(_job, path, view))
     everything = found.split(found.notes["labels"])
     usage = torch.tensor(found.notes["usages"])
     kept, held, test = (everything.pick((usage == number).nonzero()[:, 0]) for number in range(3))
@@ -75,29 +75,31 @@ def fer2013(
         kept if validation is None else both,
         test,
         validation=held if validation is None else validation,
-        num_classes=len(CLASSES),
-        mean=MEAN,
-        std=STD,
+        num_classes=len(_CLASSES),
+        mean=_MEAN,
+        std=_STD,
         augment=Augment(crop=max(1, size // 12), flip=True) if augment is None else augment,
-        classes=CLASSES,
+        classes=_CLASSES,
         seed=seed,
     )
 
 
-def _work(path: Path, view: View) -> Work:
+def _job(path: Path, view: View) -> DecodeJob:
     labels, usages, rows = [], [], []
     for number, (emotion, pixels, usage) in _rows(path):
-        if not (emotion.isdecimal() and int(emotion) < len(CLASSES)):
-            raise SecateurError(f"{path} line {number}: emotion must be 0 to {len(CLASSES) - 1}, but is {emotion!r}")
-        if usage not in USAGES:
-            raise SecateurError(f"{path} line {number}: Usage must be {', '.join(USAGES)}, but is {usage!r}")
+        if not (emotion.isdecimal() and int(emotion) < len(_CLASSES)):
+            raise SecateurError(f"{path} line {number}: emotion must be 0 to {len(_CLASSES) - 1}, but is {emotion!r}")
+        if usage not in _USAGES:
+            raise SecateurError(f"{path} line {number}: Usage must be {', '.join(_USAGES)}, but is {usage!r}")
         labels.append(int(emotion))
-        usages.append(USAGES.index(usage))
+        usages.append(_USAGES.index(usage))
         rows.append((number, pixels))
-    for number, usage in enumerate(USAGES):
+    for number, usage in enumerate(_USAGES):
         if number not in usages:
             raise SecateurError(f"{path} has no line of Usage {usage}")
-    return Work(rows, partial(_pixels, path, view), (1, view.size, view.size), {"labels": labels, "usages": usages})
+    return DecodeJob(
+        rows, partial(_pixels, path, view), (1, view.size, view.size), {"labels": labels, "usages": usages}
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
@@ -117,16 +119,16 @@ def _rows(path: Path) -> Iterator[tuple[int, tuple[str, str, str]]]:
         raise SecateurError(f"{path} cannot be read: {error}") from None
 
 
-def _pixels(path: Path, view: View, row: Row) -> Pixels:
+def _pixels(path: Path, view: View, row: _Row) -> Pixels:
     number, text = row
     try:
         pixels = np.frombuffer(bytes(map(int, text.split())), dtype=np.uint8)
     except ValueError:
         raise SecateurError(f"{path} line {number}: pixels must be whole numbers from 0 to 255") from None
-    if pixels.size != SIDE * SIDE:
-        raise SecateurError(f"{path} line {number} has {pixels.size} pixels, not {SIDE} x {SIDE}")
-    image = pixels.reshape(1, SIDE, SIDE)
-    if view.size == SIDE:
+    if pixels.size != _SIDE * _SIDE:
+        raise SecateurError(f"{path} line {number} has {pixels.size} pixels, not {_SIDE} x {_SIDE}")
+    image = pixels.reshape(1, _SIDE, _SIDE)
+    if view.size == _SIDE:
         return image
     library = pillow()
     resized = library.fromarray(image[0]).resize((view.size, view.size), library.Resampling.BILINEAR)

@@ -12,7 +12,7 @@ from types import ModuleType
 import numpy as np
 
 from backbones.errors import SecateurError
-from search.data.decoded import Pixels, Work, cache_folder, decoded, key_of
+from search.data.decoded import DecodeJob, Pixels, cache_folder, decoded, key_of
 from search.data.publications import Publication
 from search.data.sources import Split
 
@@ -90,10 +90,10 @@ def read_pictures(
         facts.append((str(picture.path).removeprefix(str(home)), stat.st_size, stat.st_mtime_ns, picture.box))
     channels = 1 if view.grey else 3
 
-    def work() -> Work:
-        return Work(pictures, partial(decode, view=view, library=pillow()), (channels, view.size, view.size))
+    def job() -> DecodeJob:
+        return DecodeJob(pictures, partial(decode, view=view, library=pillow()), (channels, view.size, view.size))
 
-    found = decoded(cache_folder(cache, home), f"{name}-{view.size}", key_of(view, facts), work)
+    found = decoded(cache_folder(cache, home), f"{name}-{view.size}", key_of(view, facts), job)
     return found.split([picture.label for picture in pictures])
 
 

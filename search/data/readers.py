@@ -8,16 +8,13 @@ from typing import Any
 
 from backbones.errors import SecateurError
 from backbones.names import check_name
-from search.data.aircraft import aircraft
 from search.data.caltech256 import caltech256
-from search.data.cars import cars
-from search.data.cifar import cifar10
-from search.data.cifar100 import cifar100
+from search.data.cifar import cifar10, cifar100
 from search.data.class_folders import class_folders
-from search.data.cub200 import cub200
 from search.data.data import Data
 from search.data.digits import digits
 from search.data.fer2013 import fer2013
+from search.data.fine_grained import aircraft, cars, cub200
 from search.data.tiny_imagenet import tiny_imagenet
 
 DATASETS: dict[str, Callable[..., Data]] = {

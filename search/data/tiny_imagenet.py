@@ -13,10 +13,10 @@ from search.data.data import Data
 from search.data.pictures import Picture, View, read_pictures
 from search.data.publications import Publication, warn_unequal
 
-SOURCE = Publication("Tiny ImageNet", "http://cs231n.stanford.edu/tiny-imagenet-200.zip", ("tiny-imagenet-200",))
+_SOURCE = Publication("Tiny ImageNet", "http://cs231n.stanford.edu/tiny-imagenet-200.zip", ("tiny-imagenet-200",))
 # Of the 100,000 training images; the usual figures of Tiny ImageNet trainings.
-MEAN = (0.4802, 0.4481, 0.3975)
-STD = (0.2770, 0.2691, 0.2821)
+_MEAN = (0.4802, 0.4481, 0.3975)
+_STD = (0.2770, 0.2691, 0.2821)
 
 
 def tiny_imagenet(
@@ -45,13 +45,13 @@ def tiny_imagenet(
         SecateurError: when a file is missing, or cannot be read.
     """
     view = View(size)
-    home = SOURCE.home(folder)
-    wnids = SOURCE.lines(home / "wnids.txt")
+    home = _SOURCE.home(folder)
+    wnids = _SOURCE.lines(home / "wnids.txt")
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
-    words = SOURCE.table(home / "words.txt")
+    words = _SOURCE.table(home / "words.txt")
     train = [Picture(path, label_of[wnid]) for wnid in wnids for path in _images(home / "train" / wnid / "images")]
     test = _held(home / "val", label_of)
-    everything = read_pictures("tiny-imagenet", home, [*train, *test], view, SOURCE, cache)
+    everything = read_pictures("tiny-imagenet", home, [*train, *test], view, _SOURCE, cache)
     places = torch.arange(len(everything))
     training, testing = everything.pick(places[: len(train)]), everything.pick(places[len(train) :])
     warn_unequal(home, training, "training", len(wnids))
@@ -61,8 +61,8 @@ def tiny_imagenet(
         testing,
         validation=validation,
         num_classes=len(wnids),
-        mean=MEAN,
-        std=STD,
+        mean=_MEAN,
+        std=_STD,
         augment=Augment(crop=max(1, size // 8), flip=True) if augment is None else augment,
         classes=[words.get(wnid, wnid) for wnid in wnids],
         seed=seed,
@@ -71,10 +71,10 @@ def tiny_imagenet(
 
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise SOURCE.missing(folder)
+        raise _SOURCE.missing(folder)
     found = sorted(folder.glob("*.JPEG"), key=lambda path: path.name)
     if not found:
-        raise SOURCE.missing(folder / "*.JPEG")
+        raise _SOURCE.missing(folder / "*.JPEG")
     return found
 
 
@@ -82,7 +82,7 @@ def _held(folder: Path, label_of: dict[str, int]) -> list[Picture]:
     """The images of `val/`; a line of its list is a file, its class and a box, between tabs."""
     path = folder / "val_annotations.txt"
     pictures = []
-    for name, rest in SOURCE.table(path).items():
+    for name, rest in _SOURCE.table(path).items():
         wnid = rest.split()[0]
         if wnid not in label_of:
             raise SecateurError(f"{path}: {name} is of class {wnid!r}, which wnids.txt does not have")

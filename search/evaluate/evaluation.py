@@ -19,8 +19,7 @@ from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.surgery import prune
 from search.checks import check_range
-from search.data.data import Data
-from search.data.subset import cut
+from search.data.data import Data, subset
 from search.evaluate.evidence import Evidence, Measure, with_rank_sums
 from search.evaluate.scoring import Sheet, score_all
 from search.evaluate.trainings import Job, Trained, retrain_all
@@ -105,7 +104,7 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
     ]
     results = retrain_all(
         wanted,
-        cut(data, plan.images, plan.recipe.seed),
+        subset(data, plan.images, plan.recipe.seed),
         place / "trainings",
         test=measure == "test",
         processes=jobs,

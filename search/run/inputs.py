@@ -15,9 +15,8 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.trace import trace
-from search.data.data import Data
+from search.data.data import Data, subset
 from search.data.readers import load_data
-from search.data.subset import cut
 from search.run.factories import call, importable
 from search.run.folder import RunFolder
 from search.run.sections import DataSection, ModelSection
@@ -114,7 +113,7 @@ def read_data(section: DataSection, seed: int) -> Data:
     changes = {key: value for key, value in (("mean", section.mean), ("std", section.std)) if value is not None}
     loaded: Data = dataclasses.replace(data, **changes) if changes else data
     try:
-        return cut(loaded, section.images, seed)
+        return subset(loaded, section.images, seed)
     except SecateurError as error:
         raise SecateurError(f"[data] {error}") from None
 

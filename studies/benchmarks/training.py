@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from backbones.files import write_text  # noqa: E402
 from backbones.registry import build  # noqa: E402
 from search.data.augment import Augment  # noqa: E402
-from search.data.cifar import MEAN, STD  # noqa: E402
+from search.data.cifar import CIFAR10_MEAN, CIFAR10_STD  # noqa: E402
 from search.data.data import Data  # noqa: E402
 from search.data.readers import load_data  # noqa: E402
 from search.data.sources import Split  # noqa: E402
@@ -51,7 +51,9 @@ def images() -> Data:
     draws = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (6000, 3, 32, 32), generator=draws, dtype=torch.uint8)
     split = (pixels, torch.arange(6000) % 10)
-    return Data.from_tensors("noise", split, split, mean=MEAN, std=STD, augment=Augment(crop=4, flip=True))
+    return Data.from_tensors(
+        "noise", split, split, mean=CIFAR10_MEAN, std=CIFAR10_STD, augment=Augment(crop=4, flip=True)
+    )
 
 
 class PerSample(Dataset[tuple[Tensor, int]]):
@@ -59,7 +61,7 @@ class PerSample(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, split: Split) -> None:
         self.images, self.labels = split.images, split.labels.tolist()
-        self.mean, self.std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+        self.mean, self.std = torch.tensor(CIFAR10_MEAN)[:, None, None], torch.tensor(CIFAR10_STD)[:, None, None]
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from backbones.errors import SecateurError
-from search.data.cifar import cifar10
-from search.data.cifar100 import cifar100
+from search.data.cifar import cifar10, cifar100
 from search.data.pickles import read_pickle
 from search.data.readers import load_data
 from search.data.sources import Split

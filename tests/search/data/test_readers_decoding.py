@@ -24,7 +24,7 @@ from backbones.errors import SecateurError
 from search.data import decoded as module
 from search.data import pictures
 from search.data.data import Data
-from search.data.decoded import Decoded, Work, cache_folder, decoded, key_of
+from search.data.decoded import Decoded, DecodeJob, cache_folder, decoded, key_of
 from search.data.pictures import Picture, View, read_pictures
 from search.data.sources import Split, split_off
 from tests.search.data.reader_samples import picture
@@ -38,7 +38,7 @@ def some(count: int = 6) -> np.ndarray:
 
 def kept(folder: Path, count: int = 6, key: str = "key") -> Decoded:
     """Decodes `some` images, which are the items themselves."""
-    return decoded(folder, "some", key, lambda: Work(list(some(count)), lambda item: item, SHAPE, {"a": [1]}))
+    return decoded(folder, "some", key, lambda: DecodeJob(list(some(count)), lambda item: item, SHAPE, {"a": [1]}))
 
 
 def never(*_: object, **__: object) -> np.ndarray:
@@ -189,11 +189,11 @@ def test_interrupted_decoding_leaves_nothing_and_starts_anew(tmp_path: Path, mon
             time.sleep(0.05)
         return item
 
-    monkeypatch.setattr(module, "BLOCK", 1)
+    monkeypatch.setattr(module, "_BLOCK", 1)
     monkeypatch.setattr(module, "cpu_count", lambda: 1)  # eight images are written before the next are decoded
     try:
         with pytest.raises(KeyboardInterrupt):
-            decoded(tmp_path, "some", "key", lambda: Work(list(some(40)), decode, SHAPE))
+            decoded(tmp_path, "some", "key", lambda: DecodeJob(list(some(40)), decode, SHAPE))
     finally:
         signal.signal(signal.SIGINT, before)
     assert names(tmp_path) == []
@@ -255,7 +255,9 @@ def test_of_several_at_once_one_decodes_and_the_others_wait(tmp_path: Path) -> N
     found: list[Decoded] = []
     threads = [
         threading.Thread(
-            target=lambda: found.append(decoded(tmp_path, "some", "key", lambda: Work(list(some()), decode, SHAPE)))
+            target=lambda: found.append(
+                decoded(tmp_path, "some", "key", lambda: DecodeJob(list(some()), decode, SHAPE))
+            )
         )
         for _ in range(3)
     ]

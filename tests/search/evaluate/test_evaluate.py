@@ -17,7 +17,7 @@ from backbones.structure import Structure
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
 from search.cli import main
-from search.data.subset import cut
+from search.data.data import subset
 from search.evaluate import trainings
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence, with_rank_sums
@@ -166,10 +166,10 @@ def test_bad_input_is_named(tmp_path: Path, options: dict[str, Any], message: st
 
 def test_the_retraining_may_see_a_part_of_the_images_classes_in_proportion() -> None:
     data = small_data()
-    part = cut(data, 40, 0)
+    part = subset(data, 40, 0)
     assert len(part.train) == 40
     assert Counter(part.source("train").labels.tolist()) == dict.fromkeys(range(4), 10)  # type: ignore[union-attr]
-    assert cut(data, None, 0) is data
+    assert subset(data, None, 0) is data
 
 
 def evidence(scores: dict[str, np.ndarray], accuracies: np.ndarray) -> Evidence:
