@@ -19,7 +19,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from backbones.cost_table import Cost
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, one_line
 from backbones.files import atomic_write
 from backbones.registry import Spec, build
 from backbones.structure import Structure
@@ -93,8 +93,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
         loaded = apply_plan(model, origin)
         _fill(loaded, tensors)
     except (RuntimeError, IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
-        line = " ".join(str(error).split())[:300]
-        raise SecateurError(f"{path} does not fit the model {type(model).__name__}: {line}") from None
+        raise SecateurError(f"{path} does not fit the model {type(model).__name__}: {one_line(error, 300)}") from None
     if record["origin"] is None:
         del loaded.secateur_origin
     return loaded.eval()
@@ -115,8 +114,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.
         record = json.loads(metadata[KEY])
         version = int(record["format"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise SecateurError(f"{path} is not a whole secateur artefact ({line}); save it again") from None
+        raise SecateurError(f"{path} is not a whole secateur artefact ({one_line(error)}); save it again") from None
     if version > FORMAT:
         raise SecateurError(f"{path} has format {version}, this secateur reads up to {FORMAT}; upgrade secateur")
     return record, tensors

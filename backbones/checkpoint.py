@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, one_line
 
 OTHER_SPELLING = {"fc": "linear", "linear": "fc", "downsample": "shortcut", "shortcut": "downsample"}
 """What ResNets call their head and their projection shortcuts elsewhere (torchvision against akamaster, kuangliu)."""
@@ -76,8 +76,7 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        line = " ".join(str(error).split())[:160]
-        raise SecateurError(f"checkpoint {path} cannot be read as plain tensors: {line}") from None
+        raise SecateurError(f"checkpoint {path} cannot be read as plain tensors: {one_line(error, 160)}") from None
     for key in ("state_dict", "model", "net"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

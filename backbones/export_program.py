@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from backbones.errors import SecateurError
-from backbones.program import Program, Ref, Step, Tensors, first_line, place
+from backbones.errors import SecateurError, first_line, source_line
+from backbones.program import Program, Ref, Step, Tensors
 
 WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Blocks under `torch.no_grad` and `torch.autocast` -> position of their body among the arguments: read as if plain."""
@@ -147,7 +147,7 @@ def _line(node: torch.fx.Node) -> str:
 
 
 def _where(error: BaseException) -> str:
-    found = place(error)
+    found = source_line(error)
     return f" (at {found})" if found else ""
 
 

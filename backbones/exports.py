@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, first_line
 from backbones.files import atomic_write
 from backbones.masked_reference import relative_difference
 from backbones.modes import evaluating
@@ -80,8 +80,7 @@ def _exported(model: nn.Module, example: Sequence[Any]) -> torch.export.Exported
     try:
         return torch.export.export(model, tuple(example), strict=False)
     except Exception as error:
-        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SecateurError(f"torch.export cannot export the model: {line}") from error
+        raise SecateurError(f"torch.export cannot export the model: {first_line(error)}") from error
 
 
 def _onnxruntime() -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -14,8 +12,6 @@ from torch import nn
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
 
 Shape = tuple[int, ...]
-
-_ROOM = str(Path(__file__).parent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +120,3 @@ def references(value: Any) -> list[Ref]:
     if isinstance(value, Mapping):
         return [ref for item in value.values() for ref in references(item)]
     return []
-
-
-def first_line(error: BaseException) -> str:
-    """What an exception says, in one line."""
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
-
-
-def place(error: BaseException) -> str:
-    """`file.py:12: source` of the innermost frame outside torch and this room, empty when there is none."""
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "/torch/" not in frame.filename and not frame.filename.startswith((_ROOM, "<"))
-    ]
-    return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}: {frames[-1].line}" if frames else ""

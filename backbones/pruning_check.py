@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from backbones.cost_table import Cost
+from backbones.errors import first_line, source_line
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
-from backbones.program import first_line, place, references
+from backbones.program import references
 from backbones.structure import Structure
 from backbones.surgery import apply_plan, plan
 
@@ -115,7 +116,7 @@ class PruningCheck:
             if attempt(orders, cuts):
                 return None
         except Exception as error:
-            return Failure(place(error), f"a literal size in the code: {first_line(error)}", _module(error))
+            return Failure(source_line(error), f"a literal size in the code: {first_line(error)}", _module(error))
         if all(group.name in self.graph.summed for group in groups):
             return Failure("", "a norm over these channels counts a dropped one, which is not zero by then", "")
         return Failure("", "the code uses a channel count as a number: values change when it is pruned", "")

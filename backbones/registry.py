@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from backbones.architectures import alexnet, bilinear, mobilenet_v3, resnet, resnet_cifar, vgg
-from backbones.errors import SecateurError
-from backbones.names import did_you_mean
+from backbones.errors import SecateurError, did_you_mean
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     **resnet_cifar.BACKBONES,

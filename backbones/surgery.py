@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
@@ -179,5 +179,4 @@ def _run(pruned: nn.Module, graph: ChannelGraph) -> None:
         try:
             pruned(*graph.example)
         except Exception as error:
-            line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise SecateurError(f"the pruned network does not run on the example: {line}") from error
+            raise SecateurError(f"the pruned network does not run on the example: {first_line(error)}") from error

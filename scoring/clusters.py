@@ -14,8 +14,7 @@ from scipy.spatial.distance import pdist, squareform
 from threadpoolctl import threadpool_limits
 
 from backbones.cost_table import Ints
-from backbones.errors import SecateurError
-from backbones.names import check_name
+from backbones.errors import SecateurError, check_name
 from scoring.channel_weights import Floats, Weights, row_norms
 
 #: Rows a task and columns a product: fixed, so that sums are formed in the same order whatever the number of workers.

@@ -10,9 +10,8 @@ from typing import Literal
 import numpy as np
 from torch import Tensor
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.graph import Group
-from backbones.names import check_name
 from scoring.channel_weights import Floats, Weights, makers, member_rows, row_norms
 from scoring.clusters import distance_sums
 

@@ -22,10 +22,9 @@ from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph, Group, Member
 from backbones.modes import evaluating
-from backbones.program import first_line
 from scoring.channel_weights import Floats, as_array, makers
 from scoring.criteria import CRITERIA, CriterionInputs
 

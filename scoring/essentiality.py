@@ -16,10 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
-from backbones.names import check_name
 from backbones.removal import removable
 from backbones.structure import Structure
 from scoring.scorers import check_scorer, scorer_of

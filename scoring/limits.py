@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.cost_table import Ints
-from backbones.errors import SecateurError
-from backbones.names import check_name
+from backbones.errors import SecateurError, check_name
 from scoring.tables import FilterTables
 
 #: Slack for shares such as 0.9 * 10, so that rounding does not cost a channel.

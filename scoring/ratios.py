@@ -12,9 +12,8 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from backbones.cost_table import Ints
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
-from backbones.names import check_name
 from scoring.channel_weights import FEATURES, feature_points
 from scoring.clusters import CLUSTERINGS, LINKAGES, cluster
 from scoring.criterion_inputs import check_weights

@@ -10,9 +10,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from backbones.cost import cost
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
-from backbones.names import check_name
 from backbones.structure import Structure
 from scoring.combination import rank_sum_score
 from scoring.logit_scores import adaptive_bn, adaptive_loss, fidelity, logit_kl

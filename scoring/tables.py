@@ -23,11 +23,10 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from backbones.cost_table import Ints
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.files import atomic_write
 from backbones.fingerprint import tensor_bytes
 from backbones.graph import ChannelGraph, Group
-from backbones.names import check_name
 from scoring.channel_weights import FEATURES, Floats, feature_blocks
 from scoring.clusters import BLOCK_ROWS, LINKAGES, Blocks, block_starts, later_distances, leaving_heights, merge_tree
 from scoring.criteria import CRITERIA, REDUCTIONS, CriterionInputs, importance

@@ -6,8 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from backbones.errors import SecateurError
-from backbones.names import check_name
+from backbones.errors import SecateurError, check_name
 from search.data.caltech256 import caltech256
 from search.data.cifar import cifar10, cifar100
 from search.data.class_folders import class_folders

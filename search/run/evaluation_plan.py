@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from backbones.errors import SecateurError
-from backbones.names import check_name
+from backbones.errors import SecateurError, check_name
 from scoring.scorers import SCORERS, check_scorer
 from search.checks import check_range
 from search.space.families import FAMILIES

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backbones.errors import SecateurError
-from backbones.names import did_you_mean
+from backbones.errors import SecateurError, did_you_mean
 from search.run.schema import unknown_key
 
 Tables = dict[str, Any]

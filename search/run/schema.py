@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from backbones.errors import SecateurError
-from backbones.names import did_you_mean
+from backbones.errors import SecateurError, did_you_mean
 
 T = TypeVar("T")
 

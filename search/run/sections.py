@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backbones.errors import SecateurError
-from backbones.names import check_name as known_name
+from backbones.errors import check_name as known_name
 from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS

@@ -9,9 +9,8 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
-from backbones.names import check_name
 from backbones.removal import Reduction, reduced, removable
 from backbones.structure import Structure
 from scoring.essentiality import ESSENTIALITY, blocks, essentiality

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.cost_table import Cost
-from backbones.errors import SecateurError
-from backbones.names import check_name
+from backbones.errors import SecateurError, check_name
 from backbones.structure import Structure
 from scoring.tables import FilterTables
 from search.space.budget import Target

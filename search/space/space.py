@@ -15,9 +15,8 @@ import optuna
 from numpy.typing import NDArray
 from torch import nn
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
-from backbones.names import check_name
 from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS

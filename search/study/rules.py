@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.errors import SecateurError
-from backbones.names import check_name
+from backbones.errors import SecateurError, check_name
 from backbones.structure import Structure
 from scoring.essentiality import accuracy_of
 from scoring.hybrid import channels_by_group

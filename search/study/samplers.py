@@ -11,7 +11,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from backbones.names import check_name
+from backbones.errors import check_name
 from search.study.sampler_history import Window
 
 

@@ -14,10 +14,9 @@ from optuna.trial import FrozenTrial
 from torch import nn
 from tqdm import tqdm
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
-from backbones.names import check_name
 from backbones.structure import Structure
 from scoring.scorers import DEFAULT, check_scorer
 from scoring.tables import FilterTables

@@ -11,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
-from backbones.names import check_name
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
-from backbones.errors import SecateurError
-from backbones.names import did_you_mean
+from backbones.errors import SecateurError, did_you_mean
 from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data

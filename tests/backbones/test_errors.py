@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from backbones.errors import SecateurError
-from backbones.names import check_name, did_you_mean
+from backbones.errors import SecateurError, check_name, did_you_mean, first_line, one_line
 
 
 def test_a_known_name_passes() -> None:
@@ -29,3 +28,11 @@ def test_capitals_do_not_matter_to_the_nearest_name() -> None:
     assert did_you_mean("L2", ("l1", "l2")) == "did you mean 'l2'?"
     assert did_you_mean("mixed_5b", ("Mixed_5b", "Mixed_7c")) == "did you mean 'Mixed_5b'?"
     assert did_you_mean("", ("l1",)) == ""
+
+
+def test_what_an_exception_says_fits_one_line() -> None:
+    error = RuntimeError("\nshapes differ:\n  1 and 2\n")
+    assert first_line(error) == "shapes differ:"
+    assert first_line(RuntimeError()) == "RuntimeError"
+    assert one_line(error) == "shapes differ: 1 and 2"
+    assert one_line(error, 6) == "shapes"
