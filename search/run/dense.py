@@ -46,7 +46,11 @@ def ensure_dense(start: RunInputs, study: StudyFile, folder: RunFolder, console:
 
 
 def dense_accuracy(start: RunInputs, folder: RunFolder) -> dict[str, float]:
-    """Validation and test accuracy of the dense network, fractions; measured once a run, then read from the record."""
+    """Validation and test accuracy of the dense network, measured once a run and then read from its record.
+
+    Returns:
+        "validation" and "test" -> accuracy as a fraction.
+    """
     known = folder.record().get("dense_accuracy")
     if not isinstance(known, dict):
         known = {
@@ -73,7 +77,10 @@ def take_dense(folder: RunFolder, other: RunFolder) -> None:
 
 
 def take_twin(folder: RunFolder, other: RunFolder) -> None:
-    """Gives a new run the dense network of a run with the same [model], [data] and [dense], and what is known of it."""
+    """Gives a run without a dense network that of a run with the same [model], [data] and [dense] sections.
+
+    Its measured accuracy and its batch-norm scales come along. Nothing happens when either run lacks what it takes.
+    """
     if folder.dense.is_file() or not other.dense.is_file():
         return
     take_dense(folder, other)

@@ -22,6 +22,7 @@ COMBINED = (
 """Rank sums that are looked at beside every single scorer."""
 
 NOT_OF_TRAININGS = ("structures", "seeds", "scorers", "batch", "statistics")
+"""Settings that may change between two evaluations that add to the same retrainings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ class Plan:
 
     @property
     def retraining_seeds(self) -> range:
-        """Of each structure."""
+        """The seeds with which each structure is retrained."""
         return range(self.recipe.seed, self.recipe.seed + self.seeds)
 
     def identity(self) -> dict[str, Any]:

@@ -26,13 +26,13 @@ from search.training.metrics import check_fits
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunInputs:
-    """What a search starts from.
+    """What the study file of a run names, loaded.
 
     Attributes:
-        data: the images.
-        model: the dense network, in eval mode; trained after `ensure_dense`.
-        graph: its coupled channels.
-        device: where training and scoring run.
+        data: the images, split into training, validation and test.
+        model: the dense network in eval mode; without a checkpoint its weights are random until `ensure_dense`.
+        graph: the network's channel graph.
+        device: torch device for training and scoring, "cpu" or "cuda".
     """
 
     data: Data
@@ -57,7 +57,7 @@ def load_inputs(study: StudyFile, source: Path, device: str, dense: Path | None 
     Args:
         study: what to load.
         source: folder of the study file, where the user's own modules are looked for first.
-        device: where to train and score.
+        device: torch device for training and scoring; "auto" for a GPU where there is one.
         dense: artefact of the trained dense network; where there is none, the checkpoint that the study names.
 
     Raises:

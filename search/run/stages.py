@@ -45,7 +45,7 @@ def run(
     Args:
         study: the settings.
         folder: its run folder.
-        console: where the user reads on.
+        console: shows what happens.
         stages: what to do at most; a stage that has been done before costs next to nothing.
         device: for training, `auto` for a GPU when there is one.
         jobs: structures scored at the same time.
@@ -75,7 +75,7 @@ def work(
     Args:
         study: the settings; the same for all workers.
         folder: this worker's run folder; several workers of one machine may have the same.
-        console: where the user reads on.
+        console: shows what happens.
         storage: URL; the run folder's own database when not given.
         device: for training.
 

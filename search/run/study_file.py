@@ -103,8 +103,8 @@ def read_study(path: str | os.PathLike[str], scale: str | None = None) -> StudyF
     """Reads a study file. Relative paths in it start at the file's own folder.
 
     Args:
-        path: of the file.
-        scale: which of its [scales] holds; by default the one that its key `scale` names.
+        path: the study file.
+        scale: name of one of the file's [scales]; by default the one that its key `scale` names.
 
     Raises:
         SecateurError: when the file is missing or not TOML, or a key is unknown, missing, of the wrong type or out of
@@ -121,7 +121,7 @@ def read_variants(path: str | os.PathLike[str], scale: str | None = None) -> dic
     """The studies that a file's [variants] describe, by name; each has its variant's name.
 
     Args:
-        path: of the file.
+        path: the study file.
         scale: as in `read_study`.
 
     Raises:

@@ -13,20 +13,21 @@ import optuna
 from backbones.errors import SecateurError
 
 FORMAT = 3
-"""Of what a study keeps in its storage."""
+"""Version of what a study keeps in its storage."""
 IDENTITY, VERSIONS = "secateur", "versions"
+"""User attributes of the Optuna study: what its trials depend on, and the library versions it was begun with."""
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")
 SCORE_ITEMS = ("format", "weights", "graph", "data", "scorer", "seed")
 """What a score depends on, apart from the structure: equal in two studies, their scores are too."""
 
 
 def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:
-    """Notes in a new study what its trials depend on; of a known one, checks it.
+    """Notes in a new study what its trials depend on; in a known study compares what is noted there.
 
     Args:
-        study: new or known.
-        identity: item -> value.
-        where: the storage, for messages.
+        study: an Optuna study, new or known.
+        identity: what the trials depend on: item ("weights", "budget", ...) -> its value or fingerprint.
+        where: the storage's URL without password, for messages.
 
     Raises:
         SecateurError: when the study was made with anything else; every item that differs is named.

@@ -1,4 +1,4 @@
-"""The study in memory that samplers are asked on: never the storage, and for some samplers only a part of the history.
+"""The history as a sampler sees it: an Optuna study in memory, for some samplers with only a part of the trials.
 
 TPE and GP read the whole history at every ask, so their time grows with it. They get a window of it: the best trials
 and the most recent ones. The window moves in steps of `STEP` trials and depends on nothing but the finished trials, so
@@ -19,6 +19,7 @@ from search.review.front import nondominated
 from search.study.storage import quiet
 
 STEP = 100
+"""Trials by which the window moves at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,15 @@ class Window:
     """Which finished trials a sampler sees.
 
     Attributes:
-        best: so many of the best complete ones.
-        recent: so many of the last ones, at most `STEP` more between two moves.
+        best: number of the best complete trials.
+        recent: number of the latest trials; between two moves of the window up to `STEP` more.
     """
 
     best: int
     recent: int
 
     def of(self, history: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-        """The trials in the window, in their order."""
+        """The trials of the history that lie in the window, in their order."""
         if len(history) <= self.best + self.recent:
             return list(history)
         latest = len(history) - self.recent
@@ -60,8 +61,8 @@ class SamplerHistory:
     """An Optuna study in memory that follows a list of finished trials.
 
     Args:
-        directions: of the objectives.
-        window: what of the list it holds; None for all.
+        directions: one per objective.
+        window: which of the finished trials the study holds; None for all.
     """
 
     def __init__(self, directions: Sequence[StudyDirection], window: Window | None) -> None:

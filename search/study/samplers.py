@@ -1,4 +1,8 @@
-"""The samplers a study can use, each made anew for every ask from (seed, finished trials) (design section 9)."""
+"""The samplers that a study can use, by name.
+
+Each is made anew for every ask, from a seed and the number of finished trials, so that a search that was killed and
+resumed asks the same sampler as one that was not. A sampler here keeps nothing of its own between two asks.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +86,7 @@ def sampler_for(name: str, seed: int, finished: int, worker: str = "") -> BaseSa
 
     Args:
         name: a key of `SAMPLERS`.
-        seed: of the study.
+        seed: the study's seed.
         finished: number of finished trials.
         worker: tells processes that share a study apart, so that they propose different things.
 

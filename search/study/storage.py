@@ -48,7 +48,7 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
     `postgresql+psycopg://…` and `mysql+pymysql://…` are servers.
 
     Args:
-        url: of the storage.
+        url: the storage's URL.
         new: whether a file may be made; else it must be there.
 
     Raises:
@@ -86,7 +86,7 @@ def folder_url(folder: Path) -> str:
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Gives its connections back. It may be used again, with new ones."""
+    """Closes the connections of a storage. It may be used again, with new ones."""
     backend = getattr(storage, "_backend", storage)
     if isinstance(backend, RDBStorage):
         backend.remove_session()
@@ -161,7 +161,7 @@ def patiently(url: str, action: Callable[[], Result], done: Callable[[], Result 
     """Does something with a storage; a server that goes away is asked again, later and later, for `PATIENCE` seconds.
 
     Args:
-        url: of the storage.
+        url: the storage's URL.
         action: what to do.
         done: asked before a repetition, for actions that must not happen twice: the result if it did happen after
             all (the connection may break after the commit), else None.
@@ -210,7 +210,7 @@ class FileLock(BaseJournalFileLock):
     """A lock that the system takes back when its holder dies, so a kill leaves nothing that others would wait for.
 
     Args:
-        path: of the file that is locked for the sake of its neighbour.
+        path: the file that is locked; it stands beside the journal file that it protects.
     """
 
     def __init__(self, path: Path) -> None:
