@@ -11,7 +11,7 @@ import shtab
 
 from backbones.files import write_text
 from search.run.folder import RunFolder, find_run, open_run
-from search.run.study_file import StudyFile, read_study, render
+from search.run.study_file import StudyFile, read_study, study_toml
 
 STUDIES, FOLDERS = shtab.glob("*.toml"), shtab.DIRECTORY
 """What the Tab key of a shell offers for an argument (`secateur completion`)."""
@@ -106,5 +106,5 @@ def reopened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:
     folder, stored = find_run(arguments.run)
     study = changed(stored, arguments)
     if study != stored:
-        write_text(folder.study_file, render(study))
+        write_text(folder.study_file, study_toml(study))
     return folder, study

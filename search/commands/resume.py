@@ -7,7 +7,7 @@ from typing import Any
 
 from search.commands.options import add_device, add_jobs, add_run, add_top, add_trials, reopened
 from search.run.console import Console
-from search.run.stages import ALL, run
+from search.run.stages import ALL, run_study
 
 SUMMARY = "go on with a run that was stopped"
 DESCRIPTION = """\
@@ -30,4 +30,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs every stage that is not finished."""
     folder, study = reopened(arguments)
-    return run(study, folder, console, stages=ALL, device=arguments.device, jobs=arguments.jobs)
+    return run_study(study, folder, console, stages=ALL, device=arguments.device, jobs=arguments.jobs)

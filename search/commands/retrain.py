@@ -7,7 +7,7 @@ from typing import Any
 
 from search.commands.options import add_device, add_run, add_top, reopened
 from search.run.console import Console
-from search.run.stages import run
+from search.run.stages import run_study
 
 SUMMARY = "retrain the best structures of a run"
 DESCRIPTION = """\
@@ -27,4 +27,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs the retraining and the report."""
     folder, study = reopened(arguments)
-    return run(study, folder, console, stages=("retrain",), device=arguments.device)
+    return run_study(study, folder, console, stages=("retrain",), device=arguments.device)

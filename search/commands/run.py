@@ -7,7 +7,7 @@ from typing import Any
 
 from search.commands.options import add_device, add_fork, add_jobs, add_study, add_top, add_trials, forked, opened
 from search.run.console import Console
-from search.run.stages import ALL, run
+from search.run.stages import ALL, run_study
 
 SUMMARY = "train or load, search, retrain, report; again: go on"
 DESCRIPTION = """\
@@ -34,4 +34,4 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs every stage."""
     folder, study = opened(arguments)
     how: dict[str, Any] = {"jobs": arguments.jobs, "fork": forked(arguments)}
-    return run(study, folder, console, stages=ALL, device=arguments.device, **how)
+    return run_study(study, folder, console, stages=ALL, device=arguments.device, **how)

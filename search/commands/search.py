@@ -7,7 +7,7 @@ from typing import Any
 
 from search.commands.options import add_device, add_fork, add_jobs, add_study, add_trials, forked, opened
 from search.run.console import Console
-from search.run.stages import run
+from search.run.stages import run_study
 
 SUMMARY = "only the search; retrain later"
 DESCRIPTION = """\
@@ -31,4 +31,4 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs the search and the report of it."""
     folder, study = opened(arguments)
     how: dict[str, Any] = {"jobs": arguments.jobs, "fork": forked(arguments)}
-    return run(study, folder, console, stages=("search",), device=arguments.device, **how)
+    return run_study(study, folder, console, stages=("search",), device=arguments.device, **how)

@@ -8,7 +8,7 @@ from typing import Any
 
 from search.commands.options import add_device, add_study, add_top, add_trials, opened
 from search.run.console import Console
-from search.run.stages import work
+from search.run.stages import join_study
 
 SUMMARY = "search and retrain together with other processes and machines"
 DESCRIPTION = """\
@@ -40,4 +40,4 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Works until the study is done."""
     folder, study = opened(arguments)
     storage = arguments.storage or os.environ.get("SECATEUR_STORAGE")
-    return work(study, folder, console, storage=storage, device=arguments.device)
+    return join_study(study, folder, console, storage=storage, device=arguments.device)

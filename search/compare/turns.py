@@ -14,7 +14,7 @@ from search.run.console import Console
 from search.run.dense import ensure_dense
 from search.run.folder import RunFolder, locked
 from search.run.inputs import RunInputs
-from search.run.stages import check, timed
+from search.run.stages import check_before_training, timed
 from search.run.study_file import StudyFile
 from search.training.parallel import in_processes
 
@@ -67,7 +67,7 @@ def _dense(work: Work, name: str) -> str:
     study, folder = work.variants[name], RunFolder(work.place / name)
     start = start_of(work.variants, name, work.place, {}, work.device)
     with locked(folder):
-        check(study, start)
+        check_before_training(study, start)
         with timed(folder, "dense network"):
             ensure_dense(start, study, folder, Console(quiet=True))
     return name

@@ -16,7 +16,7 @@ from search.run.dense import dense_accuracy, ensure_dense
 from search.run.folder import RunFolder, locked
 from search.run.inputs import RunInputs
 from search.run.sections import SparsifySection
-from search.run.stages import check, note_command, open_study, search_stage, timed
+from search.run.stages import check_before_training, note_command, search_stage, study_from_file, timed
 from search.run.study_file import StudyFile
 from search.study.retrain import RetrainConfig
 from search.study.study import Study
@@ -42,13 +42,13 @@ def follow_variant(study: StudyFile, start: RunInputs, folder: RunFolder, consol
         SecateurError: as the stages of `secateur run`.
     """
     with locked(folder):
-        check(study, start)
+        check_before_training(study, start)
         note_command(folder, start.device)
         with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
             with timed(folder, "dense network"):
                 ensure_dense(start, study, folder, console)
             known = dense_accuracy(start, folder)
-            opened = open_study(study, start, folder)
+            opened = study_from_file(study, start, folder)
             search_stage(opened, study, folder, console)
             recipes = [
                 replace(study.retrain.recipe, seed=study.retrain.recipe.seed + number) for number in range(seeds)

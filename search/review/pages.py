@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from search.review.front import Front
 from search.review.report import Facts, Report, write_report
 from search.run.dense import read_gammas
-from search.run.folder import LIBRARIES, RunFolder
+from search.run.folder import NOTED_LIBRARIES, RunFolder
 from search.study.storage import quiet
 
 ENOUGH, MOST = 20, 1000
@@ -114,7 +114,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
 def _environment(record: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
     """Library versions, and the rest of what `search.run.folder.environment` noted."""
     facts = {key: str(value) for key, value in record.get("environment", {}).items()}
-    names = ("secateur", "python", *LIBRARIES)
+    names = ("secateur", "python", *NOTED_LIBRARIES)
     return {key: facts[key] for key in names if key in facts}, {k: v for k, v in facts.items() if k not in names}
 
 

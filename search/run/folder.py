@@ -20,10 +20,12 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
 from search.checks import check_study_name
-from search.run.study_file import StudyFile, differences, read_study, render
+from search.run.study_file import StudyFile, differences, read_study, study_toml
+from search.study.identity import LIBRARIES
 from search.study.storage import folder_url, redacted
 
-LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn", "safetensors")
+NOTED_LIBRARIES = (*LIBRARIES, "safetensors")
+"""Libraries whose versions the record of a run names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
         raise SecateurError(f"{folder.shown} exists and is no run folder; give the study another name")
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        write_text(folder.study_file, render(study))
+        write_text(folder.study_file, study_toml(study))
     except OSError as error:
         raise SecateurError(f"{folder.shown} cannot be written: {error.strerror or error}") from None
     folder.note(source=str(source.resolve()))
@@ -171,7 +173,7 @@ def environment() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "secateur": VERSION,
-        **{name: version(name) for name in LIBRARIES},
+        **{name: version(name) for name in NOTED_LIBRARIES},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
     }

@@ -42,7 +42,9 @@ def read_table(cls: type[T], table: object, section: str, folder: Path) -> T:
         if name in table:
             values[name] = _convert(hints[name], table[name], _label(section, name), folder)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise SecateurError(f"{_label(section, name)} is missing; {describe(cls).get(name, 'it has no default')}")
+            raise SecateurError(
+                f"{_label(section, name)} is missing; {attribute_texts(cls).get(name, 'it has no default')}"
+            )
     try:
         return cls(**values)
     except SecateurError as error:
@@ -56,7 +58,7 @@ def unknown_key(section: str, name: str, known: Iterable[str]) -> str:
     return f"{section + ' has' if section else 'there is'} no key {name!r}; {hint}"
 
 
-def describe(cls: type) -> dict[str, str]:
+def attribute_texts(cls: type) -> dict[str, str]:
     """Attribute name -> its text in the `Attributes:` part of the class's docstring, on one line."""
     text = inspect.getdoc(cls) or ""
     _, _, part = text.partition("Attributes:\n")

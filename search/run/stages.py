@@ -30,7 +30,7 @@ Stage = Literal["search", "retrain"]
 ALL: tuple[Stage, ...] = ("search", "retrain")
 
 
-def run(
+def run_study(
     study: StudyFile,
     folder: RunFolder,
     console: Console,
@@ -67,7 +67,7 @@ def run(
             raise
 
 
-def work(
+def join_study(
     study: StudyFile, folder: RunFolder, console: Console, *, storage: str | None = None, device: str = "auto"
 ) -> dict[str, Any]:
     """Shares the search and the retraining with all other workers, and writes the report of what all have found.
@@ -97,7 +97,7 @@ def work(
         start = load_run_inputs(study, folder, device)
         ensure_dense(start, study, folder, console)
         with fitting_threads(start.graph.costs.dense.macs, study.search.batch):
-            opened = open_study(study, start, folder, url)
+            opened = study_from_file(study, start, folder, url)
             console.head(f"Working on {study.name} in {shown_url(url)}")
             opened.work(
                 study.search.trials,
@@ -123,7 +123,7 @@ def _run(
     fork: RunFolder | None,
 ) -> dict[str, Any]:
     start = load_run_inputs(study, folder, device)
-    check(study, start)
+    check_before_training(study, start)
     note_command(folder, start.device)
     with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
         return _work(study, start, folder, console, stages, jobs, fork)
@@ -140,7 +140,7 @@ def _work(
 ) -> dict[str, Any]:
     with timed(folder, "dense network"):
         ensure_dense(start, study, folder, console)
-    opened = open_study(study, start, folder)
+    opened = study_from_file(study, start, folder)
     if fork is not None:
         console.say(_take_over(opened, fork))
     if "search" in stages:
@@ -205,7 +205,7 @@ def read_structure(path: Path) -> Structure:
         raise SecateurError(f"[search] structure {path}: {error}") from None
 
 
-def open_study(study: StudyFile, start: RunInputs, folder: RunFolder, storage: str | None = None) -> Study:
+def study_from_file(study: StudyFile, start: RunInputs, folder: RunFolder, storage: str | None = None) -> Study:
     """The search that a study file describes, in the run folder's own database or another storage.
 
     Raises:
@@ -228,7 +228,7 @@ def open_study(study: StudyFile, start: RunInputs, folder: RunFolder, storage: s
     )
 
 
-def check(study: StudyFile, start: RunInputs) -> None:
+def check_before_training(study: StudyFile, start: RunInputs) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
     check_early(start.model, start.graph, study.space.space(), study.budget.budget())
     if study.search.structure is not None:

@@ -201,7 +201,7 @@ def entries(study: StudyFile) -> Iterator[tuple[str, str, object]]:
                 yield section, key, value
 
 
-def render(study: StudyFile) -> str:
+def study_toml(study: StudyFile) -> str:
     """The study as TOML with every setting written out, defaults too; `read_study` reads it to an equal study."""
     lines: list[str] = []
     current = ""

@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 
 from search.data.augment import Augment
-from search.run.schema import describe, to_toml
+from search.run.schema import attribute_texts, to_toml
 from search.run.study_file import SECTIONS, StudyFile, entries, parse
 from search.training.recipe import OPTIMISERS, SCHEDULES, Recipe
 
@@ -59,7 +59,7 @@ EXAMPLES: dict[str, object] = {
     "[search] rule": "uniform",
     "[space] removal_layers": ("layer3.*",),
 }
-ABOUT = {
+SECTION_TEXTS = {
     "model": "Which network.",
     "data": "Which images.",
     "dense": "How the dense network is trained when there is no checkpoint.",
@@ -71,7 +71,7 @@ ABOUT = {
     "compare": "What `secateur compare` does with variants of this study, [variants.name.section].",
     "evaluate": "What `secateur evaluate` does; every key of [dense] can stand here too.",
 }
-WORDS = {
+KEY_TEXTS = {
     "[dense] optimiser": f"{' or '.join(to_toml(name) for name in OPTIMISERS)}; sgd uses Nesterov momentum.",
     "[dense] schedule": f"of the learning rate: {', '.join(to_toml(name) for name in SCHEDULES)}.",
     "[dense] slim_layers": "batch-norm layer = factor on slim; layers not named have factor 1.",
@@ -92,7 +92,7 @@ def template() -> str:
     seen = ""
     for section, key, value in entries(study):
         if section != seen:
-            lines += ["", f"# {ABOUT[section]}", f"[{section}]"]
+            lines += ["", f"# {SECTION_TEXTS[section]}", f"[{section}]"]
             seen = section
         lines += _entry(section, key, value)
     return "\n".join(lines) + "\n"
@@ -102,7 +102,7 @@ def _entry(section: str, key: str, value: object) -> list[str]:
     label = f"[{section}] {key}" if section else key
     if key not in SHORT.get(section, (key,)) and key in RECIPE:
         return []
-    words = WORDS.get(label) or describe(SECTIONS[section] if section else StudyFile).get(key, "")
+    words = KEY_TEXTS.get(label) or attribute_texts(SECTIONS[section] if section else StudyFile).get(key, "")
     comment = textwrap.wrap(f"{key}: {words}", 118, initial_indent="# ", subsequent_indent="#   ") if words else []
     if label in ACTIVE:
         return [*comment, f"{key} = {to_toml(value)}"]

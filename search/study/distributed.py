@@ -24,7 +24,7 @@ from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import quiet
 from search.study.trials import CLAIM, TrialStore, claimant
 
-POLL = 0.2
+SCORE_POLL = 0.2
 """Seconds between two looks at what others do."""
 
 
@@ -46,7 +46,7 @@ def search_distributed(
                 if len(store.finished) >= trials:
                     return
                 if not worker.left and len(store.finished) + len(store.running) >= trials:
-                    time.sleep(POLL)  # the last ones are being scored; their processes may die yet
+                    time.sleep(SCORE_POLL)  # the last ones are being scored; their processes may die yet
                     continue
                 frozen = worker.trial()
                 if frozen is not None:
@@ -115,7 +115,7 @@ class _Worker:
             rivals = (t for t in self.store.running if t.user_attrs.get("structure") == structure.id)
             if all(rival.number >= claim.number for rival in rivals):
                 return next(self.scores.of([structure]))
-            time.sleep(POLL)
+            time.sleep(SCORE_POLL)
 
     def _propose(self) -> FrozenTrial:
         name, seed = self.sampler

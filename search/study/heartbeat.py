@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 import optuna
 
 from backbones.errors import SecateurError
-from search.study.storage import Failure
+from search.study.storage import STORAGE_FAILURES
 from search.study.trials import TrialWriter
 
 SECONDS = 30.0
@@ -221,5 +221,5 @@ class Heartbeat:
         """Misses a beat rather than raise: whoever works with the storage will say what is wrong with it."""
         try:
             action()
-        except Failure:
+        except STORAGE_FAILURES:
             return

@@ -59,7 +59,7 @@ class RetrainConfig:
 
 RETRAINED = " (retrained)"
 """The study that holds the retrainings of another one has this after its name."""
-POLL = 1.0
+RETRAIN_POLL = 1.0
 """Seconds between two looks at what others retrain."""
 
 
@@ -122,7 +122,7 @@ class Retrainer:
                 if free:
                     self._claim(free[0], config, heartbeat, device, progress)
                 elif left:
-                    time.sleep(POLL)
+                    time.sleep(RETRAIN_POLL)
 
     def _busy(self, trial: FrozenTrial, heartbeat: Heartbeat) -> bool:
         """Whether a living process works on it; the claim of a dead one is failed."""

@@ -20,7 +20,7 @@ from search.study.storage import existing_storage, patiently, quiet, shown_url
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class StudyStatus:
     """The state of one study.
 
     Attributes:
@@ -58,7 +58,7 @@ STATES = {
 }
 
 
-def status(storage: str, name: str | None = None) -> Status:
+def status(storage: str, name: str | None = None) -> StudyStatus:
     """Reads the state of a study.
 
     Args:
@@ -79,7 +79,7 @@ def status(storage: str, name: str | None = None) -> Status:
             other = find_study(sibling, storage, opened)
             retrainings = patiently(storage, lambda: other.get_trials(deepcopy=False))
     done = [one for one in retrainings if one.state is TrialState.COMPLETE]
-    return Status(
+    return StudyStatus(
         name=study.study_name,
         storage=shown_url(storage),
         trials=_counted(trials),
@@ -125,7 +125,7 @@ def _worker(slot: str, record: Mapping[str, Any]) -> dict[str, Any]:
     return {"slot": slot, **told, "alive": HeartbeatMonitor(SECONDS).is_alive(record)}
 
 
-def _lines(status: Status) -> list[str]:
+def _lines(status: StudyStatus) -> list[str]:
     counts = ", ".join(f"{number} {state}" for state, number in sorted(status.trials.items())) or "none"
     lines = [
         f"study {status.name!r} in {status.storage}",

@@ -34,11 +34,11 @@ PATIENCE = 300.0
 """Seconds for which a server that is away is asked again."""
 BUSY = 15
 """Seconds for which SQLite waits for another process's lock, each of the five times that Optuna tries."""
-KINDS = "it starts with sqlite:///, journal:///, postgresql+psycopg:// or mysql+pymysql://"
+STORAGE_KINDS = "it starts with sqlite:///, journal:///, postgresql+psycopg:// or mysql+pymysql://"
 DRIVERS = {"postgresql": "pip install 'secateur[postgres]'", "mysql": "pip install pymysql"}
 
 Result = TypeVar("Result")
-Failure = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError)
+STORAGE_FAILURES = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError)
 
 
 def open_storage(url: str, *, new: bool = True) -> BaseStorage:
@@ -75,8 +75,8 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
         how = DRIVERS.get(backend, "install its driver")
         raise SecateurError(f"storage {shown_url(url)} needs a driver ({error}): {how}") from None
     except sqlalchemy.exc.NoSuchModuleError:
-        raise SecateurError(f"storage {shown_url(url)} cannot be opened: unknown kind; {KINDS}") from None
-    except (*Failure, ValueError, RuntimeError) as error:
+        raise SecateurError(f"storage {shown_url(url)} cannot be opened: unknown kind; {STORAGE_KINDS}") from None
+    except (*STORAGE_FAILURES, ValueError, RuntimeError) as error:
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: {explain(error, url)}") from None
 
 
@@ -175,7 +175,7 @@ def patiently(url: str, action: Callable[[], Result], done: Callable[[], Result 
         try:
             found = done() if again and done is not None else None
             return action() if found is None else found
-        except Failure as error:
+        except STORAGE_FAILURES as error:
             if not passing(error) or time.monotonic() - start > PATIENCE:
                 raise SecateurError(
                     f"storage {shown_url(url)} cannot be used: {explain(error, url)}; "

@@ -17,7 +17,7 @@ from search.study.fork import find_study
 from search.study.identity import IDENTITY
 from search.study.metadata import StudyMetadata, read_metadata
 from search.study.retrain import RETRAINED, results_of
-from search.study.status import Status, only_study, status
+from search.study.status import StudyStatus, only_study, status
 from search.study.storage import DATABASE, existing_storage, folder_url, patiently, quiet, shown_url
 from search.study.trial_facts import candidate
 from search.study.trials import FINISHED
@@ -87,7 +87,7 @@ class StoredStudy:
         """URL of the storage, without its password."""
         return shown_url(self._url)
 
-    def status(self) -> Status:
+    def status(self) -> StudyStatus:
         """Trials, best score, workers and retrainings; `print` shows it as `secateur status` does."""
         return status(self._url, self.name)
 

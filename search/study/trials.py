@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
@@ -20,14 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.study.identity import check_identity
 from search.study.sampler_history import SamplerHistory, Window
-from search.study.storage import open_storage, patiently, quiet, shown_url
+from search.study.storage import Result, open_storage, patiently, quiet, shown_url
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that count: scored, and found infeasible."""
 CLAIM = "claim"
 """User attribute of trials that workers write: the token of the process, a slash and a running number."""
-
-Result = TypeVar("Result")
 
 
 def claimant(trial: FrozenTrial) -> str:

@@ -15,7 +15,7 @@ from search.data.readers import load_data
 from search.data.sources import Split
 from search.run.inputs import read_data
 from search.run.sections import DataSection
-from search.run.study_file import read_study, render
+from search.run.study_file import read_study, study_toml
 from tests.search.data.reader_samples import picture
 
 CLASSES = ("cat", "dog", "eel")
@@ -140,7 +140,7 @@ def test_a_study_file_names_folder_size_and_split(tmp_path: Path) -> None:
     assert study.data == DataSection("folder", folder=tmp_path / "pets", size=16, grey=True, test=0.3)
     data = read_data(study.data, study.seed)
     assert (data.train.shape, len(data.test)) == ((1, 16, 16), 9)
-    path.write_text(render(study))
+    path.write_text(study_toml(study))
     assert read_study(path) == study
 
 

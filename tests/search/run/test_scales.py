@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backbones.errors import SecateurError
 from search.run.scales import at_scale, merged
-from search.run.study_file import SECTIONS, read_study, read_variants, render
+from search.run.study_file import SECTIONS, read_study, read_variants, study_toml
 
 STUDIES = sorted((Path(__file__).resolve().parents[3] / "studies").glob("*.toml"))
 TEXT = """
@@ -62,7 +62,7 @@ def test_the_file_says_which_scale_holds_and_another_can_be_asked_for(tmp_path: 
 
 def test_what_is_rendered_is_the_merged_study(tmp_path: Path) -> None:
     study = read_study(write(tmp_path))
-    text = render(study)
+    text = study_toml(study)
     assert "scale" not in text.replace("scaled-small", "")
     assert read_study(write(tmp_path, text)) == study
 

@@ -13,7 +13,7 @@ from backbones.errors import SecateurError
 from search.data.augment import Augment
 from search.run.evaluation_plan import Plan
 from search.run.sections import RetrainSection
-from search.run.study_file import differences, read_study, render, settings
+from search.run.study_file import differences, read_study, settings, study_toml
 from search.run.template import template
 from search.space.budget import Budget
 from search.space.depth import Removal
@@ -177,7 +177,7 @@ def test_rendered_and_read_again_it_is_the_same(tmp_path: Path) -> None:
     text = text.replace("[data]\n", "[data]\nmean = [0.5]\nstd = [0.25]\n")
     study = read_study(write(tmp_path, text))
     (tmp_path / "else").mkdir()
-    again = read_study(write(tmp_path / "else", render(study)))
+    again = read_study(write(tmp_path / "else", study_toml(study)))
     assert again == study
     assert again.fingerprint == study.fingerprint
 
