@@ -57,8 +57,10 @@ from search.data.readers import load_data
 from search.data.sources import Split
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence
+from search.review.candidate import Candidate
 from search.review.footprint import footprints
-from search.review.front import Candidate, Front
+from search.review.front import Front
+from search.review.report_files import plot_front
 from search.run.evaluation_plan import Plan
 from search.run.study_file import StudyFile, read_study
 from search.space.budget import Budget
@@ -124,6 +126,7 @@ __all__ = [
     "netscore",
     "open_study",
     "peak_memory",
+    "plot_front",
     "prune",
     "read_study",
     "recalibrate",

@@ -28,7 +28,7 @@ def main() -> None:
 
     best = front.best()
     best.save(RUN / "small.safetensors")
-    front.plot(RUN / "front.png")
+    sc.plot_front(front, RUN / "front.png")
     small = sc.load(RUN / "small.safetensors")
     print(f"dense {history.test_accuracy:.1%}, pruned {sc.accuracy(small, data):.1%} with {best.cost}")
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from backbones.errors import SecateurError
 from search.commands.options import FOLDERS, add_path
-from search.review.pages import joint_report, run_report
 from search.run.console import Console
 from search.run.folder import find_run
+from search.run.pages import joint_report, run_report
 
 SUMMARY = "write the report of one run, or of several overlaid"
 DESCRIPTION = """\

@@ -10,7 +10,7 @@ from typing import Any
 from backbones.artefact import load as load_artefact
 from backbones.artefact import save
 from search.compare.outcome import Outcome, Sparser, Spread, omegas
-from search.review.front import Candidate
+from search.review.candidate import Candidate
 from search.run.console import Console
 from search.run.dense import dense_accuracy, ensure_dense
 from search.run.folder import RunFolder, locked

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from search.formatting import duration
+from search.review.candidate import Candidate
 from search.review.chart_style import BLUE, GREY, VERMILLION, Row, Spec, legend_columns
-from search.review.front import Candidate
-from search.review.front_chart import state_field
+from search.review.trial_table import state_field
 
 MOST_BARS = 25
 

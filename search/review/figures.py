@@ -10,10 +10,11 @@ from search.formatting import amount
 from search.review.chart_style import Row, Spec
 from search.review.charts import history_chart, importances_chart, proposals_chart, stages_chart, widths_chart
 from search.review.front import Front
-from search.review.front_chart import AXES, axes_measured, front_chart
+from search.review.front_chart import front_chart
 from search.review.parameter_chart import parameters_chart
 from search.review.report import Report, all_caps, common_scorer, measures
 from search.review.training_charts import curves_chart, gamma_charts
+from search.review.trial_table import AXES, axes_measured
 
 MOST_WIDTHS = 4
 MOST_LISTED = 4

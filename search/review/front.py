@@ -2,100 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backbones.cost_table import Cost
 from backbones.errors import SecateurError
-from backbones.files import atomic_write
-from backbones.structure import Structure
-from search.review.footprint import Footprint
+from backbones.files import write_text
+from search.formatting import csv_table, html_table
+from search.review.candidate import Axis, Candidate, Measure, nondominated, ranked
+from search.review.records import candidate_record, flat_record, read_candidate
+from search.review.result_table import HEADINGS, result_cells
 from search.space import budget
 
 if TYPE_CHECKING:
     import pandas
 
-Axis = Literal["macs", "params", "latency", "memory", "batch_seconds"]
-Measure = Literal["accuracy", "score"]
+FORMAT = 1
 Status = Literal["front", "dominated", "infeasible", "unmeasured"]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One structure that a search looked at (a trial), the dense network, or a baseline to compare with.
-
-    Attributes:
-        number: the trial's number in its study; -1 for the dense network and for baselines.
-        structure: what is kept; None when the trial never got as far, or for a baseline from elsewhere.
-        parameters: what the sampler proposed (thresholds, keep ratios).
-        cost: MACs and parameters of one sample (latency in seconds and memory in bytes when measured).
-        score: training-free score, higher is better, in the scorer's own unit.
-        accuracy: on the validation split after retraining, a fraction in [0, 1].
-        test_accuracy: on the test split after retraining, a fraction in [0, 1]; nothing is ever selected by it.
-        seconds: time spent on the trial, retraining not included.
-        reason: why it is infeasible, one sentence; None when it is feasible.
-        artefact: the retrained network (safetensors).
-        footprint: measured latency and size on disk, of networks that were retrained and of the dense one.
-        label: a name to show instead of the trial number, `dense`, `uniform`.
-    """
-
-    number: int
-    structure: Structure | None = None
-    parameters: Mapping[str, float] = field(default_factory=dict)
-    cost: Cost | None = None
-    score: float | None = None
-    accuracy: float | None = None
-    test_accuracy: float | None = None
-    seconds: float = 0.0
-    reason: str | None = None
-    artefact: Path | None = None
-    footprint: Footprint | None = None
-    label: str = ""
-
-    @property
-    def id(self) -> str:
-        """The structure's content id, empty without a structure."""
-        return self.structure.id if self.structure else ""
-
-    @property
-    def name(self) -> str:
-        """What people call it: its label, or `trial 17`."""
-        return self.label or f"trial {self.number}"
-
-    def on(self, axis: Axis) -> float | None:
-        """The cost on one axis; None when unknown. `batch_seconds` is the latency of the footprint."""
-        if axis == "batch_seconds":
-            return None if self.footprint is None else self.footprint.latency
-        return None if self.cost is None else getattr(self.cost, axis)
-
-    def value(self, measure: Measure) -> float | None:
-        """The accuracy or the score; None when it was not measured or is not a finite number."""
-        number = self.accuracy if measure == "accuracy" else self.score
-        return number if number is not None and math.isfinite(number) else None
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Copies the retrained network to `path`; `secateur.load` reads it.
-
-        Raises:
-            SecateurError: when this candidate was not retrained, its file is gone, or the folder does not exist.
-        """
-        target = Path(path)
-        if self.artefact is None:
-            raise SecateurError(
-                f"{self.name} ({self.id or 'no structure'}) was not retrained, so it has no file to save"
-            )
-        if not self.artefact.is_file():
-            raise SecateurError(f"the retrained network of {self.name} is gone: {str(self.artefact)!r} is not a file")
-        if not target.parent.is_dir():
-            raise SecateurError(f"cannot save to {str(target)!r}: the folder {str(target.parent)!r} does not exist")
-        with atomic_write(target) as part:
-            shutil.copyfile(self.artefact, part)
-        return target
 
 
 @dataclass(frozen=True)
@@ -173,8 +100,8 @@ class Front:
         """
         measure = measure or self.measure
         limits = {"macs": self._limit("macs", macs), "params": self._limit("params", params)}
-        ranked = zip(self.candidates, self.statuses(measure), strict=True)
-        measured = [one for one, status in ranked if status in ("front", "dominated")]
+        placed = zip(self.candidates, self.statuses(measure), strict=True)
+        measured = [one for one, status in placed if status in ("front", "dominated")]
         if not measured:
             raise SecateurError(f"front {self.name!r} has no feasible candidate with a {measure}; run the search first")
         within = [one for one in measured if one.cost and all(getattr(one.cost, k) <= v for k, v in limits.items())]
@@ -185,7 +112,7 @@ class Front:
                 f"front {self.name!r} has no candidate with {asked}; the smallest with a {measure} have "
                 f"{least[0]:,} MACs and {least[1]:,} parameters"
             )
-        return max(within, key=lambda one: (one.value(measure) or 0.0, -(one.on("macs") or 0.0), -one.number))
+        return ranked(within, measure)[0]
 
     def knee(self, measure: Measure | None = None) -> Candidate:
         """The point of the front after which more MACs buy little: the one farthest above the line between its ends.
@@ -209,11 +136,33 @@ class Front:
         ys = _unit([one.value(measure) or 0.0 for one in points])
         return max(zip(points, xs, ys, strict=True), key=lambda row: (round(row[2] - row[1], 12), -row[1]))[0]
 
-    def rows(self) -> list[dict[str, Any]]:
-        """One flat record per candidate: what `front.csv` holds (accuracies as fractions, costs of one sample)."""
-        from search.review.front_files import rows
+    def highlights(self, most: int = 60) -> tuple[Candidate, ...]:
+        """What a result table shows: the dense network, then front, retrained networks and baselines, cheapest first.
 
-        return rows(self)
+        Args:
+            most: points of the front at most, from its cheap end; the retrained ones are all there.
+        """
+        shown = {one.number: one for one in self.candidates if one.value("accuracy") is not None and one.reason is None}
+        shown |= {one.number: one for one in self.points()[:most]}
+        baselines = [one for one in self.baselines if one.reason is None]
+        return (self.dense, *sorted([*shown.values(), *baselines], key=lambda one: one.on("macs") or 0.0))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One flat record for each candidate, all with the same keys: what `front.csv` holds.
+
+        `status` is the place by `measure`; accuracies are fractions, costs are those of one sample; `parameter …` is
+        what was proposed, `width …` the number of channels kept in a group.
+        """
+        parameters = sorted({key for one in self.candidates for key in one.parameters})
+        groups = list(dict.fromkeys(name for one in self.candidates if one.structure for name in one.structure.widths))
+        table = []
+        for one, status in zip(self.candidates, self.statuses(), strict=True):
+            widths = one.structure.widths if one.structure else {}
+            row = {"study": self.name, "trial": one.number, "structure": one.id, "status": status, **flat_record(one)}
+            row.update({f"parameter {key}": one.parameters.get(key) for key in parameters})
+            row.update({f"width {name}": widths.get(name) for name in groups})
+            table.append(row)
+        return table
 
     def to_dataframe(self) -> pandas.DataFrame:
         """The rows as a pandas data frame.
@@ -228,9 +177,11 @@ class Front:
         return pandas.DataFrame(self.rows())
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes `front.json` (everything; `Front.load` reads it) and `front.csv` into an existing folder."""
-        from search.review.front_files import save_fronts
+        """Writes `front.json` (everything; `Front.load` reads it) and `front.csv` into an existing folder.
 
+        Raises:
+            SecateurError: when the folder does not exist.
+        """
         save_fronts((self,), folder)
 
     @staticmethod
@@ -240,28 +191,15 @@ class Front:
         Raises:
             SecateurError: when there is no such file, it is not a front, or it holds several fronts.
         """
-        from search.review.front_files import load_fronts
-
         fronts = load_fronts(folder)
         if len(fronts) != 1:
             names = ", ".join(repr(front.name) for front in fronts)
             raise SecateurError(f"{str(folder)!r} holds {len(fronts)} fronts ({names}); Front.load wants exactly one")
         return fronts[0]
 
-    def plot(self, path: str | os.PathLike[str]) -> Path:
-        """Draws the front to a file: PNG, SVG or an interactive HTML page, by the ending of `path`.
-
-        Raises:
-            SecateurError: for another ending, or a folder that does not exist.
-        """
-        from search.review.report import plot_fronts
-
-        return plot_fronts((self,), path)
-
     def _repr_html_(self) -> str:
-        from search.review.report import notebook_html
-
-        return notebook_html(self)
+        """What a notebook shows: the table of `highlights`."""
+        return html_table(HEADINGS, [result_cells(self.dense, one) for one in self.highlights()])
 
     def _limit(self, axis: Axis, limit: float | str | None) -> float:
         if limit is None:
@@ -282,19 +220,64 @@ class Front:
         return limit * dense
 
 
-def nondominated(pairs: Sequence[tuple[float, float]]) -> list[bool]:
-    """For (cost, value) pairs: is no other pair at least as cheap and as good, and better in one of the two?
+def save_fronts(fronts: Sequence[Front], folder: str | os.PathLike[str]) -> None:
+    """Writes front.json and front.csv of one or several fronts into an existing folder.
 
-    Equal pairs do not dominate each other. O(n log n).
+    Raises:
+        SecateurError: when the folder does not exist.
     """
-    mask = [False] * len(pairs)
-    cheaper, here, at = -math.inf, -math.inf, math.nan
-    for i in sorted(range(len(pairs)), key=lambda i: (pairs[i][0], -pairs[i][1])):
-        cost, value = pairs[i]
-        if cost != at:
-            cheaper, here, at = max(cheaper, here), value, cost
-        mask[i] = value == here and value > cheaper
-    return mask
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise SecateurError(f"cannot save a front to {str(folder)!r}: the folder does not exist")
+    record = {"format": FORMAT, "fronts": [_record(front, folder) for front in fronts]}
+    write_text(folder / "front.json", json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
+    write_text(folder / "front.csv", csv_table([row for front in fronts for row in front.rows()], ("study", "trial")))
+
+
+def load_fronts(folder: str | os.PathLike[str]) -> tuple[Front, ...]:
+    """Reads the fronts that `save_fronts` wrote; paths of artefacts are taken relative to `folder`.
+
+    Raises:
+        SecateurError: when front.json is missing, of another format, or not a front.
+    """
+    path = Path(folder) / "front.json"
+    if not path.is_file():
+        raise SecateurError(f"no front in {str(folder)!r}: {path.name} is missing; Front.save writes it")
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["format"] != FORMAT:
+            raise SecateurError(f"{str(path)!r} has format {record['format']}; this version reads format {FORMAT}")
+        return tuple(_read(one, Path(folder)) for one in record["fronts"])
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        if isinstance(error, SecateurError):
+            raise
+        raise SecateurError(f"{str(path)!r} is not a front: {error!r}; Front.save writes one") from None
+
+
+def _record(front: Front, folder: Path) -> dict[str, Any]:
+    every = (front.dense, *front.candidates, *front.baselines)
+    graphs = {one.structure.graph: [name for name, _ in one.structure.kept] for one in every if one.structure}
+    return {
+        "name": front.name,
+        "scorer": front.scorer,
+        "caps": list(front.caps),
+        "graphs": graphs,
+        "dense": candidate_record(front.dense, folder),
+        "candidates": [candidate_record(one, folder) for one in front.candidates],
+        "baselines": [candidate_record(one, folder) for one in front.baselines],
+    }
+
+
+def _read(record: Mapping[str, Any], folder: Path) -> Front:
+    graphs = record["graphs"]
+    return Front(
+        name=record["name"],
+        dense=read_candidate(record["dense"], graphs, folder),
+        candidates=tuple(read_candidate(one, graphs, folder) for one in record["candidates"]),
+        scorer=record["scorer"],
+        caps=tuple(int(cap) for cap in record["caps"]),
+        baselines=tuple(read_candidate(one, graphs, folder) for one in record["baselines"]),
+    )
 
 
 def _unit(values: Iterable[float]) -> list[float]:

@@ -3,39 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from search.formatting import amount
+from search.review.candidate import Axis, Measure
 from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec, legend_columns
-from search.review.front import Axis, Candidate, Front, Measure
+from search.review.trial_table import AXES, state_field
 
-
-@dataclass(frozen=True, slots=True)
-class CostAxis:
-    """How one cost is shown.
-
-    Attributes:
-        name: in one or two words, for a button and a tooltip.
-        title: beside the axis.
-        ticks, exact: number formats of the axis and of a tooltip.
-        factor: what the cost is multiplied with to be in the unit of the title.
-    """
-
-    name: str
-    title: str
-    ticks: str = "~s"
-    exact: str = ".3s"
-    factor: float = 1
-
-
-AXES: dict[Axis, CostAxis] = {
-    "macs": CostAxis("MACs", "MACs for one sample"),
-    "params": CostAxis("parameters", "parameters"),
-    "latency": CostAxis("latency", "latency by the budget's table, ms a batch", ".6~g", ".4~g", 1e3),
-    "memory": CostAxis("memory", "peak memory, bytes"),
-    "batch_seconds": CostAxis("measured latency", "measured latency, ms a batch", ".6~g", ".4~g", 1e3),
-}
 # state -> (colour, shape, area, opacity)
 LOOKS = {
     "on the front": (BLUE, "circle", 75, 1.0),
@@ -53,38 +26,6 @@ LINE = 13
 """Pixels between two labels that stand above each other."""
 # Legends wrap on a phone; pictures side by side (width 0) are wide enough.
 COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
-WORDS = {"front": "on the front", "dominated": "dominated", "infeasible": "infeasible", "unmeasured": "not measured"}
-
-
-def state_field(measure: Measure, axis: Axis) -> str:
-    """The column of `trial_rows` that says where a candidate stands by this measure and cost."""
-    return f"{measure}_by_{axis}"
-
-
-def axes_measured(fronts: Sequence[Front], measure: Measure | None = None) -> tuple[Axis, ...]:
-    """The costs that at least one candidate (one with this measure) knows: always MACs, then the others."""
-    ones = [one for front in fronts for one in front.candidates if measure is None or one.value(measure) is not None]
-    return tuple(dict.fromkeys(["macs", *(axis for axis in AXES if any(one.on(axis) is not None for one in ones))]))
-
-
-def trial_rows(fronts: Sequence[Front], parameters: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One flat row for each candidate, dense network and baseline of all fronts: the table behind the charts.
-
-    What was proposed for the i-th of the `parameters` is in the column `p<i>`.
-    """
-    table = []
-    fields = [(measure, axis) for measure in _MEASURES for axis in axes_measured(fronts)]
-    for front in fronts:
-        states = {state_field(m, axis): front.statuses(m, axis) for m, axis in fields}
-        for i, one in enumerate(front.candidates):
-            table.append(_row(front, one, {field: WORDS[states[field][i]] for field in states}))
-        for word, ones in (("dense", (front.dense,)), ("baseline", front.baselines)):
-            table.extend(_row(front, one, dict.fromkeys(states, word)) for one in ones)
-    every = [one for front in fronts for one in (*front.candidates, front.dense, *front.baselines)]
-    for i, name in enumerate(parameters):
-        for row, one in zip(table, every, strict=True):
-            row[f"p{i}"] = one.parameters.get(name)
-    return table
 
 
 def front_chart(
@@ -140,44 +81,6 @@ def front_chart(
     if not several and (named := _baseline_names(rows, x, y, state)):
         layers.append(named)
     return {"data": {"name": "trials"}, "height": HEIGHT, "layer": layers}
-
-
-def describe(front: Front, measure: Measure) -> str:
-    """One line below a title: how many trials there are, and how they stand."""
-    statuses = front.statuses(measure)
-    on_front, infeasible = statuses.count("front"), statuses.count("infeasible")
-    measured = on_front + statuses.count("dominated")
-    if measure == "accuracy":
-        return f"{measured:,} retrained, {on_front:,} on the front"
-    text = f"{measured:,} trials scored, {on_front:,} on the front"
-    return f"{text}, {infeasible:,} infeasible" if infeasible else text
-
-
-_MEASURES: tuple[Measure, ...] = ("accuracy", "score")
-
-
-def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]:
-    macs, dense = one.on("macs"), front.dense.on("macs")
-    return {
-        "study": front.name,
-        "trial": one.number if one.number >= 0 else None,
-        "name": one.name,
-        "structure": one.id,
-        **{axis: _times(one.on(axis), scale.factor) for axis, scale in AXES.items()},
-        "share": macs / dense if macs is not None and dense else None,
-        "score": one.value("score"),
-        "accuracy": one.value("accuracy"),
-        "test": one.test_accuracy,
-        "seconds": one.seconds,
-        "reason": one.reason,
-        # Drawn last, so on top: what matters most.
-        "rank": 0 if states[state_field("score", "macs")] == "dominated" else 1,
-        **states,
-    }
-
-
-def _times(cost: float | None, factor: float) -> float | None:
-    return cost if cost is None or factor == 1 else cost * factor
 
 
 def _scale(rows: Sequence[Row], field: str, state: str, measure: Measure, caps: Sequence[float] = ()) -> Spec:

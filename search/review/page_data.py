@@ -7,8 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from search.review.candidate import Candidate
 from search.review.chart_style import Row
-from search.review.front import Candidate, Front
+from search.review.front import Front
 
 MOST_WORDS = 200
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from search.review.candidate import Candidate
 from search.review.chart_style import VERMILLION, Spec
 from search.review.charts import SHORT_NAME
-from search.review.front import Candidate
 
 # More lines than this no eye can follow; the best ones by score are drawn.
 MOST_LINES = 300

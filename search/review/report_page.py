@@ -6,7 +6,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,40 +15,18 @@ from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
 from search.formatting import amount, counted, duration
+from search.review.candidate import Candidate
 from search.review.chart_style import Row, Spec, config, vega_bundle
 from search.review.charts import widths_chart
 from search.review.figures import Figure, listed
-from search.review.footprint import footprint_cells
-from search.review.front import Candidate, Front
-from search.review.front_chart import state_field
+from search.review.front import Front
 from search.review.page_data import columns, details
 from search.review.report import Report, measures
+from search.review.result_table import HEADINGS, change, or_dash, result_cells, share
+from search.review.trial_table import state_field
 
-HEADINGS = (
-    "candidate",
-    "MACs",
-    "of dense",
-    "parameters",
-    "ms",
-    "size",
-    "score",
-    "validation",
-    "test",
-    "against dense",
-    "structure",
-)
-MOST_POINTS = 60
 LARGEST = 4_800_000
 """Characters that a page has at most; details of trials that do not fit are left out."""
-
-
-@dataclass(frozen=True, slots=True)
-class PointRow:
-    """One line of the table of points: text cells below `HEADINGS`, whether it is dense, a link to its network."""
-
-    cells: tuple[str, ...]
-    dense: bool
-    link: str
 
 
 def page(
@@ -88,7 +65,7 @@ def page(
         "cards": [card for front in fronts for card in _cards(front, several=len(fronts) > 1)],
         "figures": {one.name: one for one in shown},
         "headings": HEADINGS,
-        "points": point_rows(fronts, folder),
+        "points": _result_rows(fronts, folder),
         "missed": [(one.name, one.reason) for front in fronts for one in front.baselines if one.reason],
         "reasons": reasons.most_common(10),
         "measured": _measured(fronts),
@@ -123,19 +100,15 @@ def _widths_template(fronts: Sequence[Front]) -> Spec | None:
     return None if dense is None or dense.structure is None else widths_chart({}, dense)
 
 
-def point_rows(fronts: Sequence[Front], folder: Path) -> list[PointRow]:
-    """The dense network, the front, the other retrained candidates and the baselines of each study, cheapest first."""
+def _result_rows(fronts: Sequence[Front], folder: Path) -> list[dict[str, Any]]:
+    """The highlights of each study: cells below `HEADINGS`, whether it is the dense network, a link to its file."""
+    several = len(fronts) > 1
     rows = []
     for front in fronts:
-        own = {one.number: one for one in front.candidates if one.value("accuracy") is not None and one.reason is None}
-        own |= {one.number: one for one in front.points()[:MOST_POINTS]}
-        baselines = [one for one in front.baselines if one.reason is None]
-        ones = sorted([*own.values(), *baselines], key=lambda one: one.on("macs") or 0.0)
-        prefix = f"{front.name}: " if len(fronts) > 1 else ""
-        rows += [
-            PointRow((prefix + one.name, *_cells(front, one)), one is front.dense, _link(one.artefact, folder))
-            for one in (front.dense, *ones)
-        ]
+        for one in front.highlights():
+            name, *cells = result_cells(front.dense, one)
+            name = f"{front.name}: {name}" if several else name
+            rows.append({"cells": (name, *cells), "dense": one is front.dense, "link": _link(one.artefact, folder)})
     return rows
 
 
@@ -145,41 +118,12 @@ def _measured(fronts: Sequence[Front]) -> str:
     return "".join(f", {batch} images a batch, {counted(threads, 'thread')}" for batch, threads in sorted(of))
 
 
-def _cells(front: Front, one: Candidate) -> tuple[str, ...]:
-    macs, dense_macs = one.on("macs"), front.dense.on("macs")
-    share = f"{macs / dense_macs:.1%}" if macs is not None and dense_macs else "–"
-    score = one.value("score")
-    return (
-        _or_dash(amount(macs)),
-        share,
-        _or_dash(amount(one.on("params"))),
-        *map(_or_dash, footprint_cells(one.footprint)),
-        "–" if score is None else f"{score:.5g}",
-        _percent(one.accuracy),
-        _percent(one.test_accuracy),
-        "" if one is front.dense else _against(front.dense, one),
-        one.id or "–",
-    )
-
-
-def _against(dense: Candidate, one: Candidate) -> str:
-    """Percentage points of test accuracy gained or lost; of validation accuracy where test is not known."""
-    for mine, theirs, word in (
-        (one.test_accuracy, dense.test_accuracy, "test"),
-        (one.accuracy, dense.accuracy, "validation"),
-    ):
-        if mine is not None and theirs is not None:
-            points = round(100 * (mine - theirs), 2)
-            return f"{'+' if points > 0 else '−' if points < 0 else '±'}{abs(points):.2f} {word}"
-    return "–"
-
-
 def _cards(front: Front, *, several: bool) -> list[tuple[str, str, str, str]]:
     """(heading, figure, what it is, size) of the boxes at the top of the page."""
     prefix = f"{front.name}: " if several else ""
     dense, statuses = front.dense, front.statuses(front.measure)
     macs = dense.on("macs")
-    cards = [(f"{prefix}dense", *_quality(front, dense), f"{_or_dash(amount(macs))} MACs")]
+    cards = [(f"{prefix}dense", *_quality(front, dense), f"{or_dash(amount(macs))} MACs")]
     if "front" in statuses:
         best = front.best()
         size = f"{amount(best.on('macs'))} MACs"
@@ -200,19 +144,11 @@ def _quality(front: Front, one: Candidate) -> tuple[str, str]:
         score = one.value("score")
         return ("–", "not measured") if score is None else (f"{score:.5g}", front.scorer)
     if one.test_accuracy is None:
-        return _percent(one.accuracy), "validation accuracy"
+        return share(one.accuracy), "validation accuracy"
     lost = ""
     if one is not front.dense and front.dense.test_accuracy is not None:
-        lost = f" ({_against(front.dense, one).split()[0]} points)"
-    return _percent(one.accuracy), f"validation accuracy; test {_percent(one.test_accuracy)}{lost}"
-
-
-def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{fraction:.2%}"
-
-
-def _or_dash(text: str) -> str:
-    return "–" if text == "-" else text
+        lost = f" ({change(front.dense, one).split()[0]} points)"
+    return share(one.accuracy), f"validation accuracy; test {share(one.test_accuracy)}{lost}"
 
 
 def _link(artefact: Path | None, folder: Path) -> str:

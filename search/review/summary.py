@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from search.formatting import amount, percent, significant, text_table
+from search.review.candidate import Candidate, ranked
 from search.review.footprint import footprint_cells
-from search.review.front import Candidate, Front
+from search.review.front import Front
 
 HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
@@ -19,7 +20,7 @@ def retrained(front: Front) -> list[Candidate]:
     for one in front.candidates:
         if one.accuracy is not None:
             found.setdefault(one.id, one)
-    return sorted(found.values(), key=lambda one: (-(one.accuracy or 0.0), one.on("macs") or 0, one.number))
+    return ranked(found.values(), "accuracy")
 
 
 def final_table(front: Front) -> str:
@@ -35,8 +36,8 @@ def final_table(front: Front) -> str:
 
 def score_table(front: Front, most: int = 10) -> str:
     """The non-dominated structures of a search by score, the best `most` of them, best first."""
-    points = sorted(front.points("score"), key=lambda one: -(one.score or 0.0))
-    rows = [(one.id, str(one.number), *_costs(one, front.dense), significant(one.score)) for one in points[:most]]
+    best = ranked(front.points("score"), "score")[:most]
+    rows = [(one.id, str(one.number), *_costs(one, front.dense), significant(one.score)) for one in best]
     return text_table(SCORED, rows)
 
 

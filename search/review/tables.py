@@ -9,8 +9,8 @@ from typing import Any
 
 from backbones.files import write_text
 from search.formatting import csv_table
+from search.review.candidate import Candidate
 from search.review.figures import training_rows
-from search.review.front import Candidate
 from search.review.report import Report
 
 FOLDER = "tables"

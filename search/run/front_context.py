@@ -9,8 +9,9 @@ from backbones.errors import SecateurError
 from backbones.modes import device_of
 from backbones.structure import Structure
 from search.formatting import amount, significant, text_table
+from search.review.candidate import Candidate
 from search.review.footprint import Footprint, footprints
-from search.review.front import Candidate, Front
+from search.review.front import Front
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
 from search.study.baselines import baseline

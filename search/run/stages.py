@@ -13,13 +13,13 @@ from typing import Any, Literal
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.review.front import Front
-from search.review.pages import importances, run_report
 from search.review.summary import final_table, result, retrained, score_table
 from search.run.console import Console
 from search.run.dense import dense_accuracy, ensure_dense, take_dense
 from search.run.folder import RunFolder, environment, locked
 from search.run.front_context import comparison, known_references, with_footprints, with_references
 from search.run.inputs import RunInputs, load_run_inputs
+from search.run.pages import importances, run_report
 from search.run.study_file import StudyFile, read_study
 from search.space.reach import check_early
 from search.study.storage import shown_url

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from search.review.front import Candidate
+from search.review.candidate import Candidate
 from search.study.rules import RuleSettings, rule_candidates
 from search.study.study import Study
 

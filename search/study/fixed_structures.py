@@ -13,7 +13,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scoring_task import ScoredStructure
-from search.review.front import Candidate
+from search.review.candidate import Candidate
 from search.space.packing import pack
 from search.space.proposals import Aim
 from search.study.rules import RuleSettings, rule_candidates

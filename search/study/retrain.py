@@ -21,7 +21,7 @@ from backbones.cost import cost
 from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from search.data.data import Data
-from search.review.front import Candidate
+from search.review.candidate import Candidate
 from search.space.budget import FILL, Bound, Target
 from search.space.packing import pack
 from search.space.space import Space

@@ -18,7 +18,7 @@ from scoring.ratios import widths_mask
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
 from scoring.tables import FilterTables
-from search.review.front import Candidate
+from search.review.candidate import Candidate
 from search.space.budget import Target
 from search.space.global_ray import GlobalRay
 from search.space.ground import Ground

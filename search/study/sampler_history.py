@@ -15,7 +15,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from search.review.front import nondominated
+from search.review.candidate import nondominated
 from search.study.storage import quiet
 
 STEP = 100

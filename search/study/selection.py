@@ -9,7 +9,8 @@ import numpy as np
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.checks import check_range
-from search.review.front import Candidate, Front
+from search.review.candidate import Candidate, ranked
+from search.review.front import Front
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
@@ -35,12 +36,12 @@ def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
     points = list(front.points("score"))
     if not points:
         raise SecateurError(f"study {front.name!r} has no feasible trial to retrain; search first")
-    feasible = [one for one in front.candidates if one.reason is None and one.value("score") is not None]
-    ranked = sorted(feasible, key=lambda one: (-(one.score or 0.0), one.number))
+    feasible = [one for one in front.candidates if one.reason is None]
+    best_first = ranked(feasible, "score")
     first = _steps(points, top) if spread else []
     chosen: dict[str, Candidate] = {}
     for least in (APART, 0.0):
-        for one in [*first, *ranked]:
+        for one in [*first, *best_first]:
             if len(chosen) == top:
                 return list(chosen.values())
             if one.id not in chosen and all(_distance(one, other) >= least for other in chosen.values()):

@@ -12,11 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
 from search.formatting import amount, percent, significant, text_table
+from search.review.candidate import ranked
 from search.study.fork import REMEMBERED, find_study
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.retrain import RETRAINED
 from search.study.storage import existing_storage, patiently, quiet, shown_url
+from search.study.trial_facts import candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,14 +112,14 @@ def _counted(trials: list[FrozenTrial]) -> dict[str, int]:
 
 
 def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
-    scored = [trial for trial in trials if trial.state is TrialState.COMPLETE]
-    if not scored:
+    """Number, score, structure and cost of the best trial, as far as they are known; empty without a score."""
+    scored = [candidate(None, trial, {}) for trial in trials if trial.state is TrialState.COMPLETE]
+    if not (best_first := ranked(scored, "score")):
         return {}
-    best = max(scored, key=lambda trial: (trial.values[0], -trial.number))
-    facts: dict[str, Any] = {
-        key: best.user_attrs[key] for key in ("structure", "macs", "params") if key in best.user_attrs
-    }
-    return {"trial": best.number, "score": best.values[0], **facts}
+    best = best_first[0]
+    facts = {"structure": best.label or None, "macs": best.on("macs"), "params": best.on("params")}
+    known = {key: value for key, value in facts.items() if value is not None}
+    return {"trial": best.number, "score": best.score, **known}
 
 
 def _worker(slot: str, record: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from search.review.front import Candidate, Front
+from search.review.candidate import Candidate
+from search.review.front import Front
 from search.study.fork import find_study
 from search.study.identity import IDENTITY
 from search.study.metadata import StudyMetadata, read_metadata

@@ -22,7 +22,8 @@ from scoring.scorers import DEFAULT, check_scorer
 from scoring.tables import FilterTables
 from search.checks import check_range, check_study_name
 from search.data.data import Data
-from search.review.front import Candidate, Front
+from search.review.candidate import Candidate
+from search.review.front import Front
 from search.space.budget import Budget
 from search.space.families import draw_some
 from search.space.ground import lay

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.review.front import Candidate
+from search.review.candidate import Candidate
 from search.space.packing import Layout, cost_of, unpack
 
 

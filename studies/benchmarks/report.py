@@ -31,7 +31,8 @@ sys.path.insert(0, str(ROOT))
 from backbones.files import write_text  # noqa: E402
 from search.review.chart_style import vega_bundle  # noqa: E402
 from search.review.front import Front  # noqa: E402
-from search.review.report import Facts, Report, write_report  # noqa: E402
+from search.review.report import Facts, Report  # noqa: E402
+from search.review.report_files import write_report  # noqa: E402
 from tests.search.review.browser import Browser, chromium  # noqa: E402
 from tests.search.review.report_samples import sample_front  # noqa: E402
 

@@ -15,8 +15,9 @@ import secateur
 from backbones.cost_table import Cost
 from backbones.structure import Structure
 from search.cli import COMMANDS, main
+from search.review.candidate import Candidate
 from search.review.footprint import Footprint
-from search.review.front import Candidate, Front
+from search.review.front import Front
 from search.review.summary import final_table, score_table
 from search.run.console import BOLD, Console, paint
 from tests.search.commands.golden_files import check_golden, masked

@@ -8,8 +8,9 @@ import numpy as np
 
 from backbones.cost_table import Cost
 from backbones.structure import Structure
+from search.review.candidate import Candidate
 from search.review.footprint import Footprint
-from search.review.front import Candidate, Front
+from search.review.front import Front
 
 GROUPS = {"conv1": 16, "layer1.0.conv1": 16, "layer1.1.conv1": 16, "layer2.0.conv1": 32, "layer3.0.conv1": 64}
 HOSTILE = '</script><script>document.title="pwned"</script><img src=x onerror=alert(1)>'

@@ -13,6 +13,7 @@ import vl_convert
 
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
+from search.review.candidate import Candidate
 from search.review.chart_style import Spec, config, render, still, to_svg, with_data
 from search.review.charts import (
     history_chart,
@@ -21,10 +22,11 @@ from search.review.charts import (
     stages_chart,
     widths_chart,
 )
-from search.review.front import Candidate, Front
-from search.review.front_chart import axes_measured, front_chart, trial_rows
+from search.review.front import Front
+from search.review.front_chart import front_chart
 from search.review.parameter_chart import MOST_LINES, MOST_PARAMETERS, parameters_chart
-from search.review.report import notebook_html
+from search.review.report_files import plot_front
+from search.review.trial_table import axes_measured, trial_rows
 from tests.search.review.report_samples import GROUPS, HOSTILE, sample_front
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -172,18 +174,18 @@ def test_of_many_parameters_the_important_and_of_many_trials_the_best() -> None:
 
 
 def test_pictures_by_ending(tmp_path: Path) -> None:
-    png = FRONT.plot(tmp_path / "front.png").read_bytes()
+    png = plot_front(FRONT, tmp_path / "front.png").read_bytes()
     assert png.startswith(b"\x89PNG")
     assert struct.unpack(">II", png[16:24])[0] > 2000  # two panels at two pixels a point
-    assert ElementTree.parse(FRONT.plot(tmp_path / "front.SVG")).getroot().tag == f"{SVG}svg"
-    assert FRONT.plot(tmp_path / "front.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert ElementTree.parse(plot_front(FRONT, tmp_path / "front.SVG")).getroot().tag == f"{SVG}svg"
+    assert plot_front(FRONT, tmp_path / "front.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
 def test_bad_paths_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(SecateurError, match=r"ends with \.png, \.svg or \.html, but got 'front\.pdf'"):
-        FRONT.plot(tmp_path / "front.pdf")
+        plot_front(FRONT, tmp_path / "front.pdf")
     with pytest.raises(SecateurError, match="nowhere': the folder does not exist"):
-        FRONT.plot(tmp_path / "nowhere" / "front.png")
+        plot_front(FRONT, tmp_path / "nowhere" / "front.png")
     with pytest.raises(SecateurError, match=r"ends with \.png or \.svg, but got 'a\.gif'"):
         render({}, tmp_path / "a.gif")
     assert list(tmp_path.iterdir()) == []
@@ -191,10 +193,10 @@ def test_bad_paths_are_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_notebook_shows_the_points_and_no_hostile_name() -> None:
     front = sample_front(HOSTILE, trials=30)
-    shown = notebook_html(front)
-    assert front._repr_html_().endswith(shown[shown.index("<table>") :])
-    assert HOSTILE not in shown
-    assert "<script" not in shown
-    assert "<img" not in shown
+    shown = front._repr_html_()
+    for page in (shown, plot_front(front)._repr_svg_()):
+        assert HOSTILE not in page
+        assert "<script" not in page
+        assert "<img" not in page
     for one in front.points():
         assert f"<td>{one.name}</td>" in shown

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from search.review.front import Candidate, Front, nondominated
-from search.review.front_files import load_fronts, save_fronts
+from search.review.candidate import Candidate, nondominated
+from search.review.front import Front, load_fronts, save_fronts
+from search.review.report_files import plot_front
 
 DENSE = Candidate(-1, cost=Cost(1000, 500), accuracy=0.95, label="dense")
 
@@ -279,11 +280,11 @@ def test_dataframe(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_notebook_shows_it_escaped_and_without_asking_anyone() -> None:
     hostile = "<script>alert('x')</script>&"
     front = Front(hostile, DENSE, (*literal().candidates, Candidate(9, None, reason=hostile)), scorer=hostile)
-    page = front._repr_html_()
-    assert "<svg" in page
+    picture, page = plot_front(front)._repr_svg_(), front._repr_html_()
+    assert picture.startswith("<svg")
     assert all(point.id in page for point in front.points())
-    assert "<script" not in page
-    assert "&lt;script&gt;" in page
-    links = re.findall(r"""(?:src|href)=["'](?!#)[^"']+|url\((?!["']?#)[^)]+""", page)
-    assert links == []
+    for text in (picture, page):
+        assert "<script" not in text
+        assert re.findall(r"""(?:src|href)=["'](?!#)[^"']+|url\((?!["']?#)[^)]+""", text) == []
+    assert "&lt;script&gt;" in picture
     assert Front("empty", DENSE, ())._repr_html_()

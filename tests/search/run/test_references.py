@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from search.review.front import Front
-from search.review.front_files import load_fronts
-from search.review.pages import joint_report, run_report
+from search.review.front import Front, load_fronts
 from search.run.folder import RunFolder
 from search.run.front_context import comparison, known_references, with_references
+from search.run.pages import joint_report, run_report
 from search.study.rules import BASELINES
 from search.study.study import Study
 from tests.search.study.study_samples import make, small_parts

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from search.review.front import Candidate, Front
+from search.review.candidate import Candidate
+from search.review.front import Front
 from search.study.selection import APART, choose, distance
 
 

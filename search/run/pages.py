@@ -14,7 +14,8 @@ import optuna
 from optuna.trial import TrialState
 
 from search.review.front import Front
-from search.review.report import Facts, Report, write_report
+from search.review.report import Facts, Report
+from search.review.report_files import write_report
 from search.run.dense import read_gammas
 from search.run.folder import NOTED_LIBRARIES, RunFolder
 from search.study.storage import quiet

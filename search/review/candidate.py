@@ -1,0 +1,120 @@
+"""Candidates: what a search looked at, and how one is compared with others."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from backbones.cost_table import Cost
+from backbones.errors import SecateurError
+from backbones.files import atomic_write
+from backbones.structure import Structure
+from search.review.footprint import Footprint
+
+Axis = Literal["macs", "params", "latency", "memory", "batch_seconds"]
+Measure = Literal["accuracy", "score"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One structure that a search looked at (a trial), the dense network, or a baseline to compare with.
+
+    Attributes:
+        number: the trial's number in its study; -1 for the dense network and for baselines.
+        structure: what is kept; None when the trial never got as far, or for a baseline from elsewhere.
+        parameters: what the sampler proposed (thresholds, keep ratios).
+        cost: MACs and parameters of one sample (latency in seconds and memory in bytes when measured).
+        score: training-free score, higher is better, in the scorer's own unit.
+        accuracy: on the validation split after retraining, a fraction in [0, 1].
+        test_accuracy: on the test split after retraining, a fraction in [0, 1]; nothing is ever selected by it.
+        seconds: time spent on the trial, retraining not included.
+        reason: why it is infeasible, one sentence; None when it is feasible.
+        artefact: the retrained network (safetensors).
+        footprint: measured latency and size on disk, of networks that were retrained and of the dense one.
+        label: a name to show instead of the trial number, `dense`, `uniform`.
+    """
+
+    number: int
+    structure: Structure | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    cost: Cost | None = None
+    score: float | None = None
+    accuracy: float | None = None
+    test_accuracy: float | None = None
+    seconds: float = 0.0
+    reason: str | None = None
+    artefact: Path | None = None
+    footprint: Footprint | None = None
+    label: str = ""
+
+    @property
+    def id(self) -> str:
+        """The structure's content id, empty without a structure."""
+        return self.structure.id if self.structure else ""
+
+    @property
+    def name(self) -> str:
+        """What people call it: its label, or `trial 17`."""
+        return self.label or f"trial {self.number}"
+
+    def on(self, axis: Axis) -> float | None:
+        """The cost on one axis; None when unknown. `batch_seconds` is the latency of the footprint."""
+        if axis == "batch_seconds":
+            return None if self.footprint is None else self.footprint.latency
+        return None if self.cost is None else getattr(self.cost, axis)
+
+    def value(self, measure: Measure) -> float | None:
+        """The accuracy or the score; None when it was not measured or is not a finite number."""
+        number = self.accuracy if measure == "accuracy" else self.score
+        return number if number is not None and math.isfinite(number) else None
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Copies the retrained network to `path`; `secateur.load` reads it.
+
+        Raises:
+            SecateurError: when this candidate was not retrained, its file is gone, or the folder does not exist.
+        """
+        target = Path(path)
+        if self.artefact is None:
+            raise SecateurError(
+                f"{self.name} ({self.id or 'no structure'}) was not retrained, so it has no file to save"
+            )
+        if not self.artefact.is_file():
+            raise SecateurError(f"the retrained network of {self.name} is gone: {str(self.artefact)!r} is not a file")
+        if not target.parent.is_dir():
+            raise SecateurError(f"cannot save to {str(target)!r}: the folder {str(target.parent)!r} does not exist")
+        with atomic_write(target) as part:
+            shutil.copyfile(self.artefact, part)
+        return target
+
+
+def ranked(candidates: Iterable[Candidate], measure: Measure) -> list[Candidate]:
+    """The candidates that have a measure, best first: of equals the one of fewer MACs, then the earlier trial.
+
+    Args:
+        candidates: in any order.
+        measure: accuracy or score, higher is better.
+    """
+    known = [(value, one) for one in candidates if (value := one.value(measure)) is not None]
+    known.sort(key=lambda pair: (-pair[0], pair[1].on("macs") or 0.0, pair[1].number))
+    return [one for _, one in known]
+
+
+def nondominated(pairs: Sequence[tuple[float, float]]) -> list[bool]:
+    """For (cost, value) pairs: is no other pair at least as cheap and as good, and better in one of the two?
+
+    Equal pairs do not dominate each other. O(n log n).
+    """
+    mask = [False] * len(pairs)
+    cheaper, here, at = -math.inf, -math.inf, math.nan
+    for i in sorted(range(len(pairs)), key=lambda i: (pairs[i][0], -pairs[i][1])):
+        cost, value = pairs[i]
+        if cost != at:
+            cheaper, here, at = max(cheaper, here), value, cost
+        mask[i] = value == here and value > cheaper
+    return mask

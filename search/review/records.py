@@ -1,0 +1,113 @@
+"""Candidates as plain values: as a row of a spreadsheet, or for a JSON file and back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from backbones.cost_table import Cost
+from backbones.structure import Structure
+from search.review.candidate import Candidate
+from search.review.footprint import Footprint
+
+
+def flat_record(one: Candidate) -> dict[str, Any]:
+    """What was measured of a candidate, a value a column; proposed parameters and widths are left to the caller."""
+    cost, footprint = one.cost, one.footprint
+    return {
+        "macs": cost and cost.macs,
+        "params": cost and cost.params,
+        "latency": cost and cost.latency,
+        "memory": cost and cost.memory,
+        "batch_seconds": footprint and footprint.latency,
+        "disk_bytes": footprint and footprint.disk,
+        "score": one.score,
+        "accuracy": one.accuracy,
+        "test_accuracy": one.test_accuracy,
+        "seconds": one.seconds,
+        "reason": one.reason,
+        "artefact": str(one.artefact) if one.artefact else None,
+        "removed": " ".join(one.structure.removed) if one.structure else None,
+    }
+
+
+def candidate_record(one: Candidate, folder: Path) -> dict[str, Any]:
+    """One candidate as plain values; `read_candidate` reads them back.
+
+    Args:
+        one: the candidate.
+        folder: where the record will lie; the path of a network inside it is written relative to it.
+    """
+    return {
+        "number": one.number,
+        "label": one.label,
+        "id": one.id,
+        "structure": _structure_record(one.structure),
+        "parameters": {key: _finite(value) for key, value in one.parameters.items()},
+        "cost": asdict(one.cost) if one.cost else None,
+        "score": _finite(one.score),
+        "accuracy": _finite(one.accuracy),
+        "test_accuracy": _finite(one.test_accuracy),
+        "seconds": one.seconds,
+        "reason": one.reason,
+        "artefact": _relative(one.artefact, folder),
+        "footprint": asdict(one.footprint) if one.footprint else None,
+    }
+
+
+def read_candidate(record: Mapping[str, Any], graphs: Mapping[str, Sequence[str]], folder: Path) -> Candidate:
+    """The candidate that a record describes.
+
+    Args:
+        record: what `candidate_record` made.
+        graphs: id of a channel graph -> the names of its groups, in the order of the record's masks.
+        folder: where the record lies.
+    """
+    return Candidate(
+        number=int(record["number"]),
+        structure=_structure(record["structure"], graphs),
+        parameters=dict(record["parameters"]),
+        cost=Cost(**record["cost"]) if record["cost"] else None,
+        score=record["score"],
+        accuracy=record["accuracy"],
+        test_accuracy=record["test_accuracy"],
+        seconds=float(record["seconds"]),
+        reason=record["reason"],
+        artefact=folder / record["artefact"] if record["artefact"] else None,
+        footprint=Footprint(**record["footprint"]) if record["footprint"] else None,
+        label=record["label"],
+    )
+
+
+def _structure_record(structure: Structure | None) -> dict[str, Any] | None:
+    """Kept channels as hexadecimal masks, bit i for channel i: thousands of structures stay a few megabytes."""
+    if structure is None:
+        return None
+    masks = [format(sum(1 << channel for channel in channels), "x") for _, channels in structure.kept]
+    widths = [len(channels) for _, channels in structure.kept]
+    return {"graph": structure.graph, "widths": widths, "kept": masks, "removed": list(structure.removed)}
+
+
+def _structure(record: Mapping[str, Any] | None, graphs: Mapping[str, Sequence[str]]) -> Structure | None:
+    if record is None:
+        return None
+    kept = []
+    for name, text in zip(graphs[record["graph"]], record["kept"], strict=True):
+        bits = bin(int(text, 16))[:1:-1]
+        kept.append((name, tuple(channel for channel, bit in enumerate(bits) if bit == "1")))
+    return Structure(record["graph"], tuple(kept), tuple(record["removed"]))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _relative(path: Path | None, folder: Path) -> str | None:
+    """Relative to the run folder when it lies inside, so that a run can be moved as a whole."""
+    if path is None:
+        return None
+    inside = path.resolve().is_relative_to(folder.resolve())
+    return path.resolve().relative_to(folder.resolve()).as_posix() if inside else str(path.resolve())

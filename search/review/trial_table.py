@@ -1,0 +1,94 @@
+"""The table behind the charts: a row for each trial, with its place among the others by every measure and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search.review.candidate import Axis, Candidate, Measure
+from search.review.front import Front
+
+
+@dataclass(frozen=True, slots=True)
+class CostAxis:
+    """How one cost is shown.
+
+    Attributes:
+        name: in one or two words, for a button and a tooltip.
+        title: beside the axis.
+        ticks, exact: number formats of the axis and of a tooltip.
+        factor: what the cost is multiplied with to be in the unit of the title.
+    """
+
+    name: str
+    title: str
+    ticks: str = "~s"
+    exact: str = ".3s"
+    factor: float = 1
+
+
+AXES: dict[Axis, CostAxis] = {
+    "macs": CostAxis("MACs", "MACs for one sample"),
+    "params": CostAxis("parameters", "parameters"),
+    "latency": CostAxis("latency", "latency by the budget's table, ms a batch", ".6~g", ".4~g", 1e3),
+    "memory": CostAxis("memory", "peak memory, bytes"),
+    "batch_seconds": CostAxis("measured latency", "measured latency, ms a batch", ".6~g", ".4~g", 1e3),
+}
+WORDS = {"front": "on the front", "dominated": "dominated", "infeasible": "infeasible", "unmeasured": "not measured"}
+MEASURES: tuple[Measure, ...] = ("accuracy", "score")
+
+
+def state_field(measure: Measure, axis: Axis) -> str:
+    """The column of `trial_rows` that says where a candidate stands by this measure and cost."""
+    return f"{measure}_by_{axis}"
+
+
+def axes_measured(fronts: Sequence[Front], measure: Measure | None = None) -> tuple[Axis, ...]:
+    """The costs that at least one candidate (one with this measure) knows: always MACs, then the others."""
+    ones = [one for front in fronts for one in front.candidates if measure is None or one.value(measure) is not None]
+    return tuple(dict.fromkeys(["macs", *(axis for axis in AXES if any(one.on(axis) is not None for one in ones))]))
+
+
+def trial_rows(fronts: Sequence[Front], parameters: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """One flat row for each candidate, dense network and baseline of all fronts: the table behind the charts.
+
+    What was proposed for the i-th of the `parameters` is in the column `p<i>`.
+    """
+    table = []
+    fields = [(measure, axis) for measure in MEASURES for axis in axes_measured(fronts)]
+    for front in fronts:
+        states = {state_field(m, axis): front.statuses(m, axis) for m, axis in fields}
+        for i, one in enumerate(front.candidates):
+            table.append(_row(front, one, {field: WORDS[states[field][i]] for field in states}))
+        for word, ones in (("dense", (front.dense,)), ("baseline", front.baselines)):
+            table.extend(_row(front, one, dict.fromkeys(states, word)) for one in ones)
+    every = [one for front in fronts for one in (*front.candidates, front.dense, *front.baselines)]
+    for i, name in enumerate(parameters):
+        for row, one in zip(table, every, strict=True):
+            row[f"p{i}"] = one.parameters.get(name)
+    return table
+
+
+def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]:
+    macs, dense = one.on("macs"), front.dense.on("macs")
+    return {
+        "study": front.name,
+        "trial": one.number if one.number >= 0 else None,
+        "name": one.name,
+        "structure": one.id,
+        **{axis: _times(one.on(axis), scale.factor) for axis, scale in AXES.items()},
+        "share": macs / dense if macs is not None and dense else None,
+        "score": one.value("score"),
+        "accuracy": one.value("accuracy"),
+        "test": one.test_accuracy,
+        "seconds": one.seconds,
+        "reason": one.reason,
+        # Drawn last, so on top: what matters most.
+        "rank": 0 if states[state_field("score", "macs")] == "dominated" else 1,
+        **states,
+    }
+
+
+def _times(cost: float | None, factor: float) -> float | None:
+    return cost if cost is None or factor == 1 else cost * factor
