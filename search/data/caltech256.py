@@ -41,7 +41,7 @@ def caltech256(
         per_class: training images a class, those of the validation split among them.
         clutter: with class 257, which shows no kind of object; most results leave it out.
         validation: fraction of the training images set aside.
-        seed: of both splits.
+        seed: draws both splits.
         augment: a shift by up to a sixteenth of the side and a flip when not given.
         cache: folder for the decoded images, 4.5 GB at 224 pixels; see `cache_folder`.
 

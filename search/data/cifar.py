@@ -23,7 +23,7 @@ CIFAR10_STD = (0.2470, 0.2435, 0.2616)
 TRAIN_FILES = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
 TEST_FILE = "test_batch.bin"
 _CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-# Of the 50,000 training images, as in weiaicunzai/pytorch-cifar100 (github.com), rounded.
+# Measured on the 50,000 training images, as in weiaicunzai/pytorch-cifar100 (github.com), rounded.
 _CIFAR100_MEAN = (0.5071, 0.4865, 0.4409)
 _CIFAR100_STD = (0.2673, 0.2564, 0.2762)
 _CIFAR100_BINARY = ("train.bin", "test.bin", "fine_label_names.txt")
@@ -67,7 +67,7 @@ def cifar10(
         folder: holds `data_batch_1.bin` to `data_batch_5.bin` and `test_batch.bin`, or the same names without `.bin`
             (the Python version); `$SECATEUR_DATA/data/cifar-10-batches-bin` or `-py` when not given.
         validation: fraction of the training images set aside.
-        seed: seed of that split.
+        seed: draws that split.
         augment: a shift by up to four pixels and a flip when not given.
         rows: images a file; only files cut down on purpose have fewer than 10,000.
 
@@ -115,7 +115,7 @@ def cifar100(
         folder: holds `train.bin`, `test.bin` and `fine_label_names.txt`, or `train`, `test` and `meta` (the Python
             version); `$SECATEUR_DATA/data/cifar-100-binary` or `-python` when not given.
         validation: fraction of the training images set aside.
-        seed: seed of that split.
+        seed: draws that split.
         augment: a shift by up to four pixels and a flip when not given.
         rows: training and test images; only files cut down on purpose have fewer.
 

@@ -40,7 +40,7 @@ def class_folders(
         test: without `test/` a fraction of all images of `folder` (or `train/`) set aside first, 0.2 when not given.
         validation: `val/` when there is one and this is not given; else a fraction of the training images (`val/` is
             then among them), 0.1 when not given.
-        seed: of these splits.
+        seed: draws these splits.
         augment: a shift by up to a sixteenth of the side and a flip when not given.
         cache: folder for the decoded images, size * size * 3 bytes each; see `cache_folder`.
 
@@ -87,7 +87,7 @@ def class_folders(
 
 
 def _places(home: Path) -> dict[str, Path]:
-    """The folders of classes: of `train`, and where they are there of `validation` and `test`."""
+    """Part ("train", and where they exist "validation" and "test") -> the folder with its class folders."""
     held = [home / name for name in VALIDATION if (home / name).is_dir()]
     if len(held) > 1:
         raise SecateurError(f"{home} has {held[0].name}/ and {held[1].name}/; it must have one of them")

@@ -30,12 +30,12 @@ class Data:
         name: short name, printed and stored.
         train: what is learned from.
         validation: taken from the training images; ranks structures and recipes.
-        test: looked at once, for the last epoch of a training.
+        test: looked at once, after the last epoch of a training.
         num_classes: labels are 0 to num_classes - 1.
-        mean: per channel, of pixels scaled to [0, 1].
-        std: per channel, likewise.
-        augment: what training draws anew for every image.
-        classes: their names, empty when unknown.
+        mean: mean per channel, of pixels scaled to [0, 1].
+        std: standard deviation per channel, of pixels scaled to [0, 1].
+        augment: random changes that training draws anew for every image.
+        classes: names of the classes, empty when unknown.
     """
 
     name: str
@@ -160,14 +160,15 @@ class Data:
         Args:
             name: short name.
             train: (images (N, C, H, W) uint8 or float in 0..1, labels (N,) whole numbers).
-            test: likewise.
+            test: images and labels in the same form.
             validation: the fraction of `train` that is set aside, the same share of every class, or a split of its own.
             num_classes: highest training label + 1 when not given.
-            mean: per channel of pixels scaled to [0, 1]; measured on the training images when not given.
-            std: likewise. Give 0 and 1 for images that are already normalised.
+            mean: mean per channel of pixels scaled to [0, 1]; measured on the training images when not given.
+            std: standard deviation per channel, measured likewise. Give mean 0 and std 1 for images that are already
+                normalised.
             augment: none when not given.
             classes: class names.
-            seed: of the split.
+            seed: draws the validation images where `validation` is a fraction.
 
         Raises:
             SecateurError: for wrong shapes or types, labels out of range, or a class without images.
@@ -213,16 +214,16 @@ class Data:
 
         Args:
             name: short name.
-            train: dataset or loader.
-            test: likewise.
+            train: dataset or loader of the training images.
+            test: dataset or loader of the test images.
             validation: fraction of `train` to set aside, or a dataset or loader.
             num_classes: highest training label + 1 when not given; needed with `stream`.
-            mean: per channel of pixels scaled to [0, 1]; measured when not given (with `stream`: 0).
-            std: likewise (with `stream`: 1).
+            mean: mean per channel of pixels scaled to [0, 1]; measured when not given (with `stream`: 0).
+            std: standard deviation per channel; measured when not given (with `stream`: 1).
             augment: none when not given.
             stream: read anew in every epoch instead, for data that does not fit in memory. `train`, `validation` and
                 `test` must then be DataLoaders of image tensors; their own batch sizes and transforms hold.
-            seed: of the split.
+            seed: draws the validation images where `validation` is a fraction.
 
         Raises:
             SecateurError: for samples that are not such pairs, or differ in shape; a stream without loaders.

@@ -90,7 +90,7 @@ def decoded(folder: Path, name: str, key: str, make: Callable[[], DecodeJob]) ->
     Args:
         folder: the cache; made when it is not there. Everything in it can be deleted.
         name: begins the names of its files, and is shown beside the progress bar.
-        key: from `key_of`.
+        key: what the pixels depend on, as `key_of` hashes it.
         make: makes the job; called only when the images are not stored yet.
 
     Raises:

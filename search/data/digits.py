@@ -17,7 +17,7 @@ def digits(*, validation: float = 0.2, seed: int = 0, augment: Augment | None = 
 
     Args:
         validation: fraction of the remaining images set aside.
-        seed: of both splits.
+        seed: draws both splits.
         augment: a shift by up to one pixel when not given.
 
     Returns:

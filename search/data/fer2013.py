@@ -27,7 +27,7 @@ _FILE = "fer2013.csv"
 _SIDE = 48
 _CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 _USAGES = ("Training", "PublicTest", "PrivateTest")
-# Of the 28,709 training images; the usual figures of FER-2013 trainings.
+# Measured on the 28,709 training images; the usual figures of FER-2013 trainings.
 _MEAN = (0.5074,)
 _STD = (0.2551,)
 
@@ -51,12 +51,12 @@ def fer2013(
         size: side in pixels.
         validation: the official validation split when not given; else this fraction of both that and the training
             images, so that more are left to train with.
-        seed: of that split.
+        seed: draws that split.
         augment: a shift by up to a twelfth of the side and a flip when not given.
         cache: folder for the decoded images, 83 MB at 48 pixels; see `cache_folder`.
 
     Raises:
-        SecateurError: when the file is missing, or a line of it is not as it should be.
+        SecateurError: when the file is missing, or one of its lines is not as it should be.
     """
     view = View(size, grey=True)
     home = _SOURCE.home(folder)

@@ -49,7 +49,7 @@ def aircraft(
         size: side in pixels.
         validation: the official validation split when not given; else this fraction of the images of
             `images_variant_trainval.txt`, so that more are left to train with.
-        seed: of that split.
+        seed: draws that split.
         augment: a flip when not given.
         cache: folder for the decoded images, 6.0 GB at 448 pixels; see `cache_folder`.
 
@@ -111,7 +111,7 @@ def cars(
         size: side in pixels.
         boxes: cut every image to the car first, as the annotations say.
         validation: fraction of the training images set aside.
-        seed: of that split.
+        seed: draws that split.
         augment: a flip when not given.
         cache: folder for the decoded images, 9.7 GB at 448 pixels; see `cache_folder`.
 
@@ -206,7 +206,7 @@ def cub200(
         size: side in pixels.
         boxes: cut every image to the bird first, as `bounding_boxes.txt` says.
         validation: fraction of the training images set aside.
-        seed: of that split.
+        seed: draws that split.
         augment: a flip when not given.
         cache: folder for the decoded images, 7.1 GB at 448 pixels; see `cache_folder`.
 

@@ -69,7 +69,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a pickle as Python 2 wrote it: keys as texts, texts as bytes, arrays as uint8 arrays.
 
     Raises:
-        SecateurError: when the file asks for anything but uint8 arrays by name (nothing of it is then run), is no
+        SecateurError: when the file asks for anything but uint8 arrays by name (which is then not run), is no
             pickle, or holds no dictionary.
     """
     try:

@@ -16,7 +16,8 @@ from search.data.decoded import DecodeJob, Pixels, cache_folder, decoded, key_of
 from search.data.publications import Publication
 from search.data.sources import Split
 
-#: Of ImageNet: what networks that are trained on it expect (Simonyan and Zisserman, ICLR 2015; torchvision).
+#: Mean and deviation per channel of ImageNet, which networks that are trained on it expect (Simonyan and Zisserman,
+#: ICLR 2015; torchvision).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -29,8 +30,8 @@ class Picture:
 
     Attributes:
         path: where it is.
-        label: of its class.
-        box: left, top, right, bottom in pixels of the part that is kept; all of it when None.
+        label: number of its class, from 0.
+        box: left, top, right, bottom in pixels of the part that is kept; the whole image when None.
     """
 
     path: Path
@@ -70,12 +71,12 @@ def read_pictures(
     They are decoded once; later calls find the result by the names, sizes and times of the files and by `view`.
 
     Args:
-        name: of the data set.
-        home: its folder.
-        pictures: of which files.
-        view: how they are cut and resized.
-        source: named when a file is missing.
-        cache: as `cache_folder`.
+        name: name of the data set; begins the name of the cache file.
+        home: folder of the data set.
+        pictures: the files to read, with their labels.
+        view: how the pictures are cut and resized.
+        source: where the data set is published; named when a file is missing.
+        cache: folder for the decoded images; see `cache_folder`.
 
     Raises:
         SecateurError: for a file that is missing, or no image that can be read; without Pillow.

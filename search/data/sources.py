@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampl
 from backbones.errors import SecateurError
 from search.checks import check_range
 
-Shape = tuple[int, ...]
+ImageShape = tuple[int, ...]
 
 PIECE = 2**22  # values that are worked on at once where a whole data set may not fit
 
@@ -76,7 +76,7 @@ class Split:
         return len(self.labels)
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> ImageShape:
         """(C, H, W)."""
         return tuple(self.pool.shape[1:])
 
@@ -176,7 +176,7 @@ class Stream:
         return len(sampler)
 
     @cached_property
-    def shape(self) -> Shape:
+    def shape(self) -> ImageShape:
         """(C, H, W)."""
         return tuple(self.first(1, 0)[0].shape[1:])
 

@@ -14,7 +14,7 @@ from search.data.pictures import Picture, View, read_pictures
 from search.data.publications import Publication, warn_unequal
 
 _SOURCE = Publication("Tiny ImageNet", "http://cs231n.stanford.edu/tiny-imagenet-200.zip", ("tiny-imagenet-200",))
-# Of the 100,000 training images; the usual figures of Tiny ImageNet trainings.
+# Measured on the 100,000 training images; the usual figures of Tiny ImageNet trainings.
 _MEAN = (0.4802, 0.4481, 0.3975)
 _STD = (0.2770, 0.2691, 0.2821)
 
@@ -37,7 +37,7 @@ def tiny_imagenet(
             `$SECATEUR_DATA/data/tiny-imagenet-200` when not given.
         size: side in pixels.
         validation: fraction of the training images set aside.
-        seed: of that split.
+        seed: draws that split.
         augment: a shift by up to an eighth of the side and a flip when not given.
         cache: folder for the decoded images, 1.4 GB at 64 pixels; see `cache_folder`.
 

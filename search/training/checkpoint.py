@@ -29,9 +29,9 @@ class Epoch:
     """One pass over the training split.
 
     Attributes:
-        epoch: from 1.
+        epoch: its number, from 1.
         lr: learning rate at its end.
-        loss: mean over its images, all parts of the loss included except the slimming penalty.
+        loss: mean over the training images, all parts of the loss included except the slimming penalty.
         train_accuracy: fraction, on augmented images, while learning.
         validation_accuracy: fraction, after the epoch (of the averaged weights where there are).
         seconds: training and evaluation.
@@ -50,9 +50,10 @@ class History:
     """What a training did.
 
     Attributes:
-        epochs: in order.
+        epochs: a row per epoch, in order.
         start_accuracy: validation accuracy before the first step, batch-norm statistics renewed.
-        test_accuracy: of the last epoch's weights; the test split is looked at only for this.
+        test_accuracy: fraction on the test split with the weights of the last epoch; the split is looked at only for
+            this. None until then.
     """
 
     epochs: tuple[Epoch, ...]
@@ -61,12 +62,12 @@ class History:
 
     @property
     def validation_accuracy(self) -> float:
-        """Of the last epoch, not of the best: choosing an epoch would overstate it."""
+        """Validation accuracy after the last epoch, not the best one: choosing an epoch would overstate it."""
         return self.epochs[-1].validation_accuracy
 
     @property
     def seconds(self) -> float:
-        """Over all epochs, interruptions not counted."""
+        """Time of all epochs together, interruptions not counted."""
         return sum(epoch.seconds for epoch in self.epochs)
 
     def to_csv(self) -> str:
@@ -125,16 +126,16 @@ def training_identity(
 
 
 def write_checkpoint(folder: Path, state: dict[str, Any]) -> None:
-    """Replaces the snapshot in `folder` in one step: a kill leaves the one before."""
+    """Replaces the checkpoint in `folder` in one step: a kill leaves the one before."""
     with atomic_write(folder / CHECKPOINT) as part:
         torch.save(state, part)
 
 
 def read_checkpoint(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The snapshot in `folder`, None when there is none.
+    """The checkpoint in `folder`, None when there is none.
 
     Args:
-        folder: of the training.
+        folder: the folder that was given to `train`.
         wanted: the `training_identity` of the training that wants to go on.
 
     Raises:

@@ -115,7 +115,7 @@ def intermediate_target(dense: Cost, target: Target, share: float, spacing: Spac
     Args:
         dense: cost of the dense network.
         target: what is wanted in the end.
-        share: of the way, 0 for the dense cost, 1 for the target.
+        share: how far on the way, 0 for the dense cost, 1 for the target.
         spacing: "factors" takes the same part of what is left in each of k equal steps of `share` (iterative pruning),
             "amounts" the same amount (soft pruning).
     """

@@ -24,7 +24,7 @@ class SparsifyResult:
     Attributes:
         masks: parameter name -> True where the weight stayed.
         parameters: all, and those held at zero.
-        history: of the tuning.
+        history: the curve of the tuning.
     """
 
     masks: Masks
@@ -57,13 +57,13 @@ def sparsify(
     Args:
         model: changed in place; its names and shapes stay, dropped weights are exactly zero.
         data: the task.
-        recipe: of the tuning.
+        recipe: how the weights that stay are tuned.
         amount: share of the weights of convolutions and linear layers to drop, 0 <= amount < 1.
         scope: compare weights over all layers ("global") or drop the same share of each ("layer").
         spare: layers left alone, by module path.
         teacher: the dense network, to learn from.
         folder: for an exact resume, see `train`.
-        device: of the tuning.
+        device: where tuning computes: "cpu", "cuda", ...
         progress: show a bar when standard error is a terminal.
 
     Raises:

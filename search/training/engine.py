@@ -51,7 +51,7 @@ def train(
     """Trains `model` in place on the training split; looks at the test split once, after the last epoch.
 
     The same model, data, recipe and number of processes and threads give the same weights, interrupted or not: every
-    random draw follows from (seed, epoch, process), and a snapshot holds the rest. After Ctrl-C, SIGTERM turned into
+    random draw follows from (seed, epoch, process), and a checkpoint holds the rest. After Ctrl-C, SIGTERM turned into
     KeyboardInterrupt, or an error, the model is as it was after the last whole epoch. Under `torchrun` all processes
     train the one network together; `batch_size` is then shared out among them.
 
@@ -59,11 +59,11 @@ def train(
         model: takes normalised images (B, C, H, W), gives logits (B, num_classes). Afterwards in evaluation mode, where
             it was before, with the weights of the last epoch (their average when `recipe.ema` is set).
         data: the task.
-        recipe: how.
+        recipe: how to train: epochs, learning rate, optimiser, ...
         teacher: the dense network to learn from beside the labels (`recipe.distill`); it is not changed.
-        folder: snapshot (`checkpoint.pt`) and curve (`history.csv`) after each epoch; a training that is found there is
-            continued, a finished one returned.
-        device: "cpu", "cuda", ...
+        folder: holds a checkpoint (`checkpoint.pt`) and the curve (`history.csv`) after each epoch; a training that is
+            found there is continued, a finished one returned.
+        device: where to compute: "cpu", "cuda", ...
         progress: show a bar when standard error is a terminal.
         masks: parameter name -> mask of its shape; where it is False the weight is held at zero.
         after_epoch: called with the model and the number of epochs done after each pass over the training split, before
@@ -75,8 +75,8 @@ def train(
         the curve, the accuracy before the first step and the test accuracy.
 
     Raises:
-        SecateurError: for a batch larger than the data, a network that does not fit the data, a snapshot of another
-            training, or a loss or weight that is no longer finite (the last snapshot stays).
+        SecateurError: for a batch larger than the data, a network that does not fit the data, a checkpoint of another
+            training, or a loss or weight that is no longer finite (the last checkpoint stays).
     """
     check_trainable(model, data, recipe)
     with process_group(device) as processes:
@@ -180,7 +180,7 @@ def _validate(state: TrainState) -> float:
     """Validation accuracy, the processes sharing the work."""
     right = torch.zeros(2, dtype=torch.int64, device=state.processes.device)
     state.model.eval()
-    with state.average.applied() if state.average is not None else nullcontext():
+    with state.ema.applied() if state.ema is not None else nullcontext():
         for number, (images, labels) in enumerate(state.data.batches("validation", 500)):
             if number % state.processes.size == state.processes.rank:
                 images, labels = images.to(state.processes.device), labels.to(state.processes.device)
@@ -198,7 +198,7 @@ def _save(state: TrainState, folder: Path | None, wanted: dict[str, Any], histor
             "identity": wanted,
             "model": state.model.state_dict(),
             "optimiser": state.optimiser.state_dict(),
-            "average": None if state.average is None else state.average.state_dict(),
+            "average": None if state.ema is None else state.ema.state_dict(),
             "history": history.to_dict(),
         }
         write_checkpoint(folder, saved)
@@ -209,19 +209,19 @@ def _save(state: TrainState, folder: Path | None, wanted: dict[str, Any], histor
 def _restore(state: TrainState, saved: dict[str, Any]) -> History:
     state.model.load_state_dict(saved["model"])
     state.optimiser.load_state_dict(saved["optimiser"])
-    if state.average is not None:
-        state.average.load_state_dict(saved["average"])
+    if state.ema is not None:
+        state.ema.load_state_dict(saved["average"])
     return History.from_dict(saved["history"])
 
 
 def _finish(state: TrainState, folder: Path | None, wanted: dict[str, Any], history: History, test: bool) -> History:
     """Looks at the test split, once at most in the life of a training, and leaves the averaged weights in the model."""
     if test and history.test_accuracy is None:
-        with state.average.applied() if state.average is not None else nullcontext():
+        with state.ema.applied() if state.ema is not None else nullcontext():
             history = History(history.epochs, history.start_accuracy, accuracy(state.model, state.data, "test"))
         _save(state, folder, wanted, history)
-    if state.average is not None:
-        state.average.apply()
+    if state.ema is not None:
+        state.ema.apply()
     return history
 
 

@@ -33,7 +33,7 @@ class Flow:
         name: a key of `FLOWS`: "one-shot" (choose, cut, train), "iterative" (the same in steps, the target split into
             equal factors; Molchanov et al., ICLR 2017), "soft" (train the whole network, silence channels after each
             epoch, cut at the end; He et al., IJCAI 2018) or "asymptotic" (soft with a cut that grows).
-        steps: of "iterative"; each is a training with the whole recipe.
+        steps: number of steps of "iterative"; each is a training with the whole recipe.
     """
 
     name: str = "one-shot"
@@ -124,7 +124,7 @@ def run_flow(
         recipe: how each network is trained; the dense network is the teacher.
         choose: criterion and space (`search.training.choosing.Chooser`).
         target: the budget, from `Budget.targets`.
-        folder: see `FlowContext`.
+        folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
         device: where training computes: "cpu", "cuda", ...
         progress: show bars when standard error is a terminal.
 

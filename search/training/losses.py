@@ -31,7 +31,7 @@ def distillation_loss(
         labels: (N,) true classes.
         weight: w, 0 to 1.
         temperature: T > 0.
-        label_smoothing: of the cross entropy.
+        label_smoothing: share of the target of the cross entropy that is spread over all classes.
 
     Returns:
         the mean over the batch.

@@ -33,7 +33,7 @@ class ProcessGroup:
     """The processes that train one network together.
 
     Attributes:
-        rank: of this process, 0 to size - 1; 0 writes files and shows progress.
+        rank: number of this process, 0 to size - 1; 0 writes files and shows progress.
         size: number of processes; 1 outside torchrun.
         device: where this process computes.
     """
@@ -153,7 +153,7 @@ def fitting_threads(macs: int, batch: int) -> Iterator[None]:
     The choice follows from the sizes alone, so that a run that was stopped goes on with the same sums.
 
     Args:
-        macs: of one sample.
+        macs: multiply-adds of one sample.
         batch: samples at a time.
     """
     before = torch.get_num_threads()

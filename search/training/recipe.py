@@ -28,7 +28,7 @@ def _fall(position: float, warmup: float) -> float:
     return (position - warmup) / (1 - warmup) if warmup < 1 else 1.0
 
 
-def cosine(position: float, warmup: float) -> float:
+def cosine_decay(position: float, warmup: float) -> float:
     """Half a cosine from 1 to 0 (Loshchilov and Hutter, ICLR 2017) after a linear warm-up."""
     if position < warmup:
         return _rise(position, warmup)
@@ -42,30 +42,30 @@ def one_cycle(position: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * _fall(position, warmup)))
 
 
-def linear(position: float, warmup: float) -> float:
+def linear_decay(position: float, warmup: float) -> float:
     """A straight line down to 0 after a linear warm-up."""
     return _rise(position, warmup) if position < warmup else 1 - _fall(position, warmup)
 
 
-def step(position: float, warmup: float) -> float:
+def step_decay(position: float, warmup: float) -> float:
     """A tenth after half of the time, a hundredth after three quarters (He et al., CVPR 2016)."""
     if position < warmup:
         return _rise(position, warmup)
     return 1.0 if position < 0.5 else 0.1 if position < 0.75 else 0.01
 
 
-def constant(position: float, warmup: float) -> float:
+def constant_rate(position: float, warmup: float) -> float:
     """Always 1 after a linear warm-up."""
     return _rise(position, warmup) if position < warmup else 1.0
 
 
 # name -> (factor of the learning rate at a position 0..1 of the training, its own share of warm-up)
 SCHEDULES: dict[str, tuple[Schedule, float]] = {
-    "cosine": (cosine, 0.05),
+    "cosine": (cosine_decay, 0.05),
     "one-cycle": (one_cycle, 0.3),
-    "linear": (linear, 0.2),
-    "step": (step, 0.0),
-    "constant": (constant, 0.0),
+    "linear": (linear_decay, 0.2),
+    "step": (step_decay, 0.0),
+    "constant": (constant_rate, 0.0),
 }
 
 
@@ -90,7 +90,7 @@ class Recipe:
         lr: highest learning rate.
         batch_size: images a step, over all processes together; an incomplete last batch is left out.
         optimiser: a key of `OPTIMISERS`; "sgd" uses Nesterov momentum.
-        momentum: of SGD, or AdamW's first beta.
+        momentum: momentum of SGD, or the first beta of AdamW.
         weight_decay: on every parameter, as in He et al. (CVPR 2016).
         schedule: a key of `SCHEDULES`.
         warmup: share of all steps in which the learning rate rises; the schedule's own when not given.
@@ -109,7 +109,7 @@ class Recipe:
         augment: instead of the data's own.
         slim: lambda of the L1 penalty on batch-norm gammas (`search.training.losses`); 0 for none.
         slim_layers: batch-norm layer -> factor on lambda; layers not named have factor 1.
-        seed: of the order of images, augmentation and dropout.
+        seed: draws the order of images, augmentation and dropout.
     """
 
     epochs: int = 40

@@ -26,20 +26,35 @@ from search.training.recipe import Recipe, bfloat16
 
 @dataclass(slots=True, eq=False)
 class TrainState:
-    """One network on its way: what lives as long as one call of `train`. Made by `prepare_training`."""
+    """What lives as long as one call of `train`; made by `prepare_training`.
+
+    Attributes:
+        model: the network that is trained, in place.
+        network: `model`, or `model` wrapped so that gradients are averaged over all processes.
+        data: the task, its training images on the device where they fit.
+        recipe: how to train.
+        teacher: the dense network to learn from, or None.
+        processes: who trains together, and where this process computes.
+        optimiser: the optimiser over the parameters of `model`.
+        ema: the running average of the weights, or None.
+        penalty: adds the slimming penalty to the gradients, before the optimiser's step.
+        mask: sets masked weights to zero, after the optimiser's step.
+        steps: batches an epoch.
+        half: compute in bfloat16.
+    """
 
     model: nn.Module
-    network: nn.Module  # the model, or the model wrapped for the processes
+    network: nn.Module
     data: Data
     recipe: Recipe
     teacher: nn.Module | None
     processes: ProcessGroup
     optimiser: Optimizer
-    average: EMA | None
+    ema: EMA | None
     penalty: Callable[[], None]
     mask: Callable[[], None]
     steps: int
-    half: bool  # compute in bfloat16
+    half: bool
 
 
 def check_trainable(model: nn.Module, data: Data, recipe: Recipe) -> None:
@@ -93,7 +108,7 @@ def prepare_training(
         teacher=teacher,
         processes=processes,
         optimiser=recipe.build_optimiser(model),
-        average=EMA(model, recipe.ema) if recipe.ema else None,
+        ema=EMA(model, recipe.ema) if recipe.ema else None,
         penalty=l1_subgradient(model, recipe.slim, recipe.slim_layers) if recipe.slim else _nothing,
         mask=mask,
         steps=steps_per_epoch(data, recipe),
@@ -129,8 +144,8 @@ def train_step(state: TrainState, images: Tensor, labels: Tensor, rate: float) -
         nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
     state.optimiser.step()
     state.mask()
-    if state.average is not None:
-        state.average.update()
+    if state.ema is not None:
+        state.ema.update()
     return loss.detach(), (logits.detach().argmax(1) == labels).sum()
 
 
@@ -187,11 +202,11 @@ class EMA:
                 torch._foreach_copy_(self._live, kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a snapshot."""
+        """The average and its number of steps, for a checkpoint."""
         return {"mean": self._mean, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """From a snapshot."""
+        """Goes on from what `state_dict` gave."""
         with torch.no_grad():
             for mean, saved in zip(self._mean, state["mean"], strict=True):
                 mean.copy_(saved)
