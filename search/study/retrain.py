@@ -38,7 +38,7 @@ class RetrainConfig:
     """How a structure is retrained.
 
     Attributes:
-        recipe: of each training.
+        recipe: optimiser, schedule and losses of each training.
         flow: how pruning and training alternate. Any flow but "one-shot" follows the trial's proposal anew as the
             weights change, within the same MACs and parameters, and may end with other filters.
     """
@@ -77,12 +77,12 @@ class Retrainer:
     epoch of the dead.
 
     Args:
-        store: of the search.
+        store: the trials of the search.
         model: the dense network, and the teacher.
-        graph: of it.
+        graph: the dense network's channel graph.
         data: the task.
         folder: holds one folder per structure and config: network, checkpoint and curve of each training.
-        space: of the search, for flows that choose again.
+        space: the search's space, for flows that choose again.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Retrainer:
                     time.sleep(RETRAIN_POLL)
 
     def _busy(self, trial: FrozenTrial, heartbeat: Heartbeat) -> bool:
-        """Whether a living process works on it; the claim of a dead one is failed."""
+        """Whether a living process works on a claimed trial; the claim of a dead process is failed."""
         if trial.state is TrialState.RUNNING and heartbeat.is_dead(claimant(trial)):
             self.writer.fail(trial)
             return False
@@ -192,6 +192,9 @@ class Retrainer:
 
 
 def within(spent: Cost) -> Target:
-    """No more MACs and no more parameters, so that what a flow ends with meets the budget that the structure met."""
+    """The target of a flow that chooses again: no more MACs and no more parameters than its first structure had.
+
+    So the structure that the flow ends with meets the budget that the first one met.
+    """
     most = {"macs": float(spent.macs), "params": float(spent.params)}
     return Target(tuple(Bound(axis, (1 - FILL) * high, high) for axis, high in most.items()), capped=True)

@@ -26,10 +26,10 @@ class StudyStatus:
     """The state of one study.
 
     Attributes:
-        name: of the study.
-        storage: its URL without password.
+        name: the study's name in its storage.
+        storage: the storage's URL without password.
         trials: number of trials by state: scored, infeasible, failed, running.
-        structures: how many different ones were found.
+        structures: number of different structures that were found.
         best: the trial of the highest score, with its facts; empty before the first.
         workers: who is there: slot, host, process, when last heard of; `alive` is unknown (None) from another machine.
         retrained: structures by state: done, running, failed.
@@ -64,8 +64,8 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
     """Reads the state of a study.
 
     Args:
-        storage: URL.
-        name: of the study; not needed where the storage has one only.
+        storage: the storage's URL.
+        name: the study's name; not needed where the storage has one only.
 
     Raises:
         SecateurError: for a storage that cannot be read, a study that is not there, or no name where there are several.

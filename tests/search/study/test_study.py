@@ -205,7 +205,7 @@ def test_unknown_names_and_numbers(tmp_path: Path, parts: Parts) -> None:
         make(tmp_path, parts, sampler="tpee")
     with pytest.raises(SecateurError, match="unknown space"):
         make(tmp_path, parts, space="hybird")
-    with pytest.raises(SecateurError, match="trials >= 1"):
+    with pytest.raises(SecateurError, match="1 <= trials must hold"):
         make(tmp_path, parts).search(0)
     with pytest.raises(SecateurError, match="no feasible trial"):
         make(tmp_path, parts).retrain()
