@@ -140,13 +140,13 @@ class Evidence:
     def save(self, folder: Path) -> None:
         """Writes evidence.json, evidence.md and the pictures, each in one step."""
         from search.evaluate.charts import scatter_chart, tau_chart
-        from search.review.chart_style import render
+        from search.review.chart_style import write_chart
 
         write_text(folder / "evidence.json", json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
         write_text(folder / "evidence.md", self.markdown())
         for name, chart in (("scatter", scatter_chart(self)), ("tau", tau_chart(self))):
             for ending in ("png", "svg"):
-                render(chart, folder / f"{name}.{ending}")
+                write_chart(chart, folder / f"{name}.{ending}")
 
     def summary(self) -> str:
         """Two lines on the accuracies and the ceiling."""

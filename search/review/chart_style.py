@@ -136,7 +136,7 @@ def svg_to_png(svg: str) -> bytes:
     return bytes(vl_convert.svg_to_png(svg, scale=2))
 
 
-def render(spec: Spec, path: str | os.PathLike[str]) -> Path:
+def write_chart(spec: Spec, path: str | os.PathLike[str]) -> Path:
     """Writes a picture, in one step: PNG or SVG by the ending of `path`.
 
     Raises:

@@ -85,7 +85,7 @@ def proposals_chart(rows: Sequence[Row], field: str, title: str, *, form: str = 
     Args:
         rows: what `trial_rows` made.
         field: the column.
-        title: beside the axis.
+        title: the words beside the axis.
         form: number format of the axis.
         scorer: what the score is called.
     """
@@ -93,7 +93,7 @@ def proposals_chart(rows: Sequence[Row], field: str, title: str, *, form: str = 
 
 
 def _over_trials(field: str, title: str, form: str, scorer: str, studies: Collection[str]) -> Spec:
-    """Points, one a trial; those that were not feasible are vermillion where colours do not tell studies apart."""
+    """A point for each trial; those that were not feasible are vermillion where colours do not tell studies apart."""
     state = state_field("score", "macs")
     x = {
         "field": "trial",

@@ -26,9 +26,9 @@ class Figure:
 
     Attributes:
         name: unique, for ids and file names.
-        title: above it.
-        caption: below it, how to read it.
-        views: label -> specification; buttons switch between them when there are several.
+        title: the heading above the picture.
+        caption: the line below the picture, on how to read it.
+        views: label -> chart specification; buttons switch between them when there are several.
     """
 
     name: str
@@ -41,7 +41,7 @@ def figures(report: Report, rows: Sequence[Row]) -> list[Figure]:
     """Every figure that the report has data for, in the order of the page.
 
     Args:
-        report: all of it.
+        report: the studies and what is known of them.
         rows: `trial_rows(report.fronts, listed(report))`.
     """
     found = [*_front_figures(report.fronts, rows), *_search_figures(report, rows), *_training_figures(report)]

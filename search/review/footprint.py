@@ -17,14 +17,14 @@ from search.formatting import byte_size, milliseconds
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Of one network.
+    """Measured speed and size of one network.
 
     Attributes:
         latency: seconds a batch in evaluation mode, median over the rounds.
         spread: half the distance between the quartiles of the rounds, in seconds.
-        disk: bytes of its tensors as safetensors, header included.
+        disk: bytes of the network's tensors in a safetensors file, header included.
         batch: images in the batch.
-        threads: of torch, within an operation.
+        threads: that torch may use within an operation.
     """
 
     latency: float

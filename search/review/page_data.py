@@ -37,8 +37,9 @@ def details(fronts: Sequence[Front], room: int) -> dict[str, Any]:
     """What was proposed and kept, for the panel that shows one trial.
 
     Args:
-        fronts: in the order of `trial_rows`.
-        room: characters it may take; what does not fit is left out, the front and the best scores last.
+        fronts: the studies, in the order in which `trial_rows` was given them.
+        room: characters that the result may take as JSON; what does not fit is left out, the front and the best
+            scores last.
 
     Returns:
         `studies`: name -> names of parameters and groups, dense widths; `of`: for each row of the table of trials

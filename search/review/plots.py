@@ -21,12 +21,12 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
     """Writes every picture and `plots.json`, a list of them; pictures of an earlier list that are gone are removed.
 
     Args:
-        shown: of `figures`.
-        rows: the table `trials` that some of them read.
-        folder: an existing folder; the pictures come into its `plots`.
+        shown: the figures of the report, from `search.review.figures.figures`.
+        rows: the table `trials`, which some of the figures read, from `trial_rows`.
+        folder: an existing folder; the pictures are written into `plots` inside it.
 
     Returns:
-        of each picture `title`, `view`, and the paths `png` and `svg` relative to `folder`.
+        a record for each picture: `name`, `title`, `view`, and the paths `png` and `svg` relative to `folder`.
     """
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
 
 
 def _name(figure: Figure, view: str) -> str:
-    """Of small letters, digits and dashes, whatever the network's layers are called."""
+    """A file name of small letters, digits and dashes, whatever the network's layers are called."""
     text = figure.name if len(figure.views) == 1 else f"{figure.name}-{view}"
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LONGEST_NAME].strip("-")
 

@@ -43,7 +43,7 @@ class Report:
 
     Attributes:
         fronts: the studies, all their trials included, each with a name of its own; several are drawn over each other.
-        title: of the page; the names of the studies when empty.
+        title: the heading of the page; the names of the studies when empty.
         facts: name of a study -> what else is known of it.
     """
 
@@ -52,12 +52,12 @@ class Report:
     facts: Mapping[str, Facts] = field(default_factory=dict)
 
     def facts_of(self, front: Front) -> Facts:
-        """Of one study; empty when nothing is known."""
+        """What is known of one study beside its front; empty when nothing is."""
         return self.facts.get(front.name, Facts())
 
     @property
     def all_facts(self) -> tuple[Facts, ...]:
-        """One a front, in their order."""
+        """The facts of every study, in the order of the fronts."""
         return tuple(self.facts_of(front) for front in self.fronts)
 
 

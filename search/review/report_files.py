@@ -11,7 +11,7 @@ from typing import overload
 from backbones.errors import SecateurError
 from backbones.files import atomic_write, write_text
 from search.review.candidate import Measure
-from search.review.chart_style import Spec, quieter, render, still, svg_to_png, to_svg, with_data
+from search.review.chart_style import Spec, quieter, still, svg_to_png, to_svg, with_data, write_chart
 from search.review.figures import figures, listed
 from search.review.front import Front, save_fronts
 from search.review.front_chart import front_chart
@@ -29,10 +29,10 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
     the other tables in `tables/` and report.json.
 
     Returns:
-        The path of report.html.
+        the path of report.html.
 
     Raises:
-        SecateurError: when the report has no front, two fronts of one name, or the folder does not exist.
+        SecateurError: when the report has no front, two fronts have the same name, or the folder does not exist.
     """
     folder = _existing(folder)
     if not report.fronts:
@@ -75,11 +75,11 @@ def plot_front(front: Front, path: str | os.PathLike[str] | None = None) -> Path
     """Draws a front: accuracy of the retrained structures, and the score of all trials, against MACs.
 
     Args:
-        front: of `Study.front`, `Study.retrain` or `Front.load`.
-        path: PNG, SVG or an interactive HTML page, by its ending.
+        front: what `Study.front`, `Study.retrain` or `Front.load` gave.
+        path: the file to write: a picture (.png, .svg) or an interactive page (.html).
 
     Returns:
-        the path; without one a picture that a notebook shows.
+        the path of the file; without `path` a picture that a notebook shows.
 
     Raises:
         SecateurError: for another ending, or a folder that does not exist.
@@ -103,7 +103,7 @@ def plot_fronts(fronts: Sequence[Front], path: str | os.PathLike[str]) -> Path:
         rows = trial_rows(fronts, listed(report))
         write_text(target, page(report, folder, rows, figures(report, rows)))
         return target
-    return render(front_picture(fronts), target)
+    return write_chart(front_picture(fronts), target)
 
 
 def front_picture(fronts: Sequence[Front]) -> Spec:

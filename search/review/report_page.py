@@ -22,7 +22,7 @@ from search.review.figures import Figure, listed
 from search.review.front import Front
 from search.review.page_data import columns, details
 from search.review.report import Report, measures
-from search.review.result_table import HEADINGS, change, or_dash, result_cells, share
+from search.review.result_table import HEADINGS, accuracy_change, long_dash, percent_cell, result_cells
 from search.review.trial_table import state_field
 
 LARGEST = 4_800_000
@@ -41,11 +41,11 @@ def page(
     """The whole page as text.
 
     Args:
-        report: what it shows.
-        folder: where it will lie; links are made relative to it.
-        rows: `trial_rows` with the parameters that are `listed`.
-        shown: of `figures`.
-        pictures: of `write_plots`.
+        report: the studies and what is known of them.
+        folder: where the page will lie; links are made relative to this folder.
+        rows: the table of trials, from `trial_rows`, with a column for each parameter that is `listed`.
+        shown: the figures, from `search.review.figures.figures`.
+        pictures: the files of the figures, from `search.review.plots.write_plots`.
         tables: paths of further tables, relative to `folder`.
     """
     fronts = report.fronts
@@ -123,7 +123,7 @@ def _cards(front: Front, *, several: bool) -> list[tuple[str, str, str, str]]:
     prefix = f"{front.name}: " if several else ""
     dense, statuses = front.dense, front.statuses(front.measure)
     macs = dense.on("macs")
-    cards = [(f"{prefix}dense", *_quality(front, dense), f"{or_dash(amount(macs))} MACs")]
+    cards = [(f"{prefix}dense", *_quality(front, dense), f"{long_dash(amount(macs))} MACs")]
     if "front" in statuses:
         best = front.best()
         size = f"{amount(best.on('macs'))} MACs"
@@ -144,11 +144,11 @@ def _quality(front: Front, one: Candidate) -> tuple[str, str]:
         score = one.value("score")
         return ("–", "not measured") if score is None else (f"{score:.5g}", front.scorer)
     if one.test_accuracy is None:
-        return share(one.accuracy), "validation accuracy"
+        return percent_cell(one.accuracy), "validation accuracy"
     lost = ""
     if one is not front.dense and front.dense.test_accuracy is not None:
-        lost = f" ({change(front.dense, one).split()[0]} points)"
-    return share(one.accuracy), f"validation accuracy; test {share(one.test_accuracy)}{lost}"
+        lost = f" ({accuracy_change(front.dense, one).split()[0]} points)"
+    return percent_cell(one.accuracy), f"validation accuracy; test {percent_cell(one.test_accuracy)}{lost}"
 
 
 def _link(artefact: Path | None, folder: Path) -> str:

@@ -31,19 +31,19 @@ def result_cells(dense: Candidate, one: Candidate) -> tuple[str, ...]:
     macs, dense_macs, score = one.on("macs"), dense.on("macs"), one.value("score")
     return (
         one.name,
-        or_dash(amount(macs)),
+        long_dash(amount(macs)),
         f"{macs / dense_macs:.1%}" if macs is not None and dense_macs else "–",
-        or_dash(amount(one.on("params"))),
-        *map(or_dash, footprint_cells(one.footprint)),
+        long_dash(amount(one.on("params"))),
+        *map(long_dash, footprint_cells(one.footprint)),
         "–" if score is None else f"{score:.5g}",
-        share(one.accuracy),
-        share(one.test_accuracy),
-        "" if one is dense else change(dense, one),
+        percent_cell(one.accuracy),
+        percent_cell(one.test_accuracy),
+        "" if one is dense else accuracy_change(dense, one),
         one.id or "–",
     )
 
 
-def change(dense: Candidate, one: Candidate) -> str:
+def accuracy_change(dense: Candidate, one: Candidate) -> str:
     """Percentage points of test accuracy gained or lost against the dense network; of validation without test."""
     for mine, theirs, word in (
         (one.test_accuracy, dense.test_accuracy, "test"),
@@ -55,11 +55,11 @@ def change(dense: Candidate, one: Candidate) -> str:
     return "–"
 
 
-def share(fraction: float | None) -> str:
+def percent_cell(fraction: float | None) -> str:
     """An accuracy as a percentage of two digits, 97.31%; a long dash for None."""
     return "–" if fraction is None else f"{fraction:.2%}"
 
 
-def or_dash(text: str) -> str:
+def long_dash(text: str) -> str:
     """The text, with a long dash in the place of a short one that stands alone."""
     return "–" if text == "-" else text

@@ -41,7 +41,7 @@ def score_table(front: Front, most: int = 10) -> str:
     return text_table(SCORED, rows)
 
 
-def result(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
+def result_values(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
     """Plain values for JSON: trials, dense network, front, retrained networks, and where the files are."""
     statuses = front.statuses("score")
     return {

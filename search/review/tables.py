@@ -1,4 +1,4 @@
-"""What a report shows as tables for scripts: `tables/NAME.csv`, and all of it in `report.json`."""
+"""What a report shows, as tables for scripts: `tables/NAME.csv`, and all of them in `report.json`."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ BINS = 40
 
 
 def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Spec:
-    """One line a training: the value `key` of each of its history rows, over their `epoch`.
+    """A line for each training: the value `key` of its history rows, over their `epoch`.
 
     Args:
         histories: name of a training -> rows, as `asdict` makes of `History.epochs`.

@@ -15,9 +15,10 @@ class CostAxis:
     """How one cost is shown.
 
     Attributes:
-        name: in one or two words, for a button and a tooltip.
-        title: beside the axis.
-        ticks, exact: number formats of the axis and of a tooltip.
+        name: one or two words, for a button and a tooltip.
+        title: the words beside the axis, with the unit.
+        ticks: number format of the axis, as d3-format writes it.
+        exact: number format of a tooltip.
         factor: what the cost is multiplied with to be in the unit of the title.
     """
 
@@ -45,15 +46,22 @@ def state_field(measure: Measure, axis: Axis) -> str:
 
 
 def axes_measured(fronts: Sequence[Front], measure: Measure | None = None) -> tuple[Axis, ...]:
-    """The costs that at least one candidate (one with this measure) knows: always MACs, then the others."""
+    """The costs that at least one candidate knows: always MACs, then the others.
+
+    Args:
+        fronts: whose candidates are looked at.
+        measure: only candidates that have this measure count; by default all.
+    """
     ones = [one for front in fronts for one in front.candidates if measure is None or one.value(measure) is not None]
     return tuple(dict.fromkeys(["macs", *(axis for axis in AXES if any(one.on(axis) is not None for one in ones))]))
 
 
 def trial_rows(fronts: Sequence[Front], parameters: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One flat row for each candidate, dense network and baseline of all fronts: the table behind the charts.
+    """One flat row for each candidate, dense network and baseline of all fronts.
 
-    What was proposed for the i-th of the `parameters` is in the column `p<i>`.
+    Args:
+        fronts: the studies.
+        parameters: proposed parameters that have a column: `p0` for the first name, `p1` for the second, …
     """
     table = []
     fields = [(measure, axis) for measure in MEASURES for axis in axes_measured(fronts)]

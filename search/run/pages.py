@@ -120,5 +120,5 @@ def _environment(record: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]
 
 
 def _relative(path: Path, start: Path) -> str:
-    """From one place to another, upwards too, as a link on a page is written."""
+    """The path from one folder to a file as a link on a page is written, upwards too."""
     return Path(os.path.relpath(path, start)).as_posix()

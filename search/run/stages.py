@@ -13,7 +13,7 @@ from typing import Any, Literal
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.review.front import Front
-from search.review.summary import final_table, result, retrained, score_table
+from search.review.summary import final_table, result_values, retrained, score_table
 from search.run.console import Console
 from search.run.dense import dense_accuracy, ensure_dense, take_dense
 from search.run.folder import RunFolder, environment, locked
@@ -263,7 +263,7 @@ def report_stage(opened: Study, start: RunInputs, folder: RunFolder, console: Co
     with timed(folder, "report"):
         run_report(folder)
     _conclude(front, folder, console)
-    return result(front, paths)
+    return result_values(front, paths)
 
 
 def _compared(front: Front, opened: Study, folder: RunFolder, console: Console) -> Front:

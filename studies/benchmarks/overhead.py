@@ -32,7 +32,7 @@ from backbones.structure import Structure  # noqa: E402
 from backbones.surgery import prune  # noqa: E402
 from backbones.trace import trace  # noqa: E402
 from search.data.data import Data  # noqa: E402
-from search.review.chart_style import render  # noqa: E402
+from search.review.chart_style import write_chart  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
 from search.study.identity import versions  # noqa: E402
 from search.study.sampler_history import SamplerHistory, Window  # noqa: E402
@@ -56,7 +56,7 @@ def main() -> None:
     print(json.dumps({key: found[key] for key in ("loading", "window")}), flush=True)
     (HERE / "overhead.json").write_text(json.dumps(found, indent=2) + "\n")
     rows = [{"space": space, **row} for space, part in found["spaces"].items() for row in part]
-    render(chart(rows), HERE / "overhead.png")
+    write_chart(chart(rows), HERE / "overhead.png")
 
 
 def subject() -> tuple[Any, Any, Data]:

@@ -14,7 +14,7 @@ import vl_convert
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from search.review.candidate import Candidate
-from search.review.chart_style import Spec, config, render, still, to_svg, with_data
+from search.review.chart_style import Spec, config, still, to_svg, with_data, write_chart
 from search.review.charts import (
     history_chart,
     importances_chart,
@@ -187,7 +187,7 @@ def test_bad_paths_are_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(SecateurError, match="nowhere': the folder does not exist"):
         plot_front(FRONT, tmp_path / "nowhere" / "front.png")
     with pytest.raises(SecateurError, match=r"ends with \.png or \.svg, but got 'a\.gif'"):
-        render({}, tmp_path / "a.gif")
+        write_chart({}, tmp_path / "a.gif")
     assert list(tmp_path.iterdir()) == []
 
 
