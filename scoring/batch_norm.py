@@ -72,7 +72,16 @@ class FoldedNetwork:
     pairs: dict[str, str]
 
     def prune(self, graph: ChannelGraph, structure: Structure) -> nn.Module | None:
-        """The pruned network, or None where a removed layer takes one half of a pair only."""
+        """Cuts a structure out of the folded network.
+
+        Args:
+            graph: the dense network's channel graph.
+            structure: what is kept.
+
+        Returns:
+            The pruned network without the folded batch norms, or None where a removed layer takes one half of a
+            folded pair only: such a structure has to be cut out of the network as it was.
+        """
         origin = plan(graph, structure)
         gone = tuple(f"{path}." for path in origin.removed)
         if any(f"{conv}.".startswith(gone) != f"{norm}.".startswith(gone) for conv, norm in self.pairs.items()):
@@ -86,11 +95,11 @@ class FoldedNetwork:
 
 
 def fold_batch_norms(model: nn.Module, graph: ChannelGraph) -> FoldedNetwork:
-    """Folds every batch norm that alone reads one convolution, both plain modules called once.
+    """Folds every batch norm into the convolution that it alone reads, where both are plain modules called once.
 
     Args:
         model: the dense network; not changed, its tensors are shared where they stay as they are.
-        graph: of it.
+        graph: its channel graph.
     """
     folded = copy_with(model, {id(value): value for value in [*model.parameters(), *model.buffers()]})
     pairs = dict(_pairs(folded, graph.program))
@@ -103,6 +112,7 @@ def fold_batch_norms(model: nn.Module, graph: ChannelGraph) -> FoldedNetwork:
 
 
 def _pairs(model: nn.Module, program: Program) -> list[tuple[str, str]]:
+    """Module paths (convolution, norm) that can be folded: the norm alone reads what the convolution gives."""
     found = []
     for number, step in enumerate(program.steps):
         readers = program.users.get(number, ())
@@ -136,10 +146,12 @@ def _own(program: Program, step: Step, place: int) -> str | None:
 
 
 def _observed(module: nn.Module) -> bool:
+    """Whether hooks or inner modules look at the module, so that folding it away would be noticed."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._modules)
 
 
 def _merge(conv: nn.Module, norm: nn.Module) -> None:
+    """Gives the convolution the weight and bias that do what it and its norm do in eval mode."""
     weight, mean, variance = conv.weight, norm.running_mean, norm.running_var
     assert isinstance(weight, torch.Tensor)
     assert isinstance(mean, torch.Tensor)

@@ -37,7 +37,7 @@ def member_rows(tensor: Tensor, member: Member) -> Weights:
 
     Args:
         tensor: the member's parameter.
-        member: dimension and positions, (size, width).
+        member: the dimension of `tensor` that its channels lie in, and their (size, width) positions there.
 
     Returns:
         (size, width * elements per position), float32 or float64; a view where the layout allows.
@@ -50,7 +50,7 @@ def member_rows(tensor: Tensor, member: Member) -> Weights:
     return picked.reshape(size, -1) if picked.size else np.zeros((size, width), moved.dtype)
 
 
-def makers(group: Group) -> tuple[Member, ...]:
+def filter_members(group: Group) -> tuple[Member, ...]:
     """The members that make the channels; where no weight makes them, those that read them.
 
     Raises:
@@ -68,10 +68,10 @@ def makers(group: Group) -> tuple[Member, ...]:
 def feature_members(group: Group, features: str) -> tuple[Member, ...]:
     """The members that `features` (a key of `FEATURES`) looks at; fan_in stands in for a missing fan_out."""
     if features == "fan_in":
-        return makers(group)
+        return filter_members(group)
     if features == "fan_out":
-        return group.inputs or makers(group)
-    return makers(group) + (group.inputs if group.filters else ())
+        return group.inputs or filter_members(group)
+    return filter_members(group) + (group.inputs if group.filters else ())
 
 
 def feature_blocks(group: Group, tensors: Mapping[str, Tensor], features: str) -> list[tuple[Weights, float]]:
@@ -114,5 +114,5 @@ def feature_points(group: Group, tensors: Mapping[str, Tensor], features: str) -
     points = np.concatenate([block.astype(np.float64) * scale for block, scale in blocks], axis=1)
     if points.shape[1] <= len(points):
         return points
-    triangle: NDArray[np.float64] = np.asarray(np.linalg.qr(points.T, mode="r"))
+    triangle: Floats = np.asarray(np.linalg.qr(points.T, mode="r"))
     return triangle.T

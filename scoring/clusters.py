@@ -191,8 +191,8 @@ def cluster(method: str, points: Floats, clusters: int, *, linkage: str = "avera
         method: a key of `CLUSTERINGS`.
         points: (n, k) feature vectors.
         clusters: their number, 1 to n.
-        linkage: of `agglomerative`, a key of `LINKAGES`.
-        seed: of `kmeans` and `spectral`.
+        linkage: how "agglomerative" merges, a key of `LINKAGES`.
+        seed: what "kmeans" and "spectral" draw by.
 
     Returns:
         (n,) cluster numbers, the same on any number of cores.

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backbones.errors import SecateurError, check_name
 from backbones.graph import Group
-from scoring.channel_weights import Floats, Weights, makers, member_rows, row_norms
+from scoring.channel_weights import Floats, Weights, filter_members, member_rows, row_norms
 from scoring.clusters import distance_sums
 
 Needs = Literal["weights", "gradients", "ranks", "zeros"]
@@ -27,7 +27,7 @@ class CriterionInputs:
         norm_layers: module paths of its batch norms.
         gradients: per filter weight the gradient of the loss, for criteria that need `gradients`.
         maps: per group one (n,) figure for each layer that reads it, for criteria that need `ranks` or `zeros`.
-        seed: of the random control.
+        seed: what the criterion "random" draws by.
     """
 
     tensors: Mapping[str, Tensor]
@@ -42,7 +42,7 @@ class Criterion:
     """One way to value filters.
 
     Attributes:
-        members: gives one (n,) non-negative value a channel for each member of the group.
+        members: gives for each member of the group (n,) non-negative values, one a channel.
         needs: what has to be measured first; anything but `weights` takes data.
         source: what it computes and the paper it is from.
     """
@@ -76,7 +76,7 @@ def by_rows(worth: Callable[[Weights], Floats]) -> Callable[[Group, CriterionInp
     """A criterion of the weights that make each channel."""
 
     def members(group: Group, inputs: CriterionInputs) -> list[Floats]:
-        return [worth(member_rows(inputs.tensors[member.tensor], member)) for member in makers(group)]
+        return [worth(member_rows(inputs.tensors[member.tensor], member)) for member in filter_members(group)]
 
     return members
 
@@ -111,7 +111,7 @@ def taylor(group: Group, inputs: CriterionInputs) -> list[Floats]:
                 dtype=np.float64,
             )
         )
-        for member in makers(group)
+        for member in filter_members(group)
     ]
 
 

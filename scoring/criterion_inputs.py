@@ -25,7 +25,7 @@ from torch.nn.modules.conv import _ConvNd
 from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph, Group, Member
 from backbones.modes import evaluating
-from scoring.channel_weights import Floats, as_array, makers
+from scoring.channel_weights import Floats, as_array, filter_members
 from scoring.criteria import CRITERIA, CriterionInputs
 
 #: A batch: images as the model takes them, and int64 labels where the loss is needed.
@@ -41,10 +41,10 @@ def gather_inputs(
 
     Args:
         model: the traced network; run in eval mode where data is needed, and left as it was.
-        graph: of `trace`.
+        graph: what `trace` made of it.
         criterion: a key of `CRITERIA`.
         data: (images, labels); labels only for criteria that need gradients.
-        seed: of the random control.
+        seed: what the criterion "random" draws by.
 
     Raises:
         SecateurError: for weights that are not finite or not the traced ones, for a criterion without its data.
@@ -92,7 +92,7 @@ def loss_gradients(model: nn.Module, graph: ChannelGraph, images: Tensor, labels
 
     Args:
         model: classifier; its parameters, buffers, gradients and modes stay as they are.
-        graph: of `trace`.
+        graph: what `trace` made of it.
         images: (B, C, H, W) on the model's device.
         labels: (B,) int64.
 
@@ -102,7 +102,7 @@ def loss_gradients(model: nn.Module, graph: ChannelGraph, images: Tensor, labels
     Raises:
         SecateurError: when the model fails on the images, or the loss on the labels.
     """
-    names = dict.fromkeys(member.tensor for group in graph.groups for member in makers(group))
+    names = dict.fromkeys(member.tensor for group in graph.groups for member in filter_members(group))
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     leaves = [state[name].requires_grad_(True) for name in names]
     with measuring(model, images):
@@ -129,7 +129,7 @@ def reading_maps(
 
     Args:
         model: left as it was.
-        graph: of `trace`.
+        graph: what `trace` made of it.
         images: (B, ...) as the model takes them; some tens are enough for a stable order (HRank, section 3).
         measure: `map_ranks` or `map_zeros`.
 

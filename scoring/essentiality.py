@@ -35,7 +35,7 @@ def essentiality(
     Args:
         measure: a key of `ESSENTIALITY`: "cosine" (one forward pass), "accuracy" or "score" (one a layer).
         task: the dense network and the images to look at.
-        layers: module paths that `backbones.removable` names.
+        layers: module paths that `backbones.removal.removable` names.
         scorer: whose fall "score" measures, by name.
 
     Returns:
@@ -57,7 +57,7 @@ def essentiality(
     return ESSENTIALITY[measure](task, layers, scorer)
 
 
-def blocks(graph: ChannelGraph) -> tuple[str, ...]:
+def removable_blocks(graph: ChannelGraph) -> tuple[str, ...]:
     """The layers worth removing unless others are named.
 
     They are the innermost modules with two or more weight matrices (residual blocks); in a network without any, its

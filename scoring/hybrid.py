@@ -1,4 +1,4 @@
-"""The hybrid rule: filters that are small or redundant go, within limits (design: one pair of thresholds a network).
+"""The hybrid rule: filters that are small or redundant go, within limits, by one pair of thresholds a network.
 
 For each group, with norms over the group's mean norm and distances over its mean pairwise distance:
 
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from backbones.cost_table import Ints
 from backbones.errors import SecateurError
 from scoring.limits import Limits
-from scoring.tables import FilterTables
+from scoring.tables import FilterTables, channels_by_group
 
 Thresholds = float | NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def hybrid(
     """The kept channels of every group.
 
     Args:
-        tables: of the network.
+        tables: the network's filter tables.
         t_norm: least norm, in mean norms of the group; >= 0.
         t_dist: least distance between clusters, in mean pairwise distances of the group; >= 0.
         limits: `Limits()` by default.
@@ -64,7 +64,7 @@ def hybrid_mask(
     limits: Limits | None = None,
     rates: Mapping[str, float] | None = None,
 ) -> NDArray[np.bool_]:
-    """As `hybrid`, as a (units,) mask in the order of `ChannelGraph.offsets`."""
+    """The (units,) mask of kept channels in the order of `ChannelGraph.offsets`; arguments and errors as `hybrid`."""
     widths = hybrid_widths(tables, t_norm, t_dist, limits, rates)
     return np.asarray(hybrid_ranks(tables, t_dist) < widths[tables.owners])
 
@@ -90,11 +90,11 @@ def hybrid_widths(
     """How many channels `hybrid` keeps in each group, without naming them: what a bisection needs.
 
     Args:
-        tables: of the network.
-        t_norm: one threshold, or (s,) of them to try s pairs at once.
-        t_dist: likewise.
+        tables: the network's filter tables.
+        t_norm: least norm as in `hybrid`, or (s,) of them to try s pairs at once.
+        t_dist: least distance as in `hybrid`, or (s,) of them.
         limits: `Limits()` by default.
-        rates: as in `hybrid`.
+        rates: group name -> its own `max_rate` instead of the limits', for some groups.
 
     Returns:
         (groups,) or (s, groups) numbers of kept channels, fit for `CostTable.evaluate`.
@@ -109,15 +109,6 @@ def hybrid_widths(
     kept = (tables.norms >= low_norm) & (tables.heights >= low_dist)
     counts = np.add.reduceat(kept, tables.starts, axis=-1, dtype=np.int64)
     return (limits or Limits()).admit(counts, tables, rates)
-
-
-def channels_by_group(tables: FilterTables, mask: NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
-    """A (units,) mask as group name -> sorted channel indices."""
-    kept = np.flatnonzero(mask)
-    ends = np.searchsorted(kept, tables.starts + tables.sizes).tolist()
-    local = (kept - tables.starts[tables.owners[kept]]).tolist()
-    begins = [0, *ends[:-1]]
-    return {name: tuple(local[begin:end]) for name, begin, end in zip(tables.groups, begins, ends, strict=True)}
 
 
 def _check(name: str, value: Thresholds) -> None:

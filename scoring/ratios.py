@@ -17,9 +17,8 @@ from backbones.graph import ChannelGraph
 from scoring.channel_weights import FEATURES, feature_points
 from scoring.clusters import CLUSTERINGS, LINKAGES, cluster
 from scoring.criterion_inputs import check_weights
-from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
-from scoring.tables import FilterTables
+from scoring.tables import FilterTables, channels_by_group
 
 Mask = NDArray[np.bool_]
 Ratios = float | Mapping[str, float] | NDArray[np.float64]
@@ -32,8 +31,8 @@ class Clusterings:
     Attributes:
         points: group name -> (n, k) feature vectors.
         method: a key of `CLUSTERINGS`.
-        linkage: of `agglomerative`.
-        seed: of `kmeans` and `spectral`.
+        linkage: how "agglomerative" merges.
+        seed: what "kmeans" and "spectral" draw by.
     """
 
     points: Mapping[str, NDArray[np.float64]]
@@ -69,11 +68,11 @@ def clusterings(
 
     Args:
         model: the traced network.
-        graph: of `trace`.
+        graph: what `trace` made of it.
         method: a key of `CLUSTERINGS`.
         features: a key of `FEATURES`.
-        linkage: of `agglomerative`, a key of `LINKAGES`.
-        seed: of `kmeans` and `spectral`.
+        linkage: how "agglomerative" merges, a key of `LINKAGES`.
+        seed: what "kmeans" and "spectral" draw by.
 
     Raises:
         SecateurError: for unknown names, or weights that are not finite.
@@ -94,7 +93,7 @@ def ratios(
     """The kept channels of every group for given keep ratios.
 
     Args:
-        tables: of the network.
+        tables: the network's filter tables.
         keep: the share of its channels that each group keeps, in (0, 1]: one number, by group name (others stay
             whole), or (groups,).
         limits: `Limits()` by default.
@@ -115,8 +114,8 @@ def ratio_widths(tables: FilterTables, keep: Ratios, limits: Limits | None = Non
     Never falls where a ratio rises.
 
     Args:
-        tables: of the network.
-        keep: as in `ratios`, or (s, groups) to try s of them at once.
+        tables: the network's filter tables.
+        keep: the share that each group keeps as in `ratios`, or (s, groups) to try s of them at once.
         limits: `Limits()` by default.
 
     Returns:
@@ -143,7 +142,7 @@ def widths_mask(tables: FilterTables, widths: Ints, pick: Pick = "norm") -> Mask
     """The (units,) mask of a structure with given widths.
 
     Args:
-        tables: of the network.
+        tables: the network's filter tables.
         widths: (groups,) number of channels to keep, 1 to the group's size.
         pick: which channels, see `Pick`.
 

@@ -44,7 +44,7 @@ class GroupTable:
     """What is known of the filters of one group.
 
     Attributes:
-        name: the group's.
+        name: of the group, as in the channel graph.
         norms: (n,) worth of each filter by the criterion, over the group's mean (all 0 where the mean is 0).
         heights: (n,) merge height at which the filter stops to represent its cluster, infinite for the best filter,
             over the group's mean pairwise distance (0 where all filters are equal).
@@ -72,7 +72,10 @@ class FilterTables:
 
     Attributes:
         groups: group name -> table, in the graph's order.
-        criterion, linkage, features, reduction: how they were made.
+        criterion: what norms measure, a key of `CRITERIA`.
+        linkage: how filters were merged, a key of `LINKAGES`.
+        features: what filters were compared by, a key of `FEATURES`.
+        reduction: how the norms of several layers became one, a key of `REDUCTIONS`.
         key: fingerprint of the weights, the graph and these settings.
     """
 
@@ -85,12 +88,12 @@ class FilterTables:
 
     @cached_property
     def norms(self) -> Floats:
-        """(units,) normalised worth."""
+        """(units,) worth of each filter, over the mean of its group."""
         return np.concatenate([table.norms for table in self.groups.values()])
 
     @cached_property
     def heights(self) -> Floats:
-        """(units,) normalised leaving heights."""
+        """(units,) merge height at which each filter stops to represent its cluster, over its group's mean distance."""
         return np.concatenate([table.heights for table in self.groups.values()])
 
     @cached_property
@@ -143,7 +146,7 @@ def filter_tables(
 
     Args:
         model: the traced network; it is not changed.
-        graph: of `trace`.
+        graph: what `trace` made of it.
         criterion: what a filter is worth, a key of `CRITERIA`.
         linkage: how filters merge, a key of `LINKAGES`.
         features: what filters are compared by, a key of `FEATURES`.
@@ -152,7 +155,7 @@ def filter_tables(
             written.
         jobs: threads; all cores by default.
         data: (images, labels) for the criteria that need data; labels may be None for those that need none.
-        seed: of the random control.
+        seed: what the criterion "random" draws by.
 
     Raises:
         SecateurError: for unknown names, weights that are not finite, a graph without groups, a criterion without the
@@ -179,6 +182,15 @@ def filter_tables(
         if cache is not None:
             write_cache(cache, key, groups)
     return FilterTables({table.name: table for table in groups}, **settings, key=key)
+
+
+def channels_by_group(tables: FilterTables, mask: NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
+    """A (units,) mask as group name -> sorted channel indices."""
+    kept = np.flatnonzero(mask)
+    ends = np.searchsorted(kept, tables.starts + tables.sizes).tolist()
+    local = (kept - tables.starts[tables.owners[kept]]).tolist()
+    begins = [0, *ends[:-1]]
+    return {name: tuple(local[begin:end]) for name, begin, end in zip(tables.groups, begins, ends, strict=True)}
 
 
 def _build(
@@ -237,7 +249,14 @@ def _workers(jobs: int | None) -> int:
 def tables_key(
     model: nn.Module, graph: ChannelGraph, settings: Mapping[str, object], data: tuple[Tensor, Tensor | None] | None
 ) -> str:
-    """Fingerprint of all that tables depend on: weights, couplings, settings, data."""
+    """Fingerprint of all that tables depend on.
+
+    Args:
+        model: whose weights count.
+        graph: which channels are coupled.
+        settings: criterion, linkage and the like, by name.
+        data: images and labels that the criterion looks at, None where it needs none.
+    """
     digest = hashlib.sha256(repr((TABLES_FORMAT, sorted(settings.items()))).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -255,6 +274,10 @@ def tables_key(
 def read_cache(cache: str | os.PathLike[str], key: str) -> list[GroupTable] | None:
     """The tables that `write_cache` stored under this key, None when there are none.
 
+    Args:
+        cache: the .npz file, or the folder that holds it.
+        key: of `tables_key`.
+
     Warns:
         UserWarning: when the file is there but cannot be read.
     """
@@ -270,7 +293,12 @@ def read_cache(cache: str | os.PathLike[str], key: str) -> list[GroupTable] | No
 
 
 def write_cache(cache: str | os.PathLike[str], key: str, groups: Sequence[GroupTable]) -> None:
-    """Stores tables under a key: in the file `cache`, or under a name of its own in the folder `cache`.
+    """Stores tables under a key.
+
+    Args:
+        cache: the .npz file to write, or a folder, where the file gets a name by the key.
+        key: of `tables_key`.
+        groups: the tables, in the graph's order.
 
     Raises:
         SecateurError: when the file cannot be written.

@@ -13,7 +13,7 @@ from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.removal import Reduction, reduced, removable
 from backbones.structure import Structure
-from scoring.essentiality import ESSENTIALITY, blocks, essentiality
+from scoring.essentiality import ESSENTIALITY, essentiality, removable_blocks
 from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
 from search.space.costing import Costing
@@ -56,7 +56,7 @@ class Removal:
             SecateurError: when there are none.
         """
         if not self.layers:
-            found = blocks(graph)
+            found = removable_blocks(graph)
         else:
             named = [path for path in removable(graph) if any(fnmatchcase(path, glob) for glob in self.layers)]
             found = tuple(path for path in named if not any(path.startswith(other + ".") for other in named))

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
-from scoring.tables import FilterTables
+from scoring.tables import FilterTables, channels_by_group
 from search.space.budget import Target, shown
 from search.space.costing import Costing
 from search.space.depth import ThinRay

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from backbones.errors import SecateurError, check_name
 from backbones.structure import Structure
 from scoring.essentiality import accuracy_of
-from scoring.hybrid import channels_by_group
 from scoring.limits import Limits
 from scoring.ratios import widths_mask
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from scoring.tables import FilterTables
+from scoring.tables import FilterTables, channels_by_group
 from search.review.candidate import Candidate
 from search.space.budget import Target
 from search.space.global_ray import GlobalRay

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.registry import build
 from backbones.trace import trace
-from scoring.essentiality import accuracy_of, blocks, essentiality
+from scoring.essentiality import accuracy_of, essentiality, removable_blocks
 from scoring.scoring_task import ScoringTask
 
 
@@ -79,7 +79,7 @@ def test_a_measurement_leaves_the_network_as_it_was() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     images = torch.randn(4, 3, 16, 16)
     graph = trace(model, images[:1])
-    found = essentiality("cosine", ScoringTask(model, graph, images), blocks(graph))
+    found = essentiality("cosine", ScoringTask(model, graph, images), removable_blocks(graph))
     assert set(found) == {"layer1.0", "layer1.1", "layer1.2", "layer2.1", "layer2.2", "layer3.1", "layer3.2"}
     assert all(0 <= value <= 2 for value in found.values())
     assert model.training
@@ -89,7 +89,7 @@ def test_a_measurement_leaves_the_network_as_it_was() -> None:
 
 def test_single_layers_where_there_are_no_blocks() -> None:
     model = build("vgg16_bn_cifar", 10)
-    found = blocks(trace(model, torch.randn(1, 3, 32, 32)))
+    found = removable_blocks(trace(model, torch.randn(1, 3, 32, 32)))
     assert "features.3" in found
     assert all(isinstance(model.get_submodule(path), nn.Conv2d | nn.Linear) for path in found)
 
