@@ -10,7 +10,7 @@ from backbones.errors import SecateurError
 from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data
-from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, Picture, View, read_pictures
+from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, ImageFile, View, read_pictures
 from search.data.publications import Publication
 from search.data.sources import counts, draw_off
 
@@ -53,7 +53,7 @@ def caltech256(
     home = _SOURCE.home(folder)
     folders = [path for number, path in _class_folders(home) if clutter or number != _CLUTTER]
     pictures = [
-        Picture(path, label) for label, place in enumerate(folders) for path in sorted(place.glob("*.[jJ][pP][gG]"))
+        ImageFile(path, label) for label, place in enumerate(folders) for path in sorted(place.glob("*.[jJ][pP][gG]"))
     ]
     if not pictures:
         raise _SOURCE.missing(folders[0] / "*.jpg")

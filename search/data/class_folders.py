@@ -11,7 +11,7 @@ from backbones.errors import SecateurError
 from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data
-from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, Picture, View, read_pictures
+from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, ImageFile, View, read_pictures
 from search.data.sources import split_off
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -101,7 +101,7 @@ def _places(home: Path) -> dict[str, Path]:
     return {"train": home}
 
 
-def _pictures(place: Path, classes: list[str]) -> list[Picture]:
+def _pictures(place: Path, classes: list[str]) -> list[ImageFile]:
     """All pictures below `place`, class by class."""
     for path in _visible(place):
         if path.is_dir() and path.name not in classes:
@@ -115,7 +115,7 @@ def _pictures(place: Path, classes: list[str]) -> list[Picture]:
         ]
         if not found:
             raise SecateurError(f"{place / name} holds no picture; one ends in {', '.join(sorted(ENDINGS))}")
-        pictures += [Picture(path, label) for path in found]
+        pictures += [ImageFile(path, label) for path in found]
     return pictures
 
 

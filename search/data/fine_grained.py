@@ -16,7 +16,7 @@ import torch
 from backbones.errors import SecateurError
 from search.data.augment import Augment
 from search.data.data import Data
-from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, Box, Picture, View, read_pictures
+from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, Box, ImageFile, View, read_pictures
 from search.data.publications import Publication
 from search.data.sources import Split
 
@@ -77,7 +77,7 @@ def aircraft(
     )
 
 
-def _variants(home: Path, name: str, classes: list[str]) -> list[Picture]:
+def _variants(home: Path, name: str, classes: list[str]) -> list[ImageFile]:
     """The images of one list: a line is the image's number and its variant."""
     label_of = {variant: label for label, variant in enumerate(classes)}
     pictures = []
@@ -86,7 +86,7 @@ def _variants(home: Path, name: str, classes: list[str]) -> list[Picture]:
             raise SecateurError(
                 f"{home / name}: image {image} is of variant {variant!r}, which variants.txt does not have"
             )
-        pictures.append(Picture(home / "images" / f"{image}.jpg", label_of[variant]))
+        pictures.append(ImageFile(home / "images" / f"{image}.jpg", label_of[variant]))
     if not pictures:
         raise SecateurError(f"{home / name} names no image")
     return pictures
@@ -168,7 +168,7 @@ def _read_matlab(path: Path, *names: str) -> dict[str, Any]:
     return content
 
 
-def _annotated(path: Path, rows: Any, images: Path, boxes: bool, part: int | None = None) -> list[Picture]:
+def _annotated(path: Path, rows: Any, images: Path, boxes: bool, part: int | None = None) -> list[ImageFile]:
     """The images that annotations name; with `part` only those whose field `test` has this value."""
     rows = np.atleast_1d(rows)
     corners = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
@@ -184,7 +184,7 @@ def _annotated(path: Path, rows: Any, images: Path, boxes: bool, part: int | Non
         left, top, right, bottom = (float(row[name]) for name in corners)
         # Corners are counted from 1, and the last pixel belongs to the box.
         box = (left - 1, top - 1, right, bottom) if boxes else None
-        pictures.append(Picture(images / str(row[needed[1]]), int(row["class"]) - 1, box))
+        pictures.append(ImageFile(images / str(row[needed[1]]), int(row["class"]) - 1, box))
     return pictures
 
 
@@ -220,7 +220,7 @@ def cub200(
     training = _numbers(home / "train_test_split.txt", paths)
     classes = [name.partition(".")[2] or name for name in _BIRDS.table(home / "classes.txt").values()]
     cuts = _boxes(home / "bounding_boxes.txt", paths) if boxes else {}
-    pictures = [Picture(home / "images" / path, labels[image] - 1, cuts.get(image)) for image, path in paths.items()]
+    pictures = [ImageFile(home / "images" / path, labels[image] - 1, cuts.get(image)) for image, path in paths.items()]
     everything = read_pictures("cub200", home, pictures, view, _BIRDS, cache)
     chosen = torch.tensor([training[image] == 1 for image in paths])
     return _task(

@@ -25,7 +25,7 @@ Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class ImageFile:
     """An image file.
 
     Attributes:
@@ -61,7 +61,7 @@ class View:
 def read_pictures(
     name: str,
     home: Path,
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageFile],
     view: View,
     source: Publication | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -98,7 +98,7 @@ def read_pictures(
     return found.split([picture.label for picture in pictures])
 
 
-def decode(picture: Picture, view: View, library: ModuleType) -> Pixels:
+def decode(picture: ImageFile, view: View, library: ModuleType) -> Pixels:
     """(C, size, size) pixels of one picture; antialiased bilinear resizing.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from backbones.errors import SecateurError
 from search.data.augment import Augment
 from search.data.data import Data
-from search.data.pictures import Picture, View, read_pictures
+from search.data.pictures import ImageFile, View, read_pictures
 from search.data.publications import Publication, warn_unequal
 
 _SOURCE = Publication("Tiny ImageNet", "http://cs231n.stanford.edu/tiny-imagenet-200.zip", ("tiny-imagenet-200",))
@@ -49,7 +49,7 @@ def tiny_imagenet(
     wnids = _SOURCE.lines(home / "wnids.txt")
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     words = _SOURCE.table(home / "words.txt")
-    train = [Picture(path, label_of[wnid]) for wnid in wnids for path in _images(home / "train" / wnid / "images")]
+    train = [ImageFile(path, label_of[wnid]) for wnid in wnids for path in _images(home / "train" / wnid / "images")]
     test = _held(home / "val", label_of)
     everything = read_pictures("tiny-imagenet", home, [*train, *test], view, _SOURCE, cache)
     places = torch.arange(len(everything))
@@ -78,7 +78,7 @@ def _images(folder: Path) -> list[Path]:
     return found
 
 
-def _held(folder: Path, label_of: dict[str, int]) -> list[Picture]:
+def _held(folder: Path, label_of: dict[str, int]) -> list[ImageFile]:
     """The images of `val/`; a line of its list is a file, its class and a box, between tabs."""
     path = folder / "val_annotations.txt"
     pictures = []
@@ -86,7 +86,7 @@ def _held(folder: Path, label_of: dict[str, int]) -> list[Picture]:
         wnid = rest.split()[0]
         if wnid not in label_of:
             raise SecateurError(f"{path}: {name} is of class {wnid!r}, which wnids.txt does not have")
-        pictures.append(Picture(folder / "images" / name, label_of[wnid]))
+        pictures.append(ImageFile(folder / "images" / name, label_of[wnid]))
     if not pictures:
         raise SecateurError(f"{path} names no image")
     return pictures

@@ -25,7 +25,7 @@ from search.data import decoded as module
 from search.data import pictures
 from search.data.data import Data
 from search.data.decoded import Decoded, DecodeJob, cache_folder, decoded, key_of
-from search.data.pictures import Picture, View, read_pictures
+from search.data.pictures import ImageFile, View, read_pictures
 from search.data.sources import Split, split_off
 from tests.search.data.reader_samples import picture
 
@@ -49,9 +49,9 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".lock")
 
 
-def written(folder: Path) -> list[Picture]:
+def written(folder: Path) -> list[ImageFile]:
     """Four pictures in two classes: 20 x 16 pixels of one grey each."""
-    found = [Picture(folder / f"{number}.jpg", number % 2) for number in range(4)]
+    found = [ImageFile(folder / f"{number}.jpg", number % 2) for number in range(4)]
     for number, item in enumerate(found):
         picture(item.path, 40 * number)
     return found
@@ -62,15 +62,15 @@ def test_the_middle_square_is_kept_and_the_strip_is_not(tmp_path: Path) -> None:
     pixels[:20, 10:30] = 200  # the middle of what is left without six rows at the bottom
     picture(tmp_path / "a.png", pixels)
     picture(tmp_path / "b.png", pixels.T.copy())
-    item = Picture(tmp_path / "a.png", 0)
+    item = ImageFile(tmp_path / "a.png", 0)
     view = View(20, strip=6)
     assert (read_pictures("a", tmp_path, [item], view).images == 200).all()
     assert read_pictures("a", tmp_path, [item], View(10, strip=6)).shape == (3, 10, 10)
-    tall = read_pictures("a", tmp_path, [Picture(tmp_path / "b.png", 0)], View(26, grey=True))
+    tall = read_pictures("a", tmp_path, [ImageFile(tmp_path / "b.png", 0)], View(26, grey=True))
     np.testing.assert_array_equal(tall.images[0, 0], pixels.T[7:33])
-    box = read_pictures("a", tmp_path, [Picture(tmp_path / "a.png", 0, (10, 0, 20, 10))], View(10))
+    box = read_pictures("a", tmp_path, [ImageFile(tmp_path / "a.png", 0, (10, 0, 20, 10))], View(10))
     assert (box.images == 200).all()
-    beyond = read_pictures("a", tmp_path, [Picture(tmp_path / "a.png", 0, (20, 0, 99, 99))], View(20, strip=6))
+    beyond = read_pictures("a", tmp_path, [ImageFile(tmp_path / "a.png", 0, (20, 0, 99, 99))], View(20, strip=6))
     assert (beyond.images[0, 0, :, :10] == 200).all()
     assert (beyond.images[0, 0, :, 10:] == 0).all()
 
@@ -84,7 +84,7 @@ def test_any_shape_and_box_gives_a_square_of_the_colours_inside(
     Image.fromarray(pixels).save(file, "PNG")
     left, top = start * (width - 1), start * (height - 1)
     box = (left, top, min(width, left + 1 + share * width), min(height, top + 1 + share * height))
-    found = pictures.decode(Picture(file, 0, box), View(size, grey=grey), Image)  # type: ignore[arg-type]
+    found = pictures.decode(ImageFile(file, 0, box), View(size, grey=grey), Image)  # type: ignore[arg-type]
     assert found.shape == (1 if grey else 3, size, size)
     assert found.dtype == np.uint8
     assert found.min() >= pixels.min() - 1
@@ -101,14 +101,14 @@ def test_colours_come_in_their_order_and_every_mode_is_read(tmp_path: Path) -> N
     see_through = image.convert("P")
     see_through.save(tmp_path / "bytes.png", transparency=bytes(range(256)))
     files = sorted(tmp_path.iterdir())
-    found = read_pictures("modes", tmp_path, [Picture(path, 0) for path in files], View(4))
+    found = read_pictures("modes", tmp_path, [ImageFile(path, 0) for path in files], View(4))
     by_name = {path.name: pixels[:, 0, 0].tolist() for path, pixels in zip(files, found.images, strict=True)}
     assert by_name["RGB.png"] == by_name["RGBA.png"] == by_name["CMYK.tif"] == [250, 128, 2]
     assert by_name["L.png"] == by_name["LA.png"] == [by_name["L.png"][0]] * 3
     assert by_name["P.png"] == by_name["bytes.png"]
     Image.fromarray(np.full((4, 4), 3000, dtype=np.uint16)).save(tmp_path / "deep.png")
     with pytest.raises(SecateurError, match=r"deep.png has more than 8 bits a channel"):
-        read_pictures("modes", tmp_path, [Picture(tmp_path / "deep.png", 0)], View(4))
+        read_pictures("modes", tmp_path, [ImageFile(tmp_path / "deep.png", 0)], View(4))
 
 
 def test_the_second_time_nothing_is_decoded_until_a_file_changes(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_corrupt_picture_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
 
 def test_a_box_that_leaves_nothing_is_named(tmp_path: Path) -> None:
     [item, *_] = written(tmp_path)
-    outside = Picture(item.path, 0, (30, 0, 40, 10))
+    outside = ImageFile(item.path, 0, (30, 0, 40, 10))
     with pytest.raises(SecateurError, match="nothing is left of 20 x 16 pixels after cutting to 30, 0, 20, 10"):
         read_pictures("four", tmp_path, [outside], View(8))
     for size in (0, 5000, 2.5, True):
