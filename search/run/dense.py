@@ -27,7 +27,7 @@ GAMMAS = "gammas.json"
 """Name of the file in a run folder with the batch-norm scales before and after sparse training."""
 
 
-def ensure_dense(start: RunInputs, study: StudyFile, folder: RunFolder, console: Console) -> None:
+def ensure_dense(inputs: RunInputs, study: StudyFile, folder: RunFolder, console: Console) -> None:
     """Trains the dense network, unless the run has one already or the study names a checkpoint.
 
     It is kept in `dense.safetensors`, so that a resumed run starts from the same weights. A training that was killed
@@ -38,14 +38,14 @@ def ensure_dense(start: RunInputs, study: StudyFile, folder: RunFolder, console:
     if study.model.checkpoint is None:
         console.head(f"dense network: {study.dense.epochs} epochs")
         work = folder.path / "dense"
-        with recorded(start.model, folder, slimmed=study.dense.slim > 0):
-            train(start.model, start.data, study.dense, folder=work, device=start.device, progress=console.progress)
-    start.model.eval()
+        with recorded(inputs.model, folder, slimmed=study.dense.slim > 0):
+            train(inputs.model, inputs.data, study.dense, folder=work, device=inputs.device, progress=console.progress)
+    inputs.model.eval()
     # As an artefact with everything kept, any network can be read back, tied parameters and all.
-    save(prune(start.model, start.graph, Structure.full(start.graph), check=False), folder.dense)
+    save(prune(inputs.model, inputs.graph, Structure.full(inputs.graph), check=False), folder.dense)
 
 
-def dense_accuracy(start: RunInputs, folder: RunFolder) -> dict[str, float]:
+def dense_accuracy(inputs: RunInputs, folder: RunFolder) -> dict[str, float]:
     """Validation and test accuracy of the dense network, measured once a run and then read from its record.
 
     Returns:
@@ -54,8 +54,8 @@ def dense_accuracy(start: RunInputs, folder: RunFolder) -> dict[str, float]:
     known = folder.record().get("dense_accuracy")
     if not isinstance(known, dict):
         known = {
-            "validation": accuracy(start.model, start.data, "validation", device=start.device),
-            "test": accuracy(start.model, start.data, "test", device=start.device),
+            "validation": accuracy(inputs.model, inputs.data, "validation", device=inputs.device),
+            "test": accuracy(inputs.model, inputs.data, "test", device=inputs.device),
         }
         folder.note(dense_accuracy=known)
     return known

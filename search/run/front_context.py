@@ -63,7 +63,7 @@ def _with(front: Front, dense: float | None, baselines: tuple[Candidate, ...]) -
     return replace(front, dense=replace(front.dense, score=dense), baselines=tuple(shown))
 
 
-def with_footprints(front: Front, start: RunInputs, folder: RunFolder) -> Front:
+def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder) -> Front:
     """The front with latency and size on disk of the dense and the retrained networks.
 
     All are measured side by side in one go, on the CPU or GPU that the run uses, and again only when another network
@@ -74,12 +74,12 @@ def with_footprints(front: Front, start: RunInputs, folder: RunFolder) -> Front:
         return front
     known = folder.record().get("footprints", {})
     if set(known) != {"dense", *trained}:
-        models = {"dense": start.model, **{key: load_artefact(path, start.model) for key, path in trained.items()}}
+        models = {"dense": inputs.model, **{key: load_artefact(path, inputs.model) for key, path in trained.items()}}
         homes = {name: device_of(model) for name, model in models.items()}
-        images, _ = next(start.data.batches("validation", FOOTPRINT_BATCH))
+        images, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
         try:
             found = footprints(
-                {name: model.to(start.device) for name, model in models.items()}, images.to(start.device)
+                {name: model.to(inputs.device) for name, model in models.items()}, images.to(inputs.device)
             )
         finally:
             for name, model in models.items():
