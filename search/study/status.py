@@ -13,12 +13,12 @@ from optuna.trial import FrozenTrial, TrialState
 from backbones.errors import SecateurError
 from search.formatting import amount, percent, significant, text_table
 from search.review.candidate import ranked
+from search.study.candidates import candidate_of
 from search.study.fork import REMEMBERED, find_study
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.retrain import RETRAINED
 from search.study.storage import existing_storage, patiently, quiet, shown_url
-from search.study.trial_facts import candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _counted(trials: list[FrozenTrial]) -> dict[str, int]:
 
 def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
     """Number, score, structure and cost of the best trial, as far as they are known; empty without a score."""
-    scored = [candidate(None, trial, {}) for trial in trials if trial.state is TrialState.COMPLETE]
+    scored = [candidate_of(None, trial, {}) for trial in trials if trial.state is TrialState.COMPLETE]
     if not (best_first := ranked(scored, "score")):
         return {}
     best = best_first[0]

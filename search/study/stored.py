@@ -14,13 +14,13 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.review.candidate import Candidate
 from search.review.front import Front
+from search.study.candidates import candidate_of
 from search.study.fork import find_study
 from search.study.identity import IDENTITY
 from search.study.metadata import StudyMetadata, read_metadata
 from search.study.retrain import RETRAINED, results_of
 from search.study.status import StudyStatus, only_study, status
 from search.study.storage import DATABASE, existing_storage, folder_url, patiently, quiet, shown_url
-from search.study.trial_facts import candidate
 from search.study.trials import FINISHED
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class StoredStudy:
         trials, retrained = self._trials()
         results = results_of(retrained)
         done = [trial for trial in trials if trial.state in FINISHED]
-        return tuple(candidate(self._metadata, trial, results) for trial in done)
+        return tuple(candidate_of(self._metadata, trial, results) for trial in done)
 
     def front(self) -> Front:
         """The Pareto front of what is known so far."""

@@ -32,6 +32,7 @@ from search.space.proposals import Aim
 from search.space.reach import check_reachable, feasibility
 from search.space.space import Space
 from search.study import fork
+from search.study.candidates import candidate_of, choose
 from search.study.distributed import search_distributed
 from search.study.fixed_structures import use_rule, use_structure
 from search.study.identity import FORMAT, to_record
@@ -39,9 +40,7 @@ from search.study.metadata import StudyMetadata, write_metadata
 from search.study.retrain import RetrainConfig, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache, scoring_task
-from search.study.selection import choose
 from search.study.sequential import search_sequentially
-from search.study.trial_facts import candidate
 from search.study.trials import TrialStore
 from search.training.flows import Flow
 from search.training.recipe import Recipe
@@ -266,7 +265,7 @@ class Study:
         """Every finished trial, with the result of its retraining where there is one (and is wanted)."""
         results = self._retrainer().results() if retrained else {}
         done = sorted(self.store.finished, key=lambda trial: trial.number)
-        return tuple(candidate(self.graph, trial, results) for trial in done)
+        return tuple(candidate_of(self.graph, trial, results) for trial in done)
 
     def front(self, *, retrained: bool = True) -> Front:
         """The Pareto front of what is known so far, or as the search alone left it."""

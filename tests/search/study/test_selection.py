@@ -11,7 +11,7 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.review.candidate import Candidate
 from search.review.front import Front
-from search.study.selection import APART, choose, distance
+from search.study.candidates import APART, choose, distance
 
 
 def structure(*widths: int, removed: tuple[str, ...] = ()) -> Structure:

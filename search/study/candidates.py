@@ -1,19 +1,52 @@
-"""Which structures are worth retraining: the best scores, spread over the front, and not all alike."""
+"""Trials as candidates, and which of these are worth retraining: the best scores, spread and not all alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.checks import check_range
 from search.review.candidate import Candidate, ranked
 from search.review.front import Front
+from search.space.packing import Layout, cost_of, unpack
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
+
+
+def candidate_of(graph: Layout | None, trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> Candidate:
+    """A finished trial with the result of its structure's retraining.
+
+    Args:
+        graph: the network's channel graph, or its layout; without one the candidate has no structure, and the
+            structure's id as its label.
+        trial: a finished trial.
+        results: structure id -> what its latest retraining gave: accuracy, test_accuracy, artefact.
+    """
+    facts = trial.user_attrs
+    result = results.get(facts.get("structure", ""), {})
+    if result.get("trial") != trial.number:  # another trial with this structure shows the result
+        result = {}
+    ended = result if "kept" in result else facts  # a flow that chose again has other filters than the trial
+    return Candidate(
+        number=trial.number,
+        structure=unpack(graph, ended) if graph is not None and "kept" in ended else None,
+        parameters={**trial.params, **facts.get("effective", {})},
+        cost=cost_of(ended) if "macs" in ended else None,
+        score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
+        accuracy=result.get("accuracy"),
+        test_accuracy=result.get("test_accuracy"),
+        seconds=facts.get("seconds", 0.0),
+        reason=facts.get("reason"),
+        artefact=Path(result["artefact"]) if "artefact" in result else None,
+        label="" if graph is not None else str(result.get("ended", facts.get("structure", ""))),
+    )
 
 
 def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
