@@ -1,4 +1,4 @@
-"""A pruned network as one portable file: plain tensors and JSON, no code (design section 11).
+"""A pruned network as one portable file: plain tensors and JSON, no code.
 
 The file is safetensors; its metadata entry `secateur` holds JSON: format version, backbone spec, structure, cost, the
 kept positions of every tensor, and what the caller added. Loading never unpickles anything.
@@ -21,12 +21,12 @@ from torch import nn
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError, one_line
 from backbones.files import atomic_write
-from backbones.registry import Spec, build
+from backbones.registry import BackboneSpec, build
 from backbones.structure import Structure
 from backbones.surgery import PruningPlan, apply_plan
 
-FORMAT = 1
-KEY = "secateur"
+ARTEFACT_FORMAT = 1
+METADATA_KEY = "secateur"
 
 
 def save(
@@ -40,19 +40,19 @@ def save(
 
     Args:
         model: a module made by `prune`, `load` or `build`.
-        path: usually ends in `.safetensors`.
-        cost: noted in the file.
+        path: where the file goes; it usually ends in `.safetensors`.
+        cost: what the network costs, noted in the file for whoever reads it.
         provenance: anything JSON can hold (study, trial, accuracy), noted in the file.
 
     Raises:
         SecateurError: when the module carries neither an origin nor a backbone spec, so nobody could load it.
     """
     origin: PruningPlan | None = getattr(model, "secateur_origin", None)
-    spec: Spec | None = getattr(model, "secateur_spec", None)
+    spec: BackboneSpec | None = getattr(model, "secateur_spec", None)
     if origin is None and spec is None:
         raise SecateurError("this model was made neither by prune() nor by build(); save its state_dict instead")
     record = {
-        "format": FORMAT,
+        "format": ARTEFACT_FORMAT,
         "spec": None if spec is None else asdict(spec),
         "origin": None if origin is None else _origin_record(origin),
         "cost": None if cost is None else asdict(cost),
@@ -65,7 +65,7 @@ def save(
             tensors[name] = value.detach().cpu().contiguous()
         seen.add(id(value))
     with atomic_write(path) as part:
-        part.write_bytes(to_bytes(tensors, {KEY: json.dumps(record)}))
+        part.write_bytes(to_bytes(tensors, {METADATA_KEY: json.dumps(record)}))
 
 
 def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
@@ -79,9 +79,9 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     Raises:
         SecateurError: when the file is missing, truncated, not ours, of a newer format, or does not fit the model.
     """
-    record, tensors = read(path)
+    record, tensors = read_artefact(path)
     try:
-        spec = None if record["spec"] is None else Spec(**record["spec"])
+        spec = None if record["spec"] is None else BackboneSpec(**record["spec"])
         origin = _whole(spec) if record["origin"] is None else _read_origin(record["origin"], spec)
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise SecateurError(f"{path} is not a whole secateur artefact ({error!r}); save it again") from None
@@ -99,8 +99,8 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     return loaded.eval()
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
-    """The JSON record and the tensors of an artefact, without building anything.
+def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The JSON record of an artefact, and its tensors by their names in the state dict, without building anything.
 
     Raises:
         SecateurError: as `load`.
@@ -111,12 +111,14 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        record = json.loads(metadata[KEY])
+        record = json.loads(metadata[METADATA_KEY])
         version = int(record["format"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
         raise SecateurError(f"{path} is not a whole secateur artefact ({one_line(error)}); save it again") from None
-    if version > FORMAT:
-        raise SecateurError(f"{path} has format {version}, this secateur reads up to {FORMAT}; upgrade secateur")
+    if version > ARTEFACT_FORMAT:
+        raise SecateurError(
+            f"{path} has format {version}, this secateur reads up to {ARTEFACT_FORMAT}; upgrade secateur"
+        )
     return record, tensors
 
 
@@ -139,7 +141,7 @@ def _origin_record(origin: PruningPlan) -> dict[str, Any]:
     }
 
 
-def _read_origin(record: Mapping[str, Any], spec: Spec | None) -> PruningPlan:
+def _read_origin(record: Mapping[str, Any], spec: BackboneSpec | None) -> PruningPlan:
     return PruningPlan(
         Structure.from_json(json.dumps(record["structure"])),
         spec,
@@ -149,5 +151,5 @@ def _read_origin(record: Mapping[str, Any], spec: Spec | None) -> PruningPlan:
     )
 
 
-def _whole(spec: Spec | None) -> PruningPlan:
+def _whole(spec: BackboneSpec | None) -> PruningPlan:
     return PruningPlan(Structure("", ()), spec, {}, {}, ())

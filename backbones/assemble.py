@@ -11,11 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.constraints import Binding, ConstraintSet, FreezeReason
-from backbones.cost_table import CountedOperation, build_cost_table
+from backbones.cost_table import CountedOperation, Ints, build_cost_table
 from backbones.graph import Activation, ChannelGraph, Fixed, Frozen, Group, Member, TensorMap, owner
 from backbones.program import Program, Step
-
-Ints = NDArray[np.int64]
 
 ACTIVATIONS = frozenset(
     [

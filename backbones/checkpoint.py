@@ -28,8 +28,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Seq
     named `downsample` one named `shortcut`, both ways.
 
     Args:
-        model: the network.
-        path: of the file.
+        model: the network whose weights are set.
+        path: where the checkpoint lies.
         skip: globs of parameter names that are not loaded, so that the model keeps its own there: `("classifier.*",)`
             for a head with other classes, or for a bilinear CNN from a VGG-16.
 

@@ -24,8 +24,8 @@ class Binding:
     """Which channels own the positions of one dimension of one parameter or buffer.
 
     Attributes:
-        tensor: name in the state dict.
-        dim: the dimension.
+        tensor: name in the model's state dict.
+        dim: number of the dimension.
         role: what the dimension is to its layer, see `graph.Member`.
         labels: (size of the dimension,) channel label of each position; negative: always stays.
     """
@@ -41,7 +41,7 @@ class FreezeReason:
     """Channels that may not be pruned, and why.
 
     Attributes:
-        labels: of the channels.
+        labels: the labels of these channels.
         step: the operation that cannot do with fewer of them.
         reason: one short sentence.
     """

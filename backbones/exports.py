@@ -17,7 +17,7 @@ from backbones.files import atomic_write
 from backbones.masked_reference import relative_difference
 from backbones.modes import evaluating
 
-TOLERANCE = 1e-4
+EXPORT_TOLERANCE = 1e-4
 """Largest relative difference between the exported network's output and the module's."""
 
 
@@ -26,7 +26,7 @@ def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequ
 
     Args:
         model: any module; exported in eval mode.
-        path: of the file, written whole or not at all.
+        path: where the file goes; it is written whole or not at all.
         example: a tuple of inputs.
 
     Returns:
@@ -53,7 +53,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequenc
 
     Args:
         model: any module; exported in eval mode, from the CPU.
-        path: of the file, written whole or not at all.
+        path: where the file goes; it is written whole or not at all.
         example: a tuple of input tensors.
 
     Returns:
@@ -94,6 +94,6 @@ def _onnxruntime() -> Any:
 
 def _checked(found: Any, wanted: Any, kind: str) -> float:
     gap = relative_difference(found, wanted)
-    if not gap <= TOLERANCE:
+    if not gap <= EXPORT_TOLERANCE:
         raise SecateurError(f"the {kind} program computes something else: relative difference {gap:.2e}")
     return gap

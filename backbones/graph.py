@@ -115,7 +115,7 @@ class Activation:
     Attributes:
         op: the ATen operation, `aten.relu.default`.
         module: the module in whose forward it stands.
-        shape: of its input, batch included.
+        shape: shape of its input, batch included.
     """
 
     op: str
@@ -141,7 +141,7 @@ class Fixed:
 
 @dataclass(frozen=True, eq=False)
 class ChannelGraph:
-    """The coupled channels of one network (design section 4). Made by `trace`, read by everything else.
+    """The coupled channels of one network. Made by `trace`, read by everything else.
 
     Attributes:
         groups: prunable channels, in the order of the forward pass.

@@ -12,13 +12,13 @@ from backbones.graph import ChannelGraph, Frozen
 
 NAMED_LAYERS = 4
 """So many member layers of a group are named, the others counted."""
-WIDTH = 80
+TERMINAL_WIDTH = 80
 """Columns of a terminal. What is longer goes on in the next line; no name is cut."""
 LONGEST = 34
 """A name longer than this stands on a line of its own, above the rest of its row."""
 
 
-def shares(graph: ChannelGraph) -> Mapping[str, float]:
+def mac_shares(graph: ChannelGraph) -> Mapping[str, float]:
     """Group name -> share of the dense MACs that its channels take part in (shares overlap: a layer has two sides)."""
     dense = graph.costs.dense
     found = {}
@@ -49,7 +49,7 @@ def describe(graph: ChannelGraph) -> str:
         "",
         f"{len(graph.groups)} prunable groups, {graph.channels} channels",
     ]
-    share = shares(graph)
+    share = mac_shares(graph)
     rows = [["group", "size", "share", "layers"]]
     for group in graph.groups:
         mark = " (values of kept channels change: shared statistics)" if group.name in graph.mixed else ""
@@ -64,7 +64,7 @@ def describe(graph: ChannelGraph) -> str:
         lines += _table(rows, right=(1,))
     if graph.unreached:
         unused = f"never used by the traced forward pass (eval mode): {_listed(graph.unreached)}"
-        lines += ["", *_wrapped(unused, WIDTH - 2)]
+        lines += ["", *_wrapped(unused, TERMINAL_WIDTH - 2)]
     return "\n".join(lines)
 
 
@@ -95,7 +95,7 @@ def _table(rows: Sequence[Sequence[str]], right: Sequence[int]) -> list[str]:
             cell.rjust(size) if column in right else cell.ljust(size)
             for column, (cell, size) in enumerate(zip([first, *cells], sizes, strict=True))
         ]
-        head, *more = _wrapped(row[-1], WIDTH - start)
+        head, *more = _wrapped(row[-1], TERMINAL_WIDTH - start)
         lines += ["  " + "  ".join([*cells, head]).rstrip(), *(" " * start + line for line in more)]
     return lines
 

@@ -1,4 +1,4 @@
-"""Runs a traced program on label tensors and writes down what it learns about channels (design section 4)."""
+"""Runs a traced program on label tensors and writes down what it learns about channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backbones.constraints import ConstraintSet, DeferredBinding
 from backbones.graph import Role
-from backbones.labels import NONE, Pairs, constant, varying
+from backbones.labels import NONE, Pairs, constant_labels, varying
 from backbones.program import Program, Ref, Step
 
 LARGEST_ELEMENTWISE = 1_000_000
@@ -22,7 +22,13 @@ LARGEST_ELEMENTWISE = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A parameter or buffer as the program passes it on: its name and the order its dimensions are in by now."""
+    """A parameter or buffer as the program passes it on.
+
+    Attributes:
+        name: in the state dict; the first one of a tensor with several.
+        shape: as the program sees it, after the transpositions so far.
+        order: for each dimension of `shape`, which dimension of the stored tensor it is.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -37,9 +43,9 @@ class Interpreter:
     """One run over a program. Rules (in `backbones.rules`) read arguments and return labels through it.
 
     Attributes:
-        program: the steps.
-        constraints: what has been learned.
-        number: of the step that is being interpreted.
+        program: the traced forward pass.
+        constraints: what has been learned so far.
+        number: index in `program.steps` of the step that is being interpreted.
     """
 
     def __init__(self, program: Program, literal: Collection[int] = ()) -> None:
@@ -125,7 +131,7 @@ class Interpreter:
                     self.constraints.freeze(torch.from_numpy(binding.labels), step, reason)
             if values.name in self._elements:
                 self.constraints.freeze(self._elements[values.name], step, reason)
-            self._elements[values.name] = constant(values.shape, NONE)
+            self._elements[values.name] = constant_labels(values.shape, NONE)
         elif isinstance(values, (tuple, list)):
             for value in values:
                 self.freeze_all(value, step, reason)
@@ -133,7 +139,7 @@ class Interpreter:
             self.freeze_all(list(values.values()), step, reason)
 
     def nothing(self, step: Step) -> Any:
-        """Labels of the step's shape that name no channel."""
+        """Labels in the shape of the step's result (a tuple of them for several results) that name no channel."""
         return _nothing(step.shape)
 
     def labels(self, value: Any, step: Step) -> Tensor:
@@ -156,13 +162,25 @@ class Interpreter:
                     self.constraints.freeze(
                         torch.from_numpy(self.constraints.bindings[name, dim].labels), step, "used as a value too"
                     )
-            return constant(shape, NONE)
+            return constant_labels(shape, NONE)
         labels = self.constraints.new_labels(count).reshape(shape)
         self.constraints.deferred_bindings.append(DeferredBinding(name, shape, labels, step))
         return labels
 
     def bind(self, param: Any, dim: int, role: Role, labels: Tensor, step: Step) -> Tensor:
-        """Binds a weight's dimension to labels; a weight that is not a plain parameter freezes them."""
+        """Says which channels own the positions of one dimension of a weight.
+
+        Args:
+            param: the weight, a `Param`; channels bound to any other value (a computed weight) are frozen; None does
+                nothing.
+            dim: the dimension, as the program sees the weight.
+            role: what the dimension is to its layer, see `graph.Member`.
+            labels: (size of the dimension,) channel label of each position.
+            step: the operation that uses the weight.
+
+        Returns:
+            the labels to go on with: older ones where the dimension was bound before.
+        """
         if isinstance(param, Param):
             if param.name in self._elements:
                 self.constraints.freeze(labels, step, f"{param.name} is used as a value too")
@@ -226,7 +244,7 @@ def _holds_pairs(value: Any) -> bool:
 def _without_pairs(value: Any) -> Any:
     """The same values with labels of no channel in place of outer products."""
     if isinstance(value, Pairs):
-        return constant(value.shape, NONE)
+        return constant_labels(value.shape, NONE)
     if isinstance(value, (tuple, list)):
         return type(value)(_without_pairs(item) for item in value)
     if isinstance(value, Mapping):
@@ -239,4 +257,4 @@ def _nothing(shape: Any) -> Any:
         return None
     if (shape and isinstance(shape[0], tuple)) or (shape and shape[0] is None):
         return tuple(_nothing(item) for item in shape)
-    return constant(shape, NONE)
+    return constant_labels(shape, NONE)

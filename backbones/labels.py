@@ -36,7 +36,7 @@ class Pairs:
         return self.rows.shape
 
 
-def constant(shape: Sequence[int], label: int) -> Tensor:
+def constant_labels(shape: Sequence[int], label: int) -> Tensor:
     """A tensor of `shape` with one label everywhere."""
     return torch.full((1,) * len(shape), label, dtype=torch.int64).expand(tuple(shape))
 

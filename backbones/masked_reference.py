@@ -1,4 +1,4 @@
-"""The law of surgery: a pruned network equals the dense one whose dropped channels nobody reads (design section 4)."""
+"""The law of surgery: a pruned network equals the dense one whose dropped channels nobody reads."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ def masked_reference(model: nn.Module, graph: ChannelGraph, structure: Structure
     Where an operation without weights sums over a group (`ChannelGraph.summed`) that is not enough: there, all that
     makes a dropped channel is set to zero too. Layers removed by the structure are not bypassed here. No copy of the
     model is made.
+
+    Args:
+        model: the network that was traced.
+        graph: its channel graph.
+        structure: what to keep.
+        example: the inputs to compute the output for.
     """
     weights = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     changed: dict[str, Tensor] = {}

@@ -50,7 +50,7 @@ def latency(model: nn.Module, pruned: nn.Module, example: Sequence[Any], *, roun
 
     Args:
         model: the dense network.
-        pruned: what was made of it, on the same device.
+        pruned: the same network with less in it, on the same device.
         example: the batch, a tuple of inputs on that device.
         rounds: measurements of each, after two that are thrown away.
 

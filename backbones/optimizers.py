@@ -22,9 +22,9 @@ def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module
     cannot be cut and make the parameter start afresh. Parameters of removed layers leave their group.
 
     Args:
-        optimizer: of the dense module; it is not changed.
+        optimizer: the optimizer of the dense module; it is not changed.
         model: the dense module.
-        pruned: what `prune` made of it.
+        pruned: what `prune` made of the dense module.
 
     Returns:
         an optimizer of the same class over the parameters of `pruned`.

@@ -11,7 +11,7 @@ from torch import nn
 
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
 
-Shape = tuple[int, ...]
+TensorShape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Step:
         op: the ATen packet, `aten.conv2d`; for a parameter or buffer its name in the state dict.
         target: what the graph calls, to run it on labels.
         args, kwargs: as in the graph, with `Ref` for values.
-        shape: of the result; a tuple of shapes when there are several.
+        shape: the result's shape; a tuple of shapes for several results, None for what is no tensor.
         modules: paths of the enclosing module calls, outermost first.
         line: `file.py:12: source`, the innermost line outside torch.
     """
@@ -63,7 +63,7 @@ class Tensors:
     """
 
     names: Mapping[str, str]
-    shapes: Mapping[str, Shape]
+    shapes: Mapping[str, TensorShape]
     parameters: tuple[str, ...]
     padding: frozenset[str]
     classes: Mapping[str, str]
@@ -73,7 +73,7 @@ class Tensors:
         """Reads them off a model."""
         first: dict[int, str] = {}
         names: dict[str, str] = {}
-        shapes: dict[str, Shape] = {}
+        shapes: dict[str, TensorShape] = {}
         parameters = [name for name, _ in model.named_parameters()]
         for name, value in [
             *model.named_parameters(remove_duplicate=False),

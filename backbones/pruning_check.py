@@ -32,19 +32,28 @@ COARSE = {torch.bfloat16: 0.1, torch.float16: 0.03}
 """The same for networks whose code does not run in float64, by their weights' type; 1e-3 for float32."""
 
 
-LARGE = Cost(macs=3_000_000_000, params=50_000_000)
+COMPARED_WHOLE = Cost(macs=3_000_000_000, params=50_000_000)
 """Networks with more of either are compared on one half of their channels instead of both."""
 
 
 Orders = Mapping[str, NDArray[np.int64]]
-"""Group -> its channels, shuffled."""
+"""Group name -> the numbers of its channels, shuffled."""
 Attempt = Callable[[Orders, Mapping[str, int]], bool]
-"""Prunes some groups, each in its order and cut where told; False when values are wrong, raises when shapes are."""
+"""Prunes some groups: of each, the channels in a given order up to a given number are kept.
+
+False when the pruned network computes wrong values; raises what its code raises when shapes do not fit.
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
-    """Why an attempt failed: the source line, one sentence, and the module in whose forward it broke ("": unknown)."""
+class Defect:
+    """Why a trial pruning failed.
+
+    Attributes:
+        line: the source line, `model.py:12: x = x.view(-1, 64)`, empty when unknown.
+        reason: one sentence.
+        module: path of the module in whose forward it broke, empty when unknown.
+    """
 
     line: str
     reason: str
@@ -68,7 +77,7 @@ class PruningCheck:
     example: tuple[Any, ...]
 
     def failures(self) -> tuple[Frozen, ...]:
-        """The groups that cannot really be pruned, found by pruning all at once and bisecting only on failure.
+        """The groups that cannot really be pruned, found by pruning all at once and bisecting only where that fails.
 
         A group fails when the pruned network does not run on the example, or does not equal the masked dense network.
         Groups whose channels share layer or group statistics change values by nature: only their shapes are checked.
@@ -92,22 +101,22 @@ class PruningCheck:
             for group, why in broken
         )
 
-    def _culprits(self, groups: Sequence[Group], attempt: Attempt) -> list[tuple[Group, Failure]]:
-        failure = self._failure(groups, attempt) if groups else None
-        if failure is None:
+    def _culprits(self, groups: Sequence[Group], attempt: Attempt) -> list[tuple[Group, Defect]]:
+        defect = self._defect(groups, attempt) if groups else None
+        if defect is None:
             return []
         if len(groups) == 1:
-            return [(groups[0], failure)]
-        one, other = _parted(groups, failure.module)
+            return [(groups[0], defect)]
+        one, other = _parted(groups, defect.module)
         broken = [*self._culprits(one, attempt), *self._culprits(other, attempt)]
         if not broken:  # neither part fails alone: they only fail together
-            return [(group, failure) for group in groups]
+            return [(group, defect) for group in groups]
         gone = {group.name for group, _ in broken}
         if any(gone >= {group.name for group in part} for part in (one, other)):
             return broken  # what is left of the other part is known to be well
         return broken + self._culprits([group for group in groups if group.name not in gone], attempt)
 
-    def _failure(self, groups: Sequence[Group], attempt: Attempt) -> Failure | None:
+    def _defect(self, groups: Sequence[Group], attempt: Attempt) -> Defect | None:
         """What goes wrong when these groups are pruned."""
         rng = np.random.default_rng(0)
         orders = {group.name: rng.permutation(group.size) for group in groups}
@@ -116,10 +125,10 @@ class PruningCheck:
             if attempt(orders, cuts):
                 return None
         except Exception as error:
-            return Failure(source_line(error), f"a literal size in the code: {first_line(error)}", _module(error))
+            return Defect(source_line(error), f"a literal size in the code: {first_line(error)}", _module(error))
         if all(group.name in self.graph.summed for group in groups):
-            return Failure("", "a norm over these channels counts a dropped one, which is not zero by then", "")
-        return Failure("", "the code uses a channel count as a number: values change when it is pruned", "")
+            return Defect("", "a norm over these channels counts a dropped one, which is not zero by then", "")
+        return Defect("", "the code uses a channel count as a number: values change when it is pruned", "")
 
     def _shapes_fit(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
         """A literal size can fit by chance: one channel less has no divisor in common, one survives no squeeze."""
@@ -130,21 +139,21 @@ class PruningCheck:
         ):
             chosen = plan(self.graph, Structure.of(self.graph, kept))
             if self._meta_model is not None:
-                self._check_shapes(run(apply_plan(self._meta_model, chosen), self._meta_example))
+                self._check_shapes(eval_output(apply_plan(self._meta_model, chosen), self._meta_example))
             else:
-                self._check_shapes(run(apply_plan(self.model, chosen), self.example))
+                self._check_shapes(eval_output(apply_plan(self.model, chosen), self.example))
         return True
 
     def _values_equal(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
         """Two halves are compared, so that every channel is looked at."""
         halves = [{name: order[: cuts[name]] for name, order in orders.items()}]
-        if self.graph.costs.dense.macs < LARGE.macs and self.graph.costs.dense.params < LARGE.params:
+        if self.graph.costs.dense.macs < COMPARED_WHOLE.macs and self.graph.costs.dense.params < COMPARED_WHOLE.params:
             halves.append({name: order[cuts[name] :] for name, order in orders.items()})
         return all(self._is_equal(self.model, Structure.of(self.graph, kept)) for kept in halves)
 
     def _runs(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
         kept = {name: order[: cuts[name]] for name, order in orders.items()}
-        run(apply_plan(self.model, plan(self.graph, Structure.of(self.graph, kept))), self.example)
+        eval_output(apply_plan(self.model, plan(self.graph, Structure.of(self.graph, kept))), self.example)
         return True
 
     def _check_shapes(self, output: Any) -> None:
@@ -164,7 +173,7 @@ class PruningCheck:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         meta_model = copy_with(self.model, {id(value): _to_meta(value) for value in tensors})
         try:
-            run(meta_model, self._meta_example)
+            eval_output(meta_model, self._meta_example)
         except Exception:
             return None
         return meta_model
@@ -182,7 +191,7 @@ class PruningCheck:
             return gap <= COARSE.get(_dtype(model), 1e-3)
 
     def _gap(self, model: nn.Module, structure: Structure, example: tuple[Any, ...]) -> float:
-        output = run(apply_plan(model, plan(self.graph, structure)), example)
+        output = eval_output(apply_plan(model, plan(self.graph, structure)), example)
         torch.manual_seed(0)
         return relative_difference(output, masked_reference(model, self.graph, structure, example))
 
@@ -192,15 +201,15 @@ class PruningCheck:
         return copy_with(self.model, {id(value): _double(value) for value in tensors})
 
 
-def run(model: nn.Module, example: Sequence[Any]) -> Any:
-    """The output in eval mode, without gradients, with the random numbers of seed 0."""
+def eval_output(model: nn.Module, example: Sequence[Any]) -> Any:
+    """The output of `model` on `example` in eval mode, without gradients, with the random numbers of seed 0."""
     torch.manual_seed(0)
     with evaluating(model), torch.no_grad():
         return model(*example)
 
 
 def _parted(groups: Sequence[Group], module: str) -> tuple[Sequence[Group], Sequence[Group]]:
-    """Two parts to look for culprits in: those with weights in the module that broke and the others, else halves."""
+    """Two parts of the groups: those with weights in the module that broke and the others; halves where that is no help."""
     inside = f"{module}."
     suspects = [group for group in groups if any(member.tensor.startswith(inside) for member in group.members)]
     if module and 0 < len(suspects) < len(groups):

@@ -22,8 +22,14 @@ BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
-    """How a network was built, so that an artefact can build it again."""
+class BackboneSpec:
+    """How a network was built, so that an artefact can build it again.
+
+    Attributes:
+        name: a key of `BACKBONES`.
+        num_classes: number of logits.
+        in_channels: channels of the image.
+    """
 
     name: str
     num_classes: int
@@ -37,8 +43,8 @@ def build(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
         name: a key of `BACKBONES`; it fixes the input form and the shortcut: `resnet56` (32 pixels, zero-padded
             shortcuts), `resnet56_proj` (projections), `resnet18` (224 pixels), `resnet18_tiny` (64), `vgg16_bn` (224),
             `vgg16_bn_cifar` (32). Forms for 32 and 64 pixels take smaller images too, down to one pixel.
-        num_classes: outputs.
-        in_channels: channels of the image.
+        num_classes: number of logits.
+        in_channels: channels of the image, 3 for colour.
 
     Raises:
         SecateurError: for an unknown name or numbers below 1.
@@ -52,5 +58,5 @@ def build(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
             f"in_channels={in_channels}"
         )
     model = BACKBONES[name](num_classes=num_classes, in_channels=in_channels)
-    model.secateur_spec = Spec(name, num_classes, in_channels)  # type: ignore[assignment]
+    model.secateur_spec = BackboneSpec(name, num_classes, in_channels)  # type: ignore[assignment]
     return model

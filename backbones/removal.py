@@ -16,7 +16,7 @@ from backbones.program import Program, references
 from backbones.rules import RULES
 from backbones.structure import Structure, keep_mask
 
-NORMS = frozenset(["batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"])
+NORMALISATIONS = frozenset(["batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +85,7 @@ def _removable(program: Program) -> Mapping[str, tuple[str, ...]]:
 
 def _is_norm(program: Program, path: str) -> bool:
     ops = {step.op.removeprefix("aten.") for step in program.steps if step.kind == "call" and step.module == path}
-    return bool(ops) and ops <= NORMS
+    return bool(ops) and ops <= NORMALISATIONS
 
 
 def _norms_behind(program: Program, path: str) -> tuple[str, ...]:

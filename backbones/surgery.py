@@ -17,7 +17,7 @@ from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
-from backbones.registry import Spec
+from backbones.registry import BackboneSpec
 from backbones.removal import reduced
 from backbones.structure import Structure, keep_mask
 
@@ -35,7 +35,7 @@ class PruningPlan:
     """
 
     structure: Structure
-    spec: Spec | None
+    spec: BackboneSpec | None
     tensors: Mapping[str, Mapping[int, tuple[int, ...]]]
     sizes: Mapping[str, tuple[bool, ...]]
     removed: tuple[str, ...]
@@ -75,7 +75,7 @@ def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
             )
 
 
-def plan(graph: ChannelGraph, structure: Structure, spec: Spec | None = None) -> PruningPlan:
+def plan(graph: ChannelGraph, structure: Structure, spec: BackboneSpec | None = None) -> PruningPlan:
     """What surgery has to do, as plain data."""
     removed: tuple[str, ...] = ()
     target, kept = graph, structure

@@ -47,8 +47,8 @@ class BilinearVGG16(nn.Module):
     """B-CNN [D,D].
 
     Args:
-        num_classes: outputs.
-        in_channels: of the image.
+        num_classes: number of logits.
+        in_channels: channels of the image, 3 for colour.
         small: for images of 32 pixels: three of the four poolings, so that 4x4 positions are left to average over, and
             any smaller image gets through (8x8 digits); otherwise the form for 448 or 224 pixels.
     """

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class BlockRow:
     """One line of the paper's tables.
 
     Attributes:
-        kernel: of the depthwise convolution.
+        kernel: side of the depthwise convolution's kernel, in pixels.
         expanded: channels inside the block.
         outputs: channels behind it.
         squeeze: whether the block has a squeeze-and-excite part.
         swish: hard-swish instead of ReLU.
-        stride: of the depthwise convolution.
+        stride: stride of the depthwise convolution, 1 or 2.
     """
 
     kernel: int
@@ -30,37 +30,37 @@ class Row:
     stride: int
 
 
-LARGE = (
-    Row(3, 16, 16, False, False, 1),
-    Row(3, 64, 24, False, False, 2),
-    Row(3, 72, 24, False, False, 1),
-    Row(5, 72, 40, True, False, 2),
-    Row(5, 120, 40, True, False, 1),
-    Row(5, 120, 40, True, False, 1),
-    Row(3, 240, 80, False, True, 2),
-    Row(3, 200, 80, False, True, 1),
-    Row(3, 184, 80, False, True, 1),
-    Row(3, 184, 80, False, True, 1),
-    Row(3, 480, 112, True, True, 1),
-    Row(3, 672, 112, True, True, 1),
-    Row(5, 672, 160, True, True, 2),
-    Row(5, 960, 160, True, True, 1),
-    Row(5, 960, 160, True, True, 1),
+LARGE_ROWS = (
+    BlockRow(3, 16, 16, False, False, 1),
+    BlockRow(3, 64, 24, False, False, 2),
+    BlockRow(3, 72, 24, False, False, 1),
+    BlockRow(5, 72, 40, True, False, 2),
+    BlockRow(5, 120, 40, True, False, 1),
+    BlockRow(5, 120, 40, True, False, 1),
+    BlockRow(3, 240, 80, False, True, 2),
+    BlockRow(3, 200, 80, False, True, 1),
+    BlockRow(3, 184, 80, False, True, 1),
+    BlockRow(3, 184, 80, False, True, 1),
+    BlockRow(3, 480, 112, True, True, 1),
+    BlockRow(3, 672, 112, True, True, 1),
+    BlockRow(5, 672, 160, True, True, 2),
+    BlockRow(5, 960, 160, True, True, 1),
+    BlockRow(5, 960, 160, True, True, 1),
 )
 """Table 1."""
 
-SMALL = (
-    Row(3, 16, 16, True, False, 2),
-    Row(3, 72, 24, False, False, 2),
-    Row(3, 88, 24, False, False, 1),
-    Row(5, 96, 40, True, True, 2),
-    Row(5, 240, 40, True, True, 1),
-    Row(5, 240, 40, True, True, 1),
-    Row(5, 120, 48, True, True, 1),
-    Row(5, 144, 48, True, True, 1),
-    Row(5, 288, 96, True, True, 2),
-    Row(5, 576, 96, True, True, 1),
-    Row(5, 576, 96, True, True, 1),
+SMALL_ROWS = (
+    BlockRow(3, 16, 16, True, False, 2),
+    BlockRow(3, 72, 24, False, False, 2),
+    BlockRow(3, 88, 24, False, False, 1),
+    BlockRow(5, 96, 40, True, True, 2),
+    BlockRow(5, 240, 40, True, True, 1),
+    BlockRow(5, 240, 40, True, True, 1),
+    BlockRow(5, 120, 48, True, True, 1),
+    BlockRow(5, 144, 48, True, True, 1),
+    BlockRow(5, 288, 96, True, True, 2),
+    BlockRow(5, 576, 96, True, True, 1),
+    BlockRow(5, 576, 96, True, True, 1),
 )
 """Table 2."""
 
@@ -83,7 +83,7 @@ class SqueezeExcite(nn.Module):
 class InvertedResidual(nn.Module):
     """Expansion, depthwise convolution, squeeze-and-excite, linear projection; a shortcut where shapes agree."""
 
-    def __init__(self, inputs: int, row: Row, stride: int) -> None:
+    def __init__(self, inputs: int, row: BlockRow, stride: int) -> None:
         super().__init__()
         activation = nn.Hardswish if row.swish else nn.ReLU
         layers: list[nn.Module] = []
@@ -110,14 +110,14 @@ class MobileNetV3(nn.Module):
     Args:
         rows: the blocks.
         hidden: width of the linear layer in front of the last.
-        num_classes: outputs.
-        in_channels: of the image.
+        num_classes: number of logits.
+        in_channels: channels of the image, 3 for colour.
         small: for images of 32 pixels: the stem and the first striding block keep their size, so that 4x4 positions are
             left at the end instead of one; 8x8 digits work too.
     """
 
     def __init__(
-        self, rows: tuple[Row, ...], hidden: int, num_classes: int, in_channels: int = 3, *, small: bool
+        self, rows: tuple[BlockRow, ...], hidden: int, num_classes: int, in_channels: int = 3, *, small: bool
     ) -> None:
         super().__init__()
         strides = [row.stride for row in rows]
@@ -174,6 +174,6 @@ def _divisible(width: int) -> int:
 
 BACKBONES = {
     f"mobilenet_v3_{size}{form}": partial(MobileNetV3, rows, hidden, small=bool(form))
-    for size, rows, hidden in (("large", LARGE, 1280), ("small", SMALL, 1024))
+    for size, rows, hidden in (("large", LARGE_ROWS, 1280), ("small", SMALL_ROWS, 1024))
     for form in ("", "_cifar")
 }

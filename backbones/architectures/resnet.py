@@ -57,9 +57,9 @@ class ResNet(nn.Module):
 
     Args:
         block: `BasicBlock` or `Bottleneck`.
-        depths: blocks a stage.
-        num_classes: outputs.
-        in_channels: of the image.
+        depths: number of blocks in each of the four stages.
+        num_classes: number of logits.
+        in_channels: channels of the image, 3 for colour.
         tiny: for images of 64 pixels and below: the stem is one 3x3 convolution of stride 1 without max pooling,
             instead of 7x7 of stride 2 with it. Also the usual form for CIFAR (github.com/kuangliu/pytorch-cifar).
     """

@@ -12,7 +12,7 @@ class ZeroPadShortcut(nn.Module):
     """The parameter-free shortcut (option A): subsample positions, pad channels with zeros.
 
     Args:
-        stride: of the subsampling.
+        stride: one position in so many is kept, in both directions.
         before, after: number of zero channels put in front and behind. Surgery changes them.
     """
 
@@ -61,9 +61,9 @@ class CifarResNet(nn.Module):
     """ResNet-(6n + 2) for images from 8x8 pixels up.
 
     Args:
-        blocks: n, blocks a stage.
-        num_classes: outputs.
-        in_channels: 1 or 3, or any other number.
+        blocks: n, the number of blocks in each stage.
+        num_classes: number of logits.
+        in_channels: channels of the image, 3 for colour.
         projection: 1x1 convolutions (option B) instead of zero padding (option A) where the width changes.
     """
 

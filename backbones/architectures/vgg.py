@@ -16,8 +16,8 @@ class VGG16(nn.Module):
     """Thirteen 3x3 convolutions and a classifier.
 
     Args:
-        num_classes: outputs.
-        in_channels: of the image.
+        num_classes: number of logits.
+        in_channels: channels of the image, 3 for colour.
         small: for images of 32 pixels: average pooling to 1x1 and one linear layer; otherwise the ImageNet form with
             7x7 pooling and three linear layers, parameter names as in torchvision.
         norm: batch normalisation behind every convolution.
@@ -53,7 +53,7 @@ def convolutions(in_channels: int, *, norm: bool, ceil: bool, pools: int = 5) ->
     """The thirteen convolutions, their norms, ReLUs and poolings, numbered as in torchvision.
 
     Args:
-        in_channels: of the image.
+        in_channels: channels of the image, 3 for colour.
         norm: batch normalisation behind every convolution.
         ceil: pooling rounds up, so that images below 32 pixels get through (8x8 digits); the same at 32 pixels.
         pools: how many of the five poolings there are; an identity stands where the others would.

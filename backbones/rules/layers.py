@@ -22,7 +22,7 @@ def convolution(
     return _convolve(run, step, x, weight, bias, groups, transposed=False)
 
 
-def transposed(
+def transposed_convolution(
     run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any = None, *rest: Any, **options: Any
 ) -> Any:
     """conv_transpose1d/2d/3d: (x, weight, bias, stride, padding, output_padding, groups, dilation)."""
@@ -163,9 +163,9 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "conv1d": convolution,
     "conv2d": convolution,
     "conv3d": convolution,
-    "conv_transpose1d": transposed,
-    "conv_transpose2d": transposed,
-    "conv_transpose3d": transposed,
+    "conv_transpose1d": transposed_convolution,
+    "conv_transpose2d": transposed_convolution,
+    "conv_transpose3d": transposed_convolution,
     "convolution": general,
     "embedding": embedding,
     "batch_norm": batch_norm,

@@ -40,7 +40,7 @@ def expanded(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
     return _each_side(expand_as, run, step, args, kwargs)
 
 
-def transposed(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
+def transposed_pairs(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
     """t, transpose, permute: both sides move alike."""
     return _each_side(transpose, run, step, args, kwargs)
 
@@ -98,7 +98,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **{f"{name} of pairs": arithmetic for name in ARITHMETIC.split()},
     **{f"{name} of pairs": moved for name in ("squeeze", "unsqueeze", "expand", "movedim", "mT")},
     "expand_as of pairs": expanded,
-    **{f"{name} of pairs": transposed for name in ("transpose", "permute", "swapdims")},
+    **{f"{name} of pairs": transposed_pairs for name in ("transpose", "permute", "swapdims")},
     **{f"{name} of pairs": norm for name in ("norm", "linalg_vector_norm")},
     **{f"{name} of pairs": flat for name in ("flatten", "view", "reshape", "_unsafe_view", "unflatten")},
     "einsum of pairs": einsum,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.interpret import Interpreter, Param
-from backbones.labels import UNIFORM, compact, compress, constant, varying
+from backbones.labels import UNIFORM, compact, compress, constant_labels, varying
 from backbones.program import Step
 
 
@@ -61,7 +61,7 @@ def _is_independent(one: Tensor, other: Tensor) -> bool:
 
 def filled(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
     """zeros, ones, full: the same value everywhere, so any slice of it fits."""
-    return constant(step.shape, UNIFORM)
+    return constant_labels(step.shape, UNIFORM)
 
 
 def like(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from backbones.labels import Pairs, along, compact, compress, varying
 from backbones.program import Step
 
 
-def linear(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any = None) -> Any:
+def linear_layer(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any = None) -> Any:
     """X @ weight.T + bias, weight (out, in)."""
     return _linear(run, step, x, weight, bias, 1, 0)
 
@@ -166,7 +166,7 @@ def tensordot(run: Interpreter, step: Step, left: Any, right: Any, summed: Any, 
 
 
 RULES: Mapping[str, Callable[..., Any]] = {
-    "linear": linear,
+    "linear": linear_layer,
     "matmul": matmul,
     "mm": matmul,
     "bmm": product,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backbones.constraints import DeferredTie
 from backbones.interpret import Interpreter, Param
-from backbones.labels import UNIFORM, along, compact, compress, constant, varying
+from backbones.labels import UNIFORM, along, compact, compress, constant_labels, varying
 from backbones.program import Step
 
 
@@ -26,7 +26,7 @@ def expand_as(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
     labels, channels = run.labels(x, step), varying(run.labels(other, step))
     sizes = [1] * (len(step.shape) - labels.ndim) + list(labels.shape)
     if channels and all(sizes[dim] == 1 for dim in channels) and not bool((compact(labels) >= 0).any()):
-        return constant(step.shape, UNIFORM)
+        return constant_labels(step.shape, UNIFORM)
     return move(run, step, x, other)
 
 
@@ -197,7 +197,7 @@ def pad(run: Interpreter, step: Step, x: Any, pads: Sequence[int], *args: Any, *
         if dim not in moving:
             shape = list(labels.shape)
             shape[dim] += before + after
-            labels = compact(labels).expand(shape) if shape[dim] else constant(shape, -1)
+            labels = compact(labels).expand(shape) if shape[dim] else constant_labels(shape, -1)
         elif before or after:
             labels = _new_channels(run, step, labels, dim, before, after)
     return labels

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from backbones.interpret import Interpreter
 from backbones.labels import along, compact, compress, varying
-from backbones.program import Shape, Step
+from backbones.program import Step, TensorShape
 from backbones.rules.pointwise import pointwise
 
 
 def pooling(run: Interpreter, step: Step, x: Tensor, *rest: Any, **options: Any) -> Any:
     """Pooling and interpolation: every channel keeps its place, in dimension 1 (0 without a batch)."""
-    shapes: Sequence[Shape] = step.shape if isinstance(step.shape[0], tuple) else (step.shape,)
+    shapes: Sequence[TensorShape] = step.shape if isinstance(step.shape[0], tuple) else (step.shape,)
     channel = x.ndim - DIMENSIONS[step.op.removeprefix("aten.")] - 1
     x = run.labels(x, step)
     moving = varying(x)
@@ -36,7 +36,7 @@ def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: 
         return pointwise(run, step, x, dims)
     x = run.labels(x, step)
     order = None
-    if step.op in NORMS:  # (x, order, dim, …)
+    if step.op in VECTOR_NORMS:  # (x, order, dim, …)
         order, dims = dims, rest[0] if rest else None
     over = options.get("dim", dims)
     over = list(range(x.ndim)) if over is None or over == [] else [over] if isinstance(over, int) else list(over)
@@ -58,7 +58,7 @@ def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: 
 
 def is_norm(step: Step, order: Any) -> bool:
     """Whether a step is a p-norm that adds up |x|^p, to which a channel of zeros contributes nothing."""
-    return step.op in NORMS and (order is None or (isinstance(order, (int, float)) and 0 < order < math.inf))
+    return step.op in VECTOR_NORMS and (order is None or (isinstance(order, (int, float)) and 0 < order < math.inf))
 
 
 def normalised(run: Interpreter, step: Step, x: Tensor, dim: Any, *rest: Any, **options: Any) -> Any:
@@ -91,9 +91,9 @@ DIMENSIONS = {
 }
 """Operation -> number of spatial dimensions behind the channel dimension."""
 
-NORMS = ("aten.norm", "aten.linalg_vector_norm")
+VECTOR_NORMS = ("aten.norm", "aten.linalg_vector_norm")
 
-REDUCTIONS = [
+REDUCING = [
     "mean",
     "sum",
     "amax",
@@ -114,7 +114,7 @@ REDUCTIONS = [
 
 RULES: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(DIMENSIONS, pooling),
-    **dict.fromkeys(REDUCTIONS, reduction),
+    **dict.fromkeys(REDUCING, reduction),
     "softmax": normalised,
     "_softmax": normalised,
     "log_softmax": normalised,

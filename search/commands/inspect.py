@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import Any
 
-from backbones.inspect_table import describe, minimum, shares
+from backbones.inspect_table import describe, mac_shares, minimum
 from search.commands.options import add_study_file
 from search.run.console import Console
 from search.run.inputs import load_inputs
@@ -32,7 +32,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     study = read_study(arguments.study, arguments.scale)
     graph = load_inputs(study, arguments.study.resolve().parent, "cpu").graph
     console.result(describe(graph))
-    share = shares(graph)
+    share = mac_shares(graph)
     return {
         "name": study.name,
         "dense": asdict(graph.costs.dense),

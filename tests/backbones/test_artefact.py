@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from backbones.artefact import load, read, save
+from backbones.artefact import load, read_artefact, save
 from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
@@ -65,7 +65,7 @@ def test_round_trip_of_a_pruned_backbone(tmp_path: Path) -> None:
     back = load(tmp_path / "small.safetensors")
     assert torch.equal(back(EXAMPLE), small.eval()(EXAMPLE))
     assert back.secateur_origin.structure == structure  # type: ignore[union-attr]
-    record, _ = read(tmp_path / "small.safetensors")
+    record, _ = read_artefact(tmp_path / "small.safetensors")
     assert record["provenance"] == {"trial": 7}
     assert record["cost"]["macs"] == cost(graph, structure).macs
 

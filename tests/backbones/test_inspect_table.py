@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from backbones.inspect_table import describe, minimum, shares
+from backbones.inspect_table import describe, mac_shares, minimum
 from backbones.registry import build
 from backbones.trace import trace
 
@@ -43,7 +43,7 @@ def test_long_lists_are_cut_and_unused_parameters_named() -> None:
     assert "conv1, bn1, layer1.0.conv1, layer1.0.conv2 and " in words
     assert "never used by the traced forward pass (eval mode): auxiliary.weight, auxiliary.bias" in words
     assert 0 < minimum(graph).macs < 0.02 * graph.costs.dense.macs
-    assert all(0 < share < 1 for share in shares(graph).values())
+    assert all(0 < share < 1 for share in mac_shares(graph).values())
 
 
 def test_it_fits_a_terminal_and_cuts_no_name() -> None:

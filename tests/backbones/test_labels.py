@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.constraints import ConstraintSet
-from backbones.labels import NONE, along, compact, compress, constant, varying
+from backbones.labels import NONE, along, compact, compress, constant_labels, varying
 from backbones.program import Step
 
 STEP = Step("call", "aten.add", None, (), {}, None, ("layer",), "model.py:1: x + y")
@@ -32,7 +32,7 @@ def test_along_and_constant_cost_their_vector_only() -> None:
     assert compact(labels).numel() == 5
     assert labels[1, 3, 7, 9] == 3
     assert varying(labels) == [1]
-    assert compact(constant((4, 4), NONE)).numel() == 1
+    assert compact(constant_labels((4, 4), NONE)).numel() == 1
 
 
 def test_ties_join_components_and_freeze_what_meets_a_constant() -> None:

@@ -133,13 +133,13 @@ def test_an_operation_without_a_rule_freezes_with_its_place() -> None:
 def test_a_literal_size_deep_in_a_network_costs_few_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The module whose code broke says where to look: bisecting all the groups took over a minute in a MaxViT."""
     runs = []
-    plain = pruning_check.run
+    plain = pruning_check.eval_output
 
     def counted(model: nn.Module, example: Sequence[Any]) -> Any:
         runs.append(example)
         return plain(model, example)
 
-    monkeypatch.setattr(pruning_check, "run", counted)
+    monkeypatch.setattr(pruning_check, "eval_output", counted)
     blocks = [nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()) for _ in range(24)]
     graph = trace(
         nn.Sequential(nn.Conv2d(3, 8, 1), *blocks, Literal(), nn.ReLU(), nn.Conv2d(8, 4, 1)), torch.zeros(1, 3, 6, 6)
