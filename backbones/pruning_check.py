@@ -209,7 +209,7 @@ def eval_output(model: nn.Module, example: Sequence[Any]) -> Any:
 
 
 def _parted(groups: Sequence[Group], module: str) -> tuple[Sequence[Group], Sequence[Group]]:
-    """Two parts of the groups: those with weights in the module that broke and the others; halves where that is no help."""
+    """Two parts of the groups: those with weights in the module that broke and the others, or halves."""
     inside = f"{module}."
     suspects = [group for group in groups if any(member.tensor.startswith(inside) for member in group.members)]
     if module and 0 < len(suspects) < len(groups):
