@@ -28,9 +28,9 @@ def percent(fraction: float | None, digits: int = 1) -> str:
     return "-" if fraction is None else f"{100 * fraction:.{digits}f} %"
 
 
-def points(fraction: float | None) -> str:
-    """A difference between two accuracies (fractions) in percentage points: 0.021 is 2.1; a dash for None and NaN."""
-    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.1f}"
+def points(fraction: float | None, digits: int = 1) -> str:
+    """An accuracy, or a difference of two, in percentage points: 0.021 is 2.1; a dash for None and NaN."""
+    return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.{digits}f}"
 
 
 def correlation(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from backbones.files import write_text
 from search.compare.outcome import Outcome, Spread, Whole
-from search.formatting import amount, counted, csv_table, markdown_table, percent, text_table
+from search.formatting import amount, counted, csv_table, markdown_table, percent, points, text_table
 from search.review.footprint import Footprint, footprint_cells
 
 HEADER = ("", "MACs", "params", "ms", "test", "drop", "Omega")
@@ -72,15 +72,15 @@ class Comparison:
         rows = []
         for whole, family in self._families():
             cost = (amount(whole.macs), amount(whole.params), footprint_cells(whole.footprint)[0])
-            rows.append((whole.label, *cost, f"{100 * whole.test:.2f}", "", _number(whole.netscore)))
+            rows.append((whole.label, *cost, points(whole.test, 2), "", _number(whole.netscore)))
             for one in family:
                 share = (percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params))
-                drop = f"{100 * (whole.test - one.test.mean):.2f}"
+                drop = points(whole.test - one.test.mean, 2)
                 latency, _ = footprint_cells(one.footprint)
                 rows.append((one.variant, *share, latency, _points(one.test), drop, _number(one.netscore)))
                 if one.sparse is not None:
                     share = (share[0], percent(one.sparse.nonzero.mean / whole.params))
-                    drop = f"{100 * (whole.test - one.sparse.test.mean):.2f}"
+                    drop = points(whole.test - one.sparse.test.mean, 2)
                     row = (_sparser(one), *share, "", _points(one.sparse.test), drop, _number(one.sparse.netscore))
                     rows.append(row)
         return text_table(HEADER, rows)
@@ -128,7 +128,7 @@ class Comparison:
 
 def _dense_cells(whole: Whole) -> list[str]:
     latency, size = footprint_cells(whole.footprint)
-    accuracies = [f"{100 * whole.validation:.2f}", f"{100 * whole.test:.2f}"]
+    accuracies = [points(whole.validation, 2), points(whole.test, 2)]
     return [
         whole.label, amount(whole.macs), amount(whole.params), size, latency, *accuracies, "",
         _number(whole.netscore), "", "",
@@ -138,14 +138,14 @@ def _dense_cells(whole: Whole) -> list[str]:
 def _cells(one: Outcome, whole: Whole) -> list[list[str]]:
     latency, size = footprint_cells(one.footprint)
     shares = [percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params, 2)]
-    drop = f"{100 * (whole.test - one.test.mean):.2f}"
+    drop = points(whole.test - one.test.mean, 2)
     search = ["-" if one.search_seconds is None else f"{one.search_seconds:.1f}", str(one.scored)]
     accuracies = [_points(one.validation), _points(one.test)]
     rows = [[one.variant, *shares, size, latency, *accuracies, drop, _spread(one.netscore), *search]]
     if one.sparse is not None:
         shares[1] = percent(one.sparse.nonzero.mean / whole.params, 2)
         accuracies = [_points(one.sparse.validation), _points(one.sparse.test)]
-        drop = f"{100 * (whole.test - one.sparse.test.mean):.2f}"
+        drop = points(whole.test - one.sparse.test.mean, 2)
         rows.append([_sparser(one), *shares, "", "", *accuracies, drop, _spread(one.sparse.netscore), "", ""])
     return rows
 
@@ -171,7 +171,7 @@ def _record(one: Any, footprint: Footprint | None) -> dict[str, Any]:
 
 def _points(value: Spread) -> str:
     """A fraction in percent: 97.31 ± 0.22."""
-    return f"{100 * value.mean:.2f}" + ("" if value.std is None else f" ± {100 * value.std:.2f}")
+    return points(value.mean, 2) + ("" if value.std is None else f" ± {points(value.std, 2)}")
 
 
 def _spread(value: Spread | None) -> str:

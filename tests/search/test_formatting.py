@@ -44,7 +44,7 @@ def test_duration(seconds: float, text: str) -> None:
 def test_numbers_and_their_absence() -> None:
     assert [amount(n) for n in (125_490_000, 853_000, 27, 1.5e9, None)] == ["125.49M", "853.0k", "27", "1.50G", "-"]
     assert [percent(0.1234), percent(0.5, 0), percent(None)] == ["12.3 %", "50 %", "-"]
-    assert [points(0.021), points(math.nan), points(None)] == ["2.1", "-", "-"]
+    assert [points(0.021), points(0.9731, 2), points(math.nan), points(None)] == ["2.1", "97.31", "-", "-"]
     assert [correlation(0.448), correlation(-1), correlation(math.nan)] == ["+0.45", "-1.00", "-"]
     assert [significant(0.87562312), significant(12.34, 2), significant(None)] == ["0.875623", "12", "-"]
     assert [milliseconds(0.02311), milliseconds(None)] == ["23.1", "-"]
