@@ -22,8 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from backbones.errors import SecateurError
 from backbones.modes import evaluating
 
-_NAMES = "relu hardtanh leaky_relu rrelu_with_noise _prelu_kernel prelu elu silu gelu hardswish mish softplus"
 RunMode = Callable[[nn.Module], AbstractContextManager[None]]
+"""The state in which a network runs for the length of a block: `evaluating` or `recalibrating`."""
+_NAMES = "relu hardtanh leaky_relu rrelu_with_noise _prelu_kernel prelu elu silu gelu hardswish mish softplus"
 NON_LINEARITIES = frozenset(_NAMES.split())
 """ATen operations that count; ReLU6 arrives as hardtanh, SELU and CELU as elu. Gates (sigmoid, hardsigmoid), softmax
 and pooling don't count."""
@@ -91,10 +92,10 @@ def flat_samples(preactivation: Tensor) -> Tensor:
 
 
 class CodeAgreement:
-    """Adds up what layers say: feed it pre-activations, then ask for the kernel.
+    """Counts on how many units two samples have the same code: add layers, then ask for the kernel.
 
     Attributes:
-        units: seen so far, a sample.
+        units: number of units of one sample, over the layers added so far.
     """
 
     def __init__(self) -> None:
@@ -103,7 +104,11 @@ class CodeAgreement:
         self._equal: Tensor | None = None
 
     def add(self, preactivation: Tensor) -> None:
-        """Counts one layer: (B, ...), code 1 where the value is above 0."""
+        """Counts one more layer.
+
+        Args:
+            preactivation: (B, ...) input of its non-linearity; the code of a unit is 1 where it is above 0.
+        """
         flat = flat_samples(preactivation)
         self.units += flat.shape[1]
         if flat.device.type == "cpu":

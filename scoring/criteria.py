@@ -73,7 +73,11 @@ def geometric_median(block: Weights) -> Floats:
 
 
 def by_rows(worth: Callable[[Weights], Floats]) -> Callable[[Group, CriterionInputs], list[Floats]]:
-    """A criterion of the weights that make each channel."""
+    """Makes a criterion of the weights that make each channel.
+
+    Args:
+        worth: from the (n, k) weights of n channels in one layer to (n,) values.
+    """
 
     def members(group: Group, inputs: CriterionInputs) -> list[Floats]:
         return [worth(member_rows(inputs.tensors[member.tensor], member)) for member in filter_members(group)]
@@ -85,7 +89,7 @@ def bn_gamma(group: Group, inputs: CriterionInputs) -> list[Floats]:
     """|gamma| of every batch norm on the group's channels.
 
     Raises:
-        SecateurError: when there is none.
+        SecateurError: when the group has no batch norm with weights.
     """
     found = [
         np.abs(member_rows(inputs.tensors[member.tensor], member)).mean(1, dtype=np.float64)

@@ -154,10 +154,11 @@ def reading_maps(
     finally:
         for handle in handles:
             handle.remove()
-    return {group.name: _of_group(group, figures) for group in graph.groups}
+    return {group.name: _means_of_group(group, figures) for group in graph.groups}
 
 
-def _of_group(group: Group, figures: Mapping[tuple[str, int], list[Floats]]) -> tuple[Floats, ...]:
+def _means_of_group(group: Group, figures: Mapping[tuple[str, int], list[Floats]]) -> tuple[Floats, ...]:
+    """(n,) mean figures of each layer that reads the channels; where none does, of each layer that makes them."""
     for role in ("input", "filter"):
         members = [i for i, member in enumerate(group.members) if member.role == role and figures.get((group.name, i))]
         if members:
@@ -171,6 +172,7 @@ def _of_group(group: Group, figures: Mapping[tuple[str, int], list[Floats]]) -> 
 def _watch(
     module: nn.Module, member: Member, measure: MapFigure, seen: list[Floats]
 ) -> torch.utils.hooks.RemovableHandle:
+    """Appends to `seen` the (n,) figures of the member's channels whenever the module runs."""
     positions = torch.as_tensor(_positions(module, member))
     channels_last = isinstance(module, nn.Linear)
 
@@ -222,6 +224,10 @@ def measuring(model: nn.Module, images: Tensor) -> Iterator[None]:
     """Eval mode on one core for the length of a block; every module's mode and the thread count come back after it.
 
     One core, because the order in which several cores add up gradients is not theirs to promise.
+
+    Args:
+        model: what runs inside the block.
+        images: what it runs on, for the message.
 
     Raises:
         SecateurError: when the model fails on the images.

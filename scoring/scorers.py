@@ -76,7 +76,7 @@ SCORERS: dict[str, Scorer] = {
 }
 
 
-DEFAULT = "region_kernel"
+DEFAULT_SCORER = "region_kernel"
 """What a study scores by unless told otherwise: see studies/README.md for the evidence."""
 
 REPLACED: dict[str, str] = {"region_agreement": "region_kernel", "readout": "fidelity", "zico": "region_kernel"}

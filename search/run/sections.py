@@ -14,7 +14,7 @@ from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS
 from scoring.essentiality import ESSENTIALITY
 from scoring.limits import Limits
-from scoring.scorers import DEFAULT, check_scorer
+from scoring.scorers import DEFAULT_SCORER, check_scorer
 from search.checks import check_range
 from search.space.budget import Amount, Budget
 from search.space.depth import Removal
@@ -215,7 +215,7 @@ class SearchSection:
 
     trials: int = 200
     sampler: str = "tpe"
-    scorer: str = DEFAULT
+    scorer: str = DEFAULT_SCORER
     batch: int = 128
     statistics: int = 0
     rule: str | None = None

@@ -18,7 +18,7 @@ from backbones.errors import SecateurError, check_name
 from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring.scorers import DEFAULT, check_scorer
+from scoring.scorers import DEFAULT_SCORER, check_scorer
 from scoring.tables import FilterTables
 from search.checks import check_range, check_study_name
 from search.data.data import Data
@@ -87,7 +87,7 @@ class Study:
         budget: Budget,
         storage: str | None = None,
         space: Space | str = "hybrid",
-        scorer: str = DEFAULT,
+        scorer: str = DEFAULT_SCORER,
         sampler: str = "tpe",
         batch: int = 128,
         statistics: int = 0,

@@ -45,7 +45,7 @@ from backbones.trace import trace  # noqa: E402
 from scoring.batch_norm import recalibrate  # noqa: E402
 from scoring.codes import CodeAgreement, watch_preactivations  # noqa: E402
 from scoring.naswot import log_det, naswot  # noqa: E402
-from scoring.scorers import DEFAULT, SCORERS  # noqa: E402
+from scoring.scorers import DEFAULT_SCORER, SCORERS  # noqa: E402
 from scoring.scoring_task import ScoredStructure, ScoringTask  # noqa: E402
 from search.data.cifar import cifar10  # noqa: E402
 from search.data.data import Data  # noqa: E402
@@ -81,8 +81,8 @@ class Scale:
         ("naswot", 128),
         ("naswot", 64),
         ("naswot", 32),
-        (DEFAULT, 128),
-        (DEFAULT, 64),
+        (DEFAULT_SCORER, 128),
+        (DEFAULT_SCORER, 64),
         ("naswot_last+region_kernel", 128),
         ("fidelity", 128),
     )
