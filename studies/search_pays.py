@@ -35,7 +35,7 @@ from backbones.cost import recount
 from backbones.files import write_text
 from backbones.surgery import prune
 from search.data.data import subset
-from search.evaluate.trainings import Job, Trained, retrain_all
+from search.evaluate.trainings import TrainingResult, TrainingTask, retrain_all
 from search.run.folder import environment
 from search.run.inputs import load_inputs
 from search.run.study_file import read_study
@@ -103,7 +103,7 @@ def main() -> None:
         print(f"Torch-Pruning is left out: {error}")
     seeds = range(1, options.seeds + 1)  # the random structures were chosen with seed 0
     wanted = [
-        Job(slug(name), partial(copy.deepcopy, network), replace(plan.recipe, seed=seed))
+        TrainingTask(slug(name), partial(copy.deepcopy, network), replace(plan.recipe, seed=seed))
         for seed in seeds
         for name, network in networks.items()
     ]
@@ -115,7 +115,7 @@ def best_of_random(ground: Ground, target: Any, recipe: sc.Recipe, data: sc.Data
     """Draws 20 structures of all families, retrains each once, takes the best on validation images."""
     drawn = draw(ground, target, RANDOM, FAMILIES, 0)
     make = partial(prune, ground.task.model, ground.task.graph, check=False)
-    wanted = [Job(one.structure.id, partial(make, one.structure), recipe) for one in drawn]
+    wanted = [TrainingTask(one.structure.id, partial(make, one.structure), recipe) for one in drawn]
     done = retrain_all(wanted, data, EVALUATED, test=False, processes=jobs)
     return max((one.structure for one in drawn), key=lambda one: done[one.id, recipe.seed].validation)
 
@@ -126,7 +126,10 @@ def slug(name: str) -> str:
 
 
 def report(
-    facts: dict[str, dict[str, Any]], results: dict[tuple[str, int], Trained], seeds: range, options: argparse.Namespace
+    facts: dict[str, dict[str, Any]],
+    results: dict[tuple[str, int], TrainingResult],
+    seeds: range,
+    options: argparse.Namespace,
 ) -> None:
     """Writes and prints the table, the best mean first."""
     rows = []

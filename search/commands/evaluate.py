@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.commands.options import add_device, add_jobs, add_study, opened
-from search.evaluate.evaluation import evaluate
+from search.evaluate.evaluation import evaluate, results_folder
 from search.evaluate.evidence import Evidence
 from search.formatting import correlation, points, significant, text_table
 from search.run.console import Console
@@ -38,7 +38,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--structures", type=int, metavar="N", help="instead of [evaluate] structures")
     parser.add_argument("--seeds", type=int, metavar="N", help="retrainings of each, instead of [evaluate] seeds")
     parser.add_argument("--set", type=int, metavar="N", help="which set of structures, instead of [evaluate] set")
-    parser.add_argument("--on", choices=("validation", "test"), default="validation", help="accuracy to compare with")
+    parser.add_argument(
+        "--on", choices=("validation", "test"), help="accuracy to compare with, instead of [evaluate] measure"
+    )
     add_jobs(parser, "retrainings")
     add_device(parser)
 
@@ -46,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Does what is left to do, and prints the table."""
     folder, study = opened(arguments)
-    given = {key: getattr(arguments, key) for key in ("structures", "seeds", "set")}
+    given = {key: getattr(arguments, key) for key in ("structures", "seeds", "set")} | {"measure": arguments.on}
     plan = dataclasses.replace(study.evaluate, **{key: value for key, value in given.items() if value is not None})
     with locked(folder):
         start = load_run_inputs(study, folder, arguments.device)
@@ -60,21 +62,18 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
                 budget=study.budget.budget(),
                 plan=plan,
                 space=study.space.space(),
-                name=study.name,
-                folder=folder.path / "evaluate",
-                measure=arguments.on,
+                folder=folder.path,
                 jobs=arguments.jobs,
                 device=start.device,
                 progress=console.progress,
             )
-    place = folder.path / "evaluate" / f"set-{plan.set}"
     console.result(shown(evidence))
-    console.say(f"\nPictures and the full table: {folder.shown}/evaluate/set-{plan.set}/")
-    return {**evidence.to_dict(), "folder": str(place)}
+    console.say(f"\nPictures and the full table: {results_folder(folder.shown, plan)}/")
+    return {**evidence.to_dict(), "folder": str(results_folder(folder.path, plan))}
 
 
 def shown(evidence: Evidence) -> str:
-    """The verdicts within 80 columns: taus with intervals, regret in points of accuracy."""
+    """How the scorers did, within 80 columns: taus with intervals, regret in points of accuracy."""
     rows = [
         [
             one.scorer,
@@ -83,7 +82,7 @@ def shown(evidence: Evidence) -> str:
             points(one.regret),
             significant(one.seconds, 2),
         ]
-        for one in evidence.verdicts
+        for one in evidence.results
     ]
     header = ["score", "tau [95 %]", "top third", "regret", "seconds"]
     return evidence.summary() + "\n\n" + text_table(header, rows)

@@ -18,15 +18,17 @@ from backbones.files import write_text
 from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.surgery import prune
+from scoring.scoring_task import ScoringTask
 from search.checks import check_range
 from search.data.data import Data, subset
-from search.evaluate.evidence import Evidence, Measure, with_rank_sums
-from search.evaluate.scoring import Sheet, score_all
-from search.evaluate.trainings import Job, Trained, retrain_all
-from search.run.evaluation_plan import Plan
+from search.evaluate.evidence import Evidence, with_rank_sums
+from search.evaluate.evidence_files import save_evidence
+from search.evaluate.scoring import ScoreTable, score_all
+from search.evaluate.trainings import TrainingResult, TrainingTask, retrain_all
+from search.run.evaluation_plan import Measure, Plan
 from search.run.folder import environment
 from search.space.budget import Budget
-from search.space.families import Drawn, draw
+from search.space.families import SampledStructure, draw
 from search.space.ground import lay
 from search.space.space import Space
 from search.study.identity import to_record
@@ -34,7 +36,7 @@ from search.study.scores import scoring_task
 from search.training.parallel import fitting_threads
 
 
-def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, all keywords
+def evaluate(
     model: nn.Module,
     graph: ChannelGraph,
     data: Data,
@@ -42,9 +44,7 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
     budget: Budget,
     plan: Plan | None = None,
     space: Space | None = None,
-    name: str = "evaluation",
-    folder: str | Path | None = None,
-    measure: Measure = "validation",
+    folder: str | Path = "runs/evaluation",
     jobs: int = 1,
     device: str = "cpu",
     progress: bool = True,
@@ -58,98 +58,106 @@ def evaluate(  # noqa: PLR0913 - what is asked, where it goes and how it runs, a
 
     Args:
         model: the dense, trained network. Never changed.
-        graph: of `trace(model, …)`.
-        data: the task. Scores look at training images; accuracies are of the validation and the test split.
+        graph: the channel graph that `trace(model, …)` found.
+        data: scores look at its training images; accuracies are of its validation and test images.
         budget: the one cost of all structures: a cap is filled to within 2 %.
-        plan: structures, seeds, recipe, scorers.
-        space: whose criterion chooses filters, and whose limits hold.
-        name: of the result.
-        folder: for results; `runs/<name>/evaluate` by default. Each set has a folder of its own in it.
-        measure: whose accuracy the verdicts are about: "validation" to choose by, which never looks at the test images;
-            "test" to confirm.
+        plan: structures, seeds, recipe, scorers, and whether accuracies are of validation or test images.
+        space: whose criterion chooses filters, and whose limits hold; by default that of the space "ratios".
+        folder: results go to `<folder>/evaluate/set-<number of the set>`; its name is the title of pictures.
         jobs: retrainings at the same time, each a process (so a script needs `if __name__ == "__main__":`).
-        device: where to train.
+        device: where to train: "cpu", "cuda".
         progress: show bars when standard error is a terminal.
 
     Raises:
         SecateurError: for a budget with several targets or out of reach, results of another plan in the folder (what
             differs is named), or a recipe that cannot be trained.
     """
-    plan = plan or Plan()
-    space = space or Space("ratios")
-    if measure not in ("validation", "test"):
-        raise SecateurError(f"measure must be 'validation' or 'test', but got {measure!r}")
+    plan, space = plan or Plan(), space or Space("ratios")
     check_range("jobs", jobs, 1)
-    place = Path(folder if folder is not None else Path("runs") / name / "evaluate") / f"set-{plan.set}"
+    place = results_folder(folder, plan)
     place.mkdir(parents=True, exist_ok=True)
     task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics)
     ground = lay(space, task, budget.axes, scorer="params", seed=plan.recipe.seed)
     targets = budget.targets(ground.costs.dense)
     if len(targets) != 1:
         raise SecateurError(f"an evaluation needs one target, but the budget has {len(targets)}")
-    facts = {
-        **plan.identity(),
-        "budget": budget.to_dict(),
-        "space": space.to_dict(),
-        "weights": fingerprint(model),
-        "graph": graph.id,
-        "data": data.fingerprint,
-    }
+    facts = _identity(plan, budget, space, task, data)
     _check_same(place / "plan.json", facts)
-    drawn = draw(ground, targets[0], plan.structures, plan.families, plan.set)
-    wanted = [
-        Job(one.structure.id, partial(prune, model, graph, one.structure, check=False), replace(plan.recipe, seed=seed))
-        for seed in plan.retraining_seeds
-        for one in drawn
-    ]
+    structures = draw(ground, targets[0], plan.structures, plan.families, plan.set)
     results = retrain_all(
-        wanted,
+        _trainings(plan, task, structures),
         subset(data, plan.images, plan.recipe.seed),
         place / "trainings",
-        test=measure == "test",
+        test=plan.measure == "test",
         processes=jobs,
         device=device,
         progress=progress,
     )
     with fitting_threads(ground.costs.dense.macs, plan.batch):
-        sheet = score_all(task, drawn, plan.single, place / f"scores-{plan.batch}-{plan.statistics}.json", progress)
-    settings = {
-        **facts,
-        "batch": plan.batch,
-        "statistics": plan.statistics,
-        "target": str(targets[0]),
-        "environment": environment(),
-        "jobs": jobs,
-    }
-    evidence = _gather(name, settings, plan, drawn, sheet, results, measure)
-    evidence.save(place)
+        file = place / f"scores-{plan.batch}-{plan.statistics}.json"
+        table = score_all(task, structures, plan.single, file, progress)
+    run = {"target": str(targets[0]), "environment": environment(), "jobs": jobs}
+    settings = {**facts, "batch": plan.batch, "statistics": plan.statistics, **run}
+    evidence = _gather(Path(folder).resolve().name, settings, plan, structures, table, results)
+    save_evidence(evidence, place)
     return evidence
+
+
+def results_folder(folder: str | Path, plan: Plan) -> Path:
+    """Where the results of a plan's set of structures lie."""
+    return Path(folder) / "evaluate" / f"set-{plan.set}"
+
+
+def _identity(plan: Plan, budget: Budget, space: Space, task: ScoringTask, data: Data) -> dict[str, Any]:
+    """What must be equal for two calls to add to the same results."""
+    return {
+        **plan.identity(),
+        "budget": budget.to_dict(),
+        "space": space.to_dict(),
+        "weights": fingerprint(task.model),
+        "graph": task.graph.id,
+        "data": data.fingerprint,
+    }
+
+
+def _trainings(plan: Plan, task: ScoringTask, structures: tuple[SampledStructure, ...]) -> list[TrainingTask]:
+    """Every structure with every seed, one seed after the other."""
+    return [
+        TrainingTask(
+            one.structure.id,
+            partial(prune, task.model, task.graph, one.structure, check=False),
+            replace(plan.recipe, seed=seed),
+        )
+        for seed in plan.retraining_seeds
+        for one in structures
+    ]
 
 
 def _gather(
     name: str,
     settings: Mapping[str, Any],
     plan: Plan,
-    drawn: tuple[Drawn, ...],
-    sheet: Sheet,
-    results: Mapping[tuple[str, int], Trained],
-    measure: Measure,
+    structures: tuple[SampledStructure, ...],
+    table: ScoreTable,
+    results: Mapping[tuple[str, int], TrainingResult],
 ) -> Evidence:
     values = {
-        scorer: np.array([_number(sheet.values[scorer][one.structure.id]) for one in drawn]) for scorer in plan.single
+        scorer: np.array([_number(table.values[scorer][one.structure.id]) for one in structures])
+        for scorer in plan.single
     }
-    splits: tuple[Measure, ...] = ("validation", "test") if measure == "test" else ("validation",)
+    splits: tuple[Measure, ...] = ("validation", "test") if plan.measure == "test" else ("validation",)
     accuracies: dict[str, NDArray[np.float64]] = {
         split: np.array(
-            [[getattr(results[one.structure.id, seed], split) for seed in plan.retraining_seeds] for one in drawn]
+            [[getattr(results[one.structure.id, seed], split) for seed in plan.retraining_seeds] for one in structures]
         )
         for split in splits
     }
-    return Evidence(name, settings, drawn, with_rank_sums(values, plan.scorers), accuracies, sheet.seconds, measure)
+    scores = with_rank_sums(values, plan.scorers)
+    return Evidence(name, settings, structures, scores, accuracies, table.seconds, plan.measure)
 
 
 def _check_same(path: Path, facts: Mapping[str, Any]) -> None:
-    """Notes what a folder's results rest on; raises SecateurError when it holds results of anything else."""
+    """Notes what a folder's results depend on; raises SecateurError when it holds results of anything else."""
     record = json.loads(to_record(facts))
     if not path.is_file():
         write_text(path, json.dumps(record, indent=1) + "\n")

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.files import write_text
 from search.evaluate import statistics
 from search.evaluate.statistics import Interval
 from search.formatting import correlation, markdown_table, points
-from search.space.families import Drawn
+from search.run.evaluation_plan import Measure
+from search.space.families import SampledStructure
 
 Floats = NDArray[np.float64]
-Measure = Literal["validation", "test"]
 CONTROLS = ("params", "macs", "random")
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """How one score did.
+class ScorerResult:
+    """How well one scorer, or one rank sum of scorers, orders structures by their accuracy after retraining.
 
     Attributes:
-        scorer: name.
-        tau: Kendall's tau-b with accuracy over all structures.
+        scorer: name, "a+b" for a rank sum.
+        tau: Kendall's tau-b between score and accuracy over all structures.
         tau_top: the same inside the top third by accuracy.
-        spearman: rank correlation over all.
-        regret: fraction of accuracy lost by retraining only the structure it puts on top.
-        regret_fifth: likewise by retraining the fifth it puts on top and taking the best.
-        beats: control -> share of paired resamples in which its tau is above the control's.
-        seconds: a structure, on the machine of the run; None for rank sums.
-        failed: structures it could not score; they count as its lowest.
+        spearman: Spearman's rank correlation over all structures.
+        regret: accuracy, as a fraction, lost by retraining only the structure with the highest score.
+        regret_fifth: the same, lost by retraining the fifth with the highest scores and taking the best of them.
+        beats: control scorer -> share of paired resamples in which this scorer's tau is above the control's.
+        seconds: to score one structure on the machine of the run; None for rank sums.
+        failed: structures that the scorer could not score; they count as its lowest.
     """
 
     scorer: str
@@ -53,21 +50,21 @@ class Verdict:
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """Structures of one cost, their scores and what retraining made of them.
+    """Structures of one cost, their scores, and their accuracies after retraining.
 
     Attributes:
-        name: of the study.
-        settings: of the plan, the budget, machine and versions.
-        drawn: structures, each retrained with every seed.
-        scores: scorer -> (structures,), NaN where it failed.
-        accuracies: "validation", and "test" where it was looked at -> (structures, seeds), fractions.
-        seconds: scorer -> a structure.
-        measure: whose accuracy the verdicts are about.
+        name: of the study, for titles.
+        settings: plan, budget, machine and versions, as plain values.
+        structures: each was retrained with every seed.
+        scores: scorer -> (structures,) scores, NaN where the scorer failed.
+        accuracies: "validation", and "test" where it was looked at -> (structures, seeds) accuracies, fractions.
+        seconds: scorer -> seconds to score one structure.
+        measure: the accuracy that `results` compare with: "validation" or "test".
     """
 
     name: str
     settings: Mapping[str, Any]
-    drawn: tuple[Drawn, ...]
+    structures: tuple[SampledStructure, ...]
     scores: Mapping[str, Floats]
     accuracies: Mapping[str, Floats]
     seconds: Mapping[str, float]
@@ -84,14 +81,14 @@ class Evidence:
         return statistics.ceiling(self.accuracies[self.measure])
 
     @cached_property
-    def verdicts(self) -> tuple[Verdict, ...]:
-        """One a score, the highest tau first."""
+    def results(self) -> tuple[ScorerResult, ...]:
+        """How each score did, the highest tau first."""
         truth, best = self.truth, statistics.top(self.truth)
         ranked = {name: _lowest_for_missing(values) for name, values in self.scores.items()}
         draws = statistics.resampled_tau(ranked, truth)
         top_draws = statistics.resampled_tau({name: values[best] for name, values in ranked.items()}, truth[best])
         found = [
-            Verdict(
+            ScorerResult(
                 name,
                 statistics.interval_of(statistics.tau(values, truth), draws[name]),
                 statistics.interval_of(statistics.tau(values[best], truth[best]), top_draws[name]),
@@ -107,7 +104,7 @@ class Evidence:
         return tuple(sorted(found, key=lambda one: -one.tau.value if not math.isnan(one.tau.value) else math.inf))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One a structure: family, cost, accuracies of every seed, scores."""
+        """Family, cost, accuracies of every seed and scores of each structure, as plain values."""
         return [
             {
                 "structure": one.structure.id,
@@ -117,7 +114,7 @@ class Evidence:
                 **{name: [round(float(v), 5) for v in values[i]] for name, values in self.accuracies.items()},
                 "scores": {name: _plain(values[i]) for name, values in self.scores.items()},
             }
-            for i, one in enumerate(self.drawn)
+            for i, one in enumerate(self.structures)
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,25 +125,14 @@ class Evidence:
             "study": self.name,
             "settings": dict(self.settings),
             "measure": self.measure,
-            "structures": len(self.drawn),
+            "structures": len(self.structures),
             "seeds": self.accuracies[self.measure].shape[1],
             "accuracy": {"best": float(truth.max()), "mean": float(truth.mean()), "worst": float(truth.min())},
             "seed_deviation": _plain(statistics.seed_deviation(self.accuracies[self.measure])),
             "ceiling": {"all": _plain(whole), "top third": _plain(inside)},
-            "verdicts": [_finite(asdict(one)) for one in self.verdicts],
+            "verdicts": [_finite(asdict(one)) for one in self.results],
             "rows": self.rows(),
         }
-
-    def save(self, folder: Path) -> None:
-        """Writes evidence.json, evidence.md and the pictures, each in one step."""
-        from search.evaluate.charts import scatter_chart, tau_chart
-        from search.review.chart_style import write_chart
-
-        write_text(folder / "evidence.json", json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n")
-        write_text(folder / "evidence.md", self.markdown())
-        for name, chart in (("scatter", scatter_chart(self)), ("tau", tau_chart(self))):
-            for ending in ("png", "svg"):
-                write_chart(chart, folder / f"{name}.{ending}")
 
     def summary(self) -> str:
         """Two lines on the accuracies and the ceiling."""
@@ -176,7 +162,7 @@ class Evidence:
                 points(one.regret_fifth),
                 "-" if one.seconds is None else f"{one.seconds:.2g}",
             ]
-            for one in self.verdicts
+            for one in self.results
         ]
         return header, rows
 
@@ -184,7 +170,7 @@ class Evidence:
         """The table for a document, with Spearman and the share of resamples above each control."""
         header, rows = self.table_rows()
         header += ["Spearman", *(f"> {control}" for control in CONTROLS)]
-        for row, one in zip(rows, self.verdicts, strict=True):
+        for row, one in zip(rows, self.results, strict=True):
             row.append(correlation(one.spearman))
             shares = (one.beats.get(control, math.nan) for control in CONTROLS)
             row += ["-" if math.isnan(share) else f"{share:.0%}" for share in shares]

@@ -14,19 +14,19 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from search.space.families import Drawn
+from search.space.families import SampledStructure
 
 TIMED = 3
 """Structures on which each scorer works alone, so that its own time is known; on the others they share passes."""
 
 
 @dataclass(slots=True)
-class Sheet:
-    """What scorers said.
+class ScoreTable:
+    """The scores of a set of structures, in one JSON file.
 
     Attributes:
-        values: scorer -> structure id -> score; None where it could not be scored.
-        seconds: scorer -> least seconds a structure of a few, working alone.
+        values: scorer -> structure id -> score; None where the scorer could not score the structure.
+        seconds: scorer -> seconds for one structure, the least of a few on which the scorer worked alone.
     """
 
     values: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -37,37 +37,37 @@ class Sheet:
         write_text(path, json.dumps({"values": self.values, "seconds": self.seconds}, indent=1) + "\n")
 
     @staticmethod
-    def load(path: Path) -> Sheet:
+    def load(path: Path) -> ScoreTable:
         """What `save` wrote; empty when there is no file."""
-        return Sheet(**json.loads(path.read_text())) if path.is_file() else Sheet()
+        return ScoreTable(**json.loads(path.read_text())) if path.is_file() else ScoreTable()
 
 
 def score_all(
-    task: ScoringTask, drawn: Sequence[Drawn], scorers: Sequence[str], path: Path, progress: bool = True
-) -> Sheet:
+    task: ScoringTask, structures: Sequence[SampledStructure], scorers: Sequence[str], path: Path, progress: bool = True
+) -> ScoreTable:
     """Scores what `path` does not hold yet.
 
     Args:
         task: dense network and images.
-        drawn: structures.
+        structures: to score.
         scorers: keys of `SCORERS`.
-        path: JSON file of the sheet, written after every structure.
+        path: JSON file of the table, written after every structure.
         progress: show a bar when standard error is a terminal.
     """
-    sheet = Sheet.load(path)
-    bar = tqdm(drawn, desc="scoring", unit="net", disable=None if progress else True)
+    table = ScoreTable.load(path)
+    bar = tqdm(structures, desc="scoring", unit="net", disable=None if progress else True)
     for number, one in enumerate(bar):
-        new = [name for name in scorers if one.structure.id not in sheet.values.get(name, {})]
+        new = [name for name in scorers if one.structure.id not in table.values.get(name, {})]
         shared = ScoredStructure(task, one.structure)
         for name in new:
             start = time.perf_counter()
             scored = ScoredStructure(task, one.structure) if number < TIMED else shared
-            sheet.values.setdefault(name, {})[one.structure.id] = _score(name, scored)
+            table.values.setdefault(name, {})[one.structure.id] = _score(name, scored)
             if number < TIMED:
-                sheet.seconds[name] = round(min(time.perf_counter() - start, sheet.seconds.get(name, 1e9)), 4)
+                table.seconds[name] = round(min(time.perf_counter() - start, table.seconds.get(name, 1e9)), 4)
         if new:
-            sheet.save(path)
-    return sheet
+            table.save(path)
+    return table
 
 
 def _score(name: str, scored: ScoredStructure) -> float | None:

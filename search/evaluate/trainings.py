@@ -19,16 +19,16 @@ from search.training.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """One retraining.
+class TrainingResult:
+    """What one retraining gave.
 
     Attributes:
-        key: names the network; of a structure its id.
-        seed: of the retraining.
-        validation: accuracy at the last epoch, a fraction.
-        test: likewise; None where nobody wanted to know yet.
-        start: validation accuracy before the first step, batch-norm statistics renewed.
-        seconds: it took.
+        key: names the network: the id of its structure.
+        seed: of the recipe.
+        validation: validation accuracy after the last epoch, a fraction.
+        test: test accuracy after the last epoch, a fraction; None where the test images were not looked at.
+        start: validation accuracy before the first step, with renewed batch-norm statistics, a fraction.
+        seconds: that the training took.
     """
 
     key: str
@@ -39,20 +39,20 @@ class Trained:
     seconds: float
 
 
-def read(folder: Path) -> dict[tuple[str, int], Trained]:
+def read_results(folder: Path) -> dict[tuple[str, int], TrainingResult]:
     """What has been retrained, by (key, seed)."""
-    found = (Trained(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json")))
+    found = (TrainingResult(**json.loads(path.read_text())) for path in sorted(folder.glob("*.json")))
     return {(one.key, one.seed): one for one in found}
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One retraining that is wanted.
+class TrainingTask:
+    """One network to retrain.
 
     Attributes:
-        key: names the network; of a structure its id.
-        make: gives the network, when its turn has come.
-        recipe: with the seed.
+        key: names the network: the id of its structure.
+        make: builds the network when its turn has come.
+        recipe: how to train it, with the seed.
     """
 
     key: str
@@ -61,7 +61,7 @@ class Job:
 
 
 def retrain_all(
-    jobs: Sequence[Job],
+    tasks: Sequence[TrainingTask],
     data: Data,
     folder: Path,
     *,
@@ -69,11 +69,11 @@ def retrain_all(
     processes: int = 1,
     device: str = "cpu",
     progress: bool = True,
-) -> dict[tuple[str, int], Trained]:
+) -> dict[tuple[str, int], TrainingResult]:
     """Does every retraining that `folder` does not hold yet, in order.
 
     Args:
-        jobs: what is wanted.
+        tasks: what is wanted.
         data: the task, its training split cut to what the retraining may see.
         folder: one JSON file a result.
         test: look at the test images too, after the last epoch.
@@ -88,21 +88,21 @@ def retrain_all(
         SecateurError: for a recipe or data that cannot be trained.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    done = {pair for pair, one in read(folder).items() if one.test is not None or not test}
-    left = [job for job in jobs if (job.key, job.recipe.seed) not in done]
-    task = (data, device, test)
-    results = _alone(left, *task) if processes == 1 else _together(left, task, processes)
-    first, quiet = len(jobs) - len(left), None if progress else True
-    with tqdm(total=len(jobs), initial=first, desc="retraining", unit="net", disable=quiet) as bar:
+    done = {pair for pair, one in read_results(folder).items() if one.test is not None or not test}
+    left = [task for task in tasks if (task.key, task.recipe.seed) not in done]
+    common = (data, device, test)
+    results = _alone(left, *common) if processes == 1 else _together(left, common, processes)
+    first, quiet = len(tasks) - len(left), None if progress else True
+    with tqdm(total=len(tasks), initial=first, desc="retraining", unit="net", disable=quiet) as bar:
         for result in results:
             write_text(folder / f"{result.key}-{result.seed}.json", json.dumps(asdict(result)) + "\n")
             bar.update()
-    return read(folder)
+    return read_results(folder)
 
 
-def _train_one(small: nn.Module, key: str, recipe: Recipe, data: Data, device: str, test: bool) -> Trained:
+def _train_one(small: nn.Module, key: str, recipe: Recipe, data: Data, device: str, test: bool) -> TrainingResult:
     history = train(small, data, recipe, device=device, progress=False, test=test)
-    return Trained(
+    return TrainingResult(
         key,
         recipe.seed,
         history.validation_accuracy,
@@ -112,23 +112,25 @@ def _train_one(small: nn.Module, key: str, recipe: Recipe, data: Data, device: s
     )
 
 
-def _alone(jobs: Sequence[Job], data: Data, device: str, test: bool) -> Iterator[Trained]:
-    for job in jobs:
-        yield _train_one(job.make(), job.key, job.recipe, data, device, test)
+def _alone(tasks: Sequence[TrainingTask], data: Data, device: str, test: bool) -> Iterator[TrainingResult]:
+    for task in tasks:
+        yield _train_one(task.make(), task.key, task.recipe, data, device, test)
 
 
 _OF_PROCESS: list[tuple[Data, str, bool]] = []
 """What a worker process was given when it began: the images travel once, not with every network."""
 
 
-def _begin(task: tuple[Data, str, bool]) -> None:
-    _OF_PROCESS[:] = [task]
+def _begin(common: tuple[Data, str, bool]) -> None:
+    _OF_PROCESS[:] = [common]
 
 
-def _in_process(small: nn.Module, key: str, recipe: Recipe) -> Trained:
+def _in_process(small: nn.Module, key: str, recipe: Recipe) -> TrainingResult:
     return _train_one(small, key, recipe, *_OF_PROCESS[0])
 
 
-def _together(jobs: Sequence[Job], task: tuple[Data, str, bool], processes: int) -> Iterator[Trained]:
-    calls = (partial(_in_process, job.make(), job.key, job.recipe) for job in jobs)
-    return in_processes(calls, processes, partial(_begin, task))
+def _together(
+    tasks: Sequence[TrainingTask], common: tuple[Data, str, bool], processes: int
+) -> Iterator[TrainingResult]:
+    calls = (partial(_in_process, task.make(), task.key, task.recipe) for task in tasks)
+    return in_processes(calls, processes, partial(_begin, common))

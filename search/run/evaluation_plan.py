@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from backbones.errors import SecateurError, check_name
 from scoring.scorers import SCORERS, check_scorer
@@ -21,7 +21,8 @@ COMBINED = (
 )
 """Rank sums that are looked at beside every single scorer."""
 
-NOT_OF_TRAININGS = ("structures", "seeds", "scorers", "batch", "statistics")
+Measure = Literal["validation", "test"]
+NOT_OF_TRAININGS = ("structures", "seeds", "scorers", "batch", "statistics", "measure")
 """Settings that may change between two evaluations that add to the same retrainings."""
 
 
@@ -38,6 +39,8 @@ class Plan:
         scorers: by default all, and a few rank sums; "a+b" is the rank sum of two.
         batch: images the scorers look at.
         statistics: images for the batch-norm statistics of pruned networks; 0 for the scoring batch itself.
+        measure: the accuracy that scores are compared with: "validation" to choose a scorer, which never looks at the
+            test images; "test" to confirm the choice.
         recipe: of the retraining; no teacher.
     """
 
@@ -49,6 +52,7 @@ class Plan:
     scorers: tuple[str, ...] = (*SCORERS, *COMBINED)
     batch: int = 128
     statistics: int = 0
+    measure: Measure = "validation"
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=1, schedule="one-cycle"))
 
     def __post_init__(self) -> None:
@@ -58,6 +62,8 @@ class Plan:
             raise SecateurError("families and scorers need at least one name each")
         for family in self.families:
             check_name("family", family, FAMILIES)
+        if self.measure not in ("validation", "test"):
+            raise SecateurError(f"measure must be 'validation' or 'test', but got {self.measure!r}")
         for scorer in self.scorers:
             check_scorer(scorer)
 

@@ -27,13 +27,13 @@ ATTEMPTS = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """One structure of a set.
+class SampledStructure:
+    """One structure of a set that was drawn at random.
 
     Attributes:
-        family: a key of `FAMILIES`.
+        family: the way its widths were drawn, one of `FAMILIES`.
         structure: what is kept.
-        cost: of it.
+        cost: of the structure.
     """
 
     family: str
@@ -70,7 +70,9 @@ FAMILIES: tuple[str, ...] = (*_RATIOS, "hybrid")
 kept by norm; `hybrid`: norm and distance thresholds of a random balance under random caps."""
 
 
-def draw(ground: Ground, target: Target, number: int, families: tuple[str, ...], seed: int) -> tuple[Drawn, ...]:
+def draw(
+    ground: Ground, target: Target, number: int, families: tuple[str, ...], seed: int
+) -> tuple[SampledStructure, ...]:
     """A set of different structures at one cost, the families in turn.
 
     Args:
@@ -85,7 +87,7 @@ def draw(ground: Ground, target: Target, number: int, families: tuple[str, ...],
     """
     for family in families:
         check_name("family", family, FAMILIES)
-    drawn: dict[str, Drawn] = {}
+    drawn: dict[str, SampledStructure] = {}
     for index in range(number):
         family = families[index % len(families)]
         one = _draw_new(ground, target, family, np.random.default_rng([seed, index]), set(drawn))
@@ -106,7 +108,9 @@ def draw_some(ground: Ground, targets: Sequence[Target], number: int, seed: int)
     return tuple(found.values())
 
 
-def _draw_new(ground: Ground, target: Target, family: str, rng: np.random.Generator, seen: set[str]) -> Drawn:
+def _draw_new(
+    ground: Ground, target: Target, family: str, rng: np.random.Generator, seen: set[str]
+) -> SampledStructure:
     reason = "each was drawn before"
     for _ in range(ATTEMPTS):
         ray = _ray(ground, family, rng)
@@ -114,7 +118,7 @@ def _draw_new(ground: Ground, target: Target, family: str, rng: np.random.Genera
         if isinstance(found, str):
             reason = found
         elif found.structure.id not in seen:
-            return Drawn(family, found.structure, found.cost)
+            return SampledStructure(family, found.structure, found.cost)
     raise SecateurError(f"family {family!r} gives no further structure within {target} in {ATTEMPTS} draws: {reason}")
 
 

@@ -1,4 +1,4 @@
-"""Evidence for scorers: sets of structures, retraining that goes on after a kill, verdicts, the command."""
+"""Evidence for scorers: sets of structures, retraining that goes on after a kill, results, the command."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence, with_rank_sums
 from search.run.evaluation_plan import Plan
 from search.space.budget import Budget
-from search.space.families import FAMILIES, Drawn, draw
+from search.space.families import FAMILIES, SampledStructure, draw
 from search.space.ground import Ground, lay
 from search.space.space import Space
 from search.training.recipe import Recipe
@@ -31,6 +31,7 @@ from tests.search.study.study_samples import small_data, small_graph, small_mode
 
 RECIPE = Recipe(epochs=1, batch_size=32, lr=0.05, schedule="one-cycle")
 PLAN = Plan(structures=6, seeds=1, scorers=("params", "random", "fidelity", "params+fidelity"), batch=16, recipe=RECIPE)
+CONFIRM = replace(PLAN, measure="test")
 
 
 def ground() -> Ground:
@@ -77,6 +78,7 @@ def test_families_differ_in_what_they_say() -> None:
         ({"scorers": ("fidelity+parms",)}, r"unknown scorer 'parms'; did you mean 'params'\?"),
         ({"structures": 3}, r"4 <= structures must hold, but got structures=3"),
         ({"seeds": 0}, r"1 <= seeds must hold, but got seeds=0"),
+        ({"measure": "train"}, r"measure must be 'validation' or 'test', but got 'train'"),
         ({"scorers": ()}, r"families and scorers need at least one name each"),
     ],
 )
@@ -92,18 +94,18 @@ def test_a_family_that_has_no_further_structure_says_so(tmp_path: Path) -> None:
 
 def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path) -> None:
     first = run(tmp_path)
-    place = tmp_path / "set-0"
+    place = tmp_path / "evaluate/set-0"
     files = {path.name: path.stat().st_mtime_ns for path in (place / "trainings").iterdir()}
     assert len(files) == 6
     again = run(tmp_path)
     assert {path.name: path.stat().st_mtime_ns for path in (place / "trainings").iterdir()} == files
-    assert again.verdicts == first.verdicts
+    assert again.results == first.results
     more = run(tmp_path, replace(PLAN, seeds=2, structures=7, scorers=(*PLAN.scorers, "macs")))
     assert more.accuracies["validation"].shape == (7, 2)
     assert np.array_equal(more.accuracies["validation"][:6, 0], first.accuracies["validation"][:, 0])
     written = json.loads((place / "evidence.json").read_text())
     assert {one["scorer"] for one in written["verdicts"]} == {*PLAN.scorers, "macs"}
-    assert written["rows"][0]["scores"]["params"] == more.drawn[0].cost.params
+    assert written["rows"][0]["scores"]["params"] == more.structures[0].cost.params
     assert {"scatter.png", "scatter.svg", "tau.png", "tau.svg", "evidence.md"} <= {p.name for p in place.iterdir()}
 
 
@@ -111,7 +113,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(tmp_path: Path, monkeypa
     whole = run(tmp_path / "whole")
     real, count = trainings._train_one, iter(range(3))
 
-    def breaks(*arguments: Any) -> trainings.Trained:
+    def breaks(*arguments: Any) -> trainings.TrainingResult:
         if next(count, None) is None:
             raise KeyboardInterrupt
         return real(*arguments)
@@ -119,15 +121,15 @@ def test_a_killed_evaluation_goes_on_to_the_same_result(tmp_path: Path, monkeypa
     monkeypatch.setattr(trainings, "_train_one", breaks)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut")
-    assert len(list((tmp_path / "cut/set-0/trainings").iterdir())) == 3
+    assert len(list((tmp_path / "cut/evaluate/set-0/trainings").iterdir())) == 3
     monkeypatch.setattr(trainings, "_train_one", real)
     resumed = run(tmp_path / "cut")
     assert np.array_equal(resumed.accuracies["validation"], whole.accuracies["validation"])
-    assert resumed.verdicts[0].tau == whole.verdicts[0].tau
+    assert resumed.results[0].tau == whole.results[0].tau
 
 
 def test_several_processes_give_the_same_accuracies(tmp_path: Path) -> None:
-    alone, together = run(tmp_path / "alone", measure="test"), run(tmp_path / "together", measure="test", jobs=2)
+    alone, together = run(tmp_path / "alone", CONFIRM), run(tmp_path / "together", CONFIRM, jobs=2)
     for split in ("validation", "test"):
         assert np.array_equal(alone.accuracies[split], together.accuracies[split])
 
@@ -135,15 +137,17 @@ def test_several_processes_give_the_same_accuracies(tmp_path: Path) -> None:
 def test_test_images_are_looked_at_only_when_asked_for(tmp_path: Path) -> None:
     chosen = run(tmp_path)
     assert set(chosen.accuracies) == {"validation"}
-    assert all(json.loads(p.read_text())["test"] is None for p in (tmp_path / "set-0/trainings").iterdir())
-    confirmed = run(tmp_path, measure="test")
+    assert all(json.loads(p.read_text())["test"] is None for p in (tmp_path / "evaluate/set-0/trainings").iterdir())
+    confirmed = run(tmp_path, CONFIRM)
     assert np.array_equal(confirmed.accuracies["validation"], chosen.accuracies["validation"])
     assert 0 <= confirmed.accuracies["test"].min() <= confirmed.accuracies["test"].max() <= 1
 
 
 def test_results_of_another_recipe_or_network_are_not_mixed(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(SecateurError, match=r"set-0 holds results with another recipe \(.*\); give another folder"):
+    with pytest.raises(
+        SecateurError, match=r"evaluate/set-0 holds results with another recipe \(.*\); give another folder"
+    ):
         run(tmp_path, replace(PLAN, recipe=replace(RECIPE, lr=0.1)))
     with pytest.raises(SecateurError, match=r"holds results with another budget"):
         run(tmp_path, budget=Budget(macs=0.5))
@@ -154,7 +158,6 @@ def test_results_of_another_recipe_or_network_are_not_mixed(tmp_path: Path) -> N
     ("options", "message"),
     [
         ({"budget": Budget(macs=[0.3, 0.5])}, r"an evaluation needs one target, but the budget has 2"),
-        ({"measure": "train"}, r"measure must be 'validation' or 'test', but got 'train'"),
         ({"jobs": 0}, r"1 <= jobs must hold, but got jobs=0"),
         ({"plan": replace(PLAN, images=500)}, r"images <= 96 training images must hold, but got images=500"),
     ],
@@ -173,12 +176,14 @@ def test_the_retraining_may_see_a_part_of_the_images_classes_in_proportion() -> 
 
 
 def evidence(scores: dict[str, np.ndarray], accuracies: np.ndarray) -> Evidence:
-    drawn = tuple(Drawn("layers", Structure("g", (("a", (i,)),)), Cost(10, 10)) for i in range(len(accuracies)))
+    drawn = tuple(
+        SampledStructure("layers", Structure("g", (("a", (i,)),)), Cost(10, 10)) for i in range(len(accuracies))
+    )
     both = {"validation": accuracies, "test": accuracies - 0.1}
     return Evidence("made up", {}, drawn, scores, both, {"good": 0.5})
 
 
-def test_verdicts_on_made_up_scores() -> None:
+def test_results_on_made_up_scores() -> None:
     rng = np.random.default_rng(0)
     truth = np.linspace(0.5, 0.9, 30)
     seeds = truth[:, None] + 0.001 * rng.normal(size=(30, 2))
@@ -188,7 +193,7 @@ def test_verdicts_on_made_up_scores() -> None:
         one.scorer: one
         for one in evidence(
             {"good": truth, "bad": -truth, "params": rng.normal(size=30), "failing": failing}, seeds
-        ).verdicts
+        ).results
     }
     assert next(iter(found)) == "good"
     assert found["good"].tau.value > 0.98
@@ -229,9 +234,9 @@ def test_scorers_that_cannot_score_are_counted(tmp_path: Path, monkeypatch: pyte
         raise SecateurError("never")
 
     monkeypatch.setitem(SCORERS, "random", refuses)
-    [found] = [one for one in run(tmp_path).verdicts if one.scorer == "random"]
+    [found] = [one for one in run(tmp_path).results if one.scorer == "random"]
     assert found.failed == 6
     assert np.isnan([found.tau.value, found.regret]).all()
-    assert "| `random` | - | - | - | - |" in (tmp_path / "set-0/evidence.md").read_text()
+    assert "| `random` | - | - | - | - |" in (tmp_path / "evaluate/set-0/evidence.md").read_text()
     gone = with_rank_sums({"a": np.full(3, np.nan), "b": np.arange(3.0)}, ["a+b"])["a+b"]
     assert np.isnan(gone).all()

@@ -1,28 +1,37 @@
-"""Pictures of an evaluation: every score against accuracy, and every tau with its interval."""
+"""What an evaluation leaves in its folder: the figures, a table, and pictures of scores and taus."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
 
 import numpy as np
 
-from search.review.chart_style import Spec
-
-if TYPE_CHECKING:
-    from search.evaluate.evidence import Evidence
+from backbones.files import write_text
+from search.evaluate.evidence import Evidence
+from search.review.chart_style import Spec, write_chart
 
 PANEL = 150
 COLUMNS = 4
 
 
+def save_evidence(evidence: Evidence, folder: Path) -> None:
+    """Writes evidence.json, evidence.md, scatter.png, scatter.svg, tau.png and tau.svg, each file in one step."""
+    write_text(folder / "evidence.json", json.dumps(evidence.to_dict(), indent=1, allow_nan=False) + "\n")
+    write_text(folder / "evidence.md", evidence.markdown())
+    for name, chart in (("scatter", scatter_chart(evidence)), ("tau", tau_chart(evidence))):
+        for ending in ("png", "svg"):
+            write_chart(chart, folder / f"{name}.{ending}")
+
+
 def scatter_chart(evidence: Evidence) -> Spec:
     """One small panel a scorer, the best first: score against accuracy after retraining, coloured by family."""
     truth = evidence.truth
-    title = {v.scorer: f"{v.scorer}  {v.tau.value:+.2f}" for v in evidence.verdicts}
+    title = {one.scorer: f"{one.scorer}  {one.tau.value:+.2f}" for one in evidence.results}
     rows = [
-        {"score": title[verdict.scorer], "value": float(value), "accuracy": float(truth[i]), "family": one.family}
-        for verdict in evidence.verdicts
-        for i, (one, value) in enumerate(zip(evidence.drawn, evidence.scores[verdict.scorer], strict=True))
+        {"score": title[result.scorer], "value": float(value), "accuracy": float(truth[i]), "family": one.family}
+        for result in evidence.results
+        for i, (one, value) in enumerate(zip(evidence.structures, evidence.scores[result.scorer], strict=True))
         if np.isfinite(value)
     ]
     number = {"type": "quantitative", "scale": {"zero": False}}
@@ -63,19 +72,19 @@ def tau_chart(evidence: Evidence) -> Spec:
     for part, ceiling, attribute in parts:
         if not np.isnan(ceiling):
             limits.append({"part": part, "ceiling": ceiling})
-        for verdict in evidence.verdicts:
-            interval = getattr(verdict, attribute)
+        for result in evidence.results:
+            interval = getattr(result, attribute)
             if np.isfinite([interval.value, interval.low, interval.high]).all():
                 rows.append(
                     {
-                        "scorer": verdict.scorer,
+                        "scorer": result.scorer,
                         "part": part,
                         "tau": interval.value,
                         "low": interval.low,
                         "high": interval.high,
                     }
                 )
-    order = [verdict.scorer for verdict in evidence.verdicts]
+    order = [result.scorer for result in evidence.results]
     scorer = {"field": "scorer", "type": "nominal", "sort": order, "title": None, "axis": {"labelLimit": 220}}
     tau = {"type": "quantitative", "scale": {"domain": [-1, 1]}}
 
