@@ -20,7 +20,7 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
 from search.checks import check_study_name
-from search.run.study_file import StudyFile, differences, read_study, study_toml
+from search.run.study_file import StudyFile, differences, read_written_study, study_toml
 from search.study.identity import LIBRARIES
 from search.study.storage import folder_url, redacted
 
@@ -116,7 +116,7 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
     check_study_name(study.name)
     folder = RunFolder(runs.resolve() / study.name)
     if folder.study_file.exists():
-        different = differences(study, read_study(folder.study_file))
+        different = differences(study, read_written_study(folder.study_file))
         if different:
             more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
             raise SecateurError(
@@ -143,7 +143,7 @@ def find_run(path: Path) -> tuple[RunFolder, StudyFile]:
     folder = RunFolder(path.resolve())
     if not folder.study_file.is_file():
         raise SecateurError(f"{path} is no run folder: it has no study.toml; `secateur run STUDY.toml` makes one")
-    return folder, read_study(folder.study_file)
+    return folder, read_written_study(folder.study_file)
 
 
 @contextmanager

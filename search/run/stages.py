@@ -20,7 +20,7 @@ from search.run.folder import RunFolder, environment, locked
 from search.run.front_context import comparison, known_references, with_footprints, with_references
 from search.run.inputs import RunInputs, load_run_inputs
 from search.run.pages import importances, run_report
-from search.run.study_file import StudyFile, read_study
+from search.run.study_file import StudyFile, read_written_study
 from search.space.reach import check_early
 from search.study.storage import shown_url
 from search.study.study import Study
@@ -320,5 +320,5 @@ def _take_over(opened: Study, other: RunFolder) -> str:
     """Takes over trials and scores, unless this run has trials already; says what was done."""
     if opened.store.total:
         return f"the run has trials of its own already; nothing more is taken from {other.shown}"
-    forked = opened.fork(read_study(other.study_file).name, other.storage)
+    forked = opened.fork(read_written_study(other.study_file).name, other.storage)
     return f"taken from {other.shown}: {forked.scores} scores, {forked.trials} trials that lie inside this budget"

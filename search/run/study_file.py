@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.errors import SecateurError
+from scoring.scorers import REPLACED
 from search.checks import check_study_name
 from search.run.evaluation_plan import Plan
 from search.run.scales import Tables, at_scale, with_variant
@@ -114,6 +115,23 @@ def read_study(path: str | os.PathLike[str], scale: str | None = None) -> StudyF
     whole = _table(path)
     with _naming(path):
         table, _ = at_scale(whole, scale, tuple(SECTIONS))
+        return parse(table, path.resolve().parent)
+
+
+def read_written_study(path: Path) -> StudyFile:
+    """Reads the `study.toml` of a run folder, which an older version may have written.
+
+    It lists all scorers of its day under [evaluate]; those that are no longer offered are left out.
+
+    Raises:
+        SecateurError: as `read_study`.
+    """
+    table = _table(path)
+    plan = table.get("evaluate")
+    if isinstance(plan, dict) and isinstance(plan.get("scorers"), list):
+        offered = [name for name in plan["scorers"] if not REPLACED.keys() & set(str(name).split("+"))]
+        table = {**table, "evaluate": {**plan, "scorers": offered}}
+    with _naming(path):
         return parse(table, path.resolve().parent)
 
 
