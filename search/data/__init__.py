@@ -1,1 +1,1 @@
-"""Images and labels: where they come from, how they are split, augmented and fed."""
+"""Images and labels: where they come from, how they are read, split and augmented."""

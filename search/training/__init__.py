@@ -1,1 +1,1 @@
-"""One engine for every training, and what is built on it: flows, slimming, masks."""
+"""How networks are trained: one engine, and what is built on it: flows of pruning and training, slimming, masks."""
