@@ -1,17 +1,12 @@
-"""Label tensors: compact forms of the same labels, and unions with exact index maps."""
+"""Label tensors: compact forms of the same labels."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backbones.constraints import ConstraintSet
 from backbones.labels import NONE, along, compact, compress, constant_labels, varying
-from backbones.program import Step
-
-STEP = Step("call", "aten.add", None, (), {}, None, ("layer",), "model.py:1: x + y")
 
 
 @given(shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), seed=st.integers(0, 99))
@@ -33,30 +28,3 @@ def test_along_and_constant_cost_their_vector_only() -> None:
     assert labels[1, 3, 7, 9] == 3
     assert varying(labels) == [1]
     assert compact(constant_labels((4, 4), NONE)).numel() == 1
-
-
-def test_ties_join_components_and_freeze_what_meets_a_constant() -> None:
-    constraints = ConstraintSet()
-    left, right = constraints.new_labels(4), constraints.new_labels(4)
-    constraints.tie(left, right, STEP)
-    constraints.tie(left[:1], torch.tensor([NONE]), STEP)
-    roots = constraints.components()
-    assert roots.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
-    assert [freeze.labels.tolist() for freeze in constraints.freezes] == [[0]]
-
-
-def test_channels_unite_labels_that_share_a_position() -> None:
-    constraints = ConstraintSet()
-    labels = constraints.new_labels(6)
-    vector = constraints.channels(torch.stack([labels[:3], labels[3:]]), 1, STEP)
-    assert vector.tolist() == [0, 1, 2]
-    assert constraints.components().tolist() == [0, 1, 2, 0, 1, 2]
-
-
-def test_a_dimension_bound_twice_unites_both() -> None:
-    constraints = ConstraintSet()
-    first, second = constraints.new_labels(3), constraints.new_labels(3)
-    assert constraints.bind("weight", 0, "input", first, STEP).tolist() == [0, 1, 2]
-    assert constraints.bind("weight", 0, "filter", second, STEP).tolist() == [0, 1, 2]
-    assert np.array_equal(constraints.components(), [0, 1, 2, 0, 1, 2])
-    assert constraints.bindings["weight", 0].role == "both"
