@@ -40,7 +40,7 @@ from search.run.folder import environment
 from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 from search.space.families import FAMILIES, draw
-from search.space.ground import Ground
+from search.space.problem import SearchProblem
 from search.study.rules import structure_of
 
 HERE = Path(__file__).resolve().parent
@@ -91,11 +91,11 @@ def main() -> None:
 
     for scorer in dict.fromkeys([*options.scorers, "params"]):
         keep(f"{options.trials} trials by {scorer}", partial(searched, scorer))
-    ground = study("ground", space="ratios", storage="sqlite:///:memory:", folder=RUN / "ground").ground
-    [target] = file.budget.budget().targets(ground.costs.dense)
+    problem = study("ground", space="ratios", storage="sqlite:///:memory:", folder=RUN / "ground").problem
+    [target] = problem.targets
     for rule in ("uniform", "global", "sensitivity"):
-        keep(f"{rule}, L2", partial(structure_of, rule, ground, target))
-    keep("best of 20 random", partial(best_of_random, ground, target, plan.recipe, data, options.jobs))
+        keep(f"{rule}, L2", partial(structure_of, rule, problem, target))
+    keep("best of 20 random", partial(best_of_random, problem, target, plan.recipe, data, options.jobs))
     peer = (start.model, start.graph, start.data.example, target.bounds[0].high)
     try:
         keep("Torch-Pruning", partial(torch_pruning_structure, *peer))
@@ -111,10 +111,10 @@ def main() -> None:
     report(facts, results, seeds, options)
 
 
-def best_of_random(ground: Ground, target: Any, recipe: sc.Recipe, data: sc.Data, jobs: int) -> sc.Structure:
+def best_of_random(problem: SearchProblem, target: Any, recipe: sc.Recipe, data: sc.Data, jobs: int) -> sc.Structure:
     """Draws 20 structures of all families, retrains each once, takes the best on validation images."""
-    drawn = draw(ground, target, RANDOM, FAMILIES, 0)
-    make = partial(prune, ground.task.model, ground.task.graph, check=False)
+    drawn = draw(problem, target, RANDOM, FAMILIES, 0)
+    make = partial(prune, problem.task.model, problem.graph, check=False)
     wanted = [TrainingTask(one.structure.id, partial(make, one.structure), recipe) for one in drawn]
     done = retrain_all(wanted, data, EVALUATED, test=False, processes=jobs)
     return max((one.structure for one in drawn), key=lambda one: done[one.id, recipe.seed].validation)

@@ -29,10 +29,9 @@ from search.run.evaluation_plan import Measure, Plan
 from search.run.folder import environment
 from search.space.budget import Budget
 from search.space.families import SampledStructure, draw
-from search.space.ground import lay
+from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
 from search.study.identity import to_record
-from search.study.scores import scoring_task
 from search.training.parallel import fitting_threads
 
 
@@ -77,13 +76,13 @@ def evaluate(
     place = results_folder(folder, plan)
     place.mkdir(parents=True, exist_ok=True)
     task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics)
-    ground = lay(space, task, budget.axes, scorer="params", seed=plan.recipe.seed)
-    targets = budget.targets(ground.costs.dense)
-    if len(targets) != 1:
-        raise SecateurError(f"an evaluation needs one target, but the budget has {len(targets)}")
+    problem = prepare_problem(space, task, budget, scorer="params", seed=plan.recipe.seed)
+    if len(problem.targets) != 1:
+        raise SecateurError(f"an evaluation needs one target, but the budget has {len(problem.targets)}")
+    [target] = problem.targets
     facts = _identity(plan, budget, space, task, data)
     _check_same(place / "plan.json", facts)
-    structures = draw(ground, targets[0], plan.structures, plan.families, plan.set)
+    structures = draw(problem, target, plan.structures, plan.families, plan.set)
     results = retrain_all(
         _trainings(plan, task, structures),
         subset(data, plan.images, plan.recipe.seed),
@@ -93,10 +92,10 @@ def evaluate(
         device=device,
         progress=progress,
     )
-    with fitting_threads(ground.costs.dense.macs, plan.batch):
+    with fitting_threads(problem.cost_model.dense.macs, plan.batch):
         file = place / f"scores-{plan.batch}-{plan.statistics}.json"
         table = score_all(task, structures, plan.single, file, progress)
-    run = {"target": str(targets[0]), "environment": environment(), "jobs": jobs}
+    run = {"target": str(target), "environment": environment(), "jobs": jobs}
     settings = {**facts, "batch": plan.batch, "statistics": plan.statistics, **run}
     evidence = _gather(Path(folder).resolve().name, settings, plan, structures, table, results)
     save_evidence(evidence, place)

@@ -17,7 +17,7 @@ from scoring.limits import Limits
 from scoring.scorers import DEFAULT_SCORER, check_scorer
 from search.checks import check_range
 from search.space.budget import Amount, Budget
-from search.space.depth import Removal
+from search.space.layer_removal import Removal
 from search.space.space import KINDS, Space
 from search.study.rules import BASELINES
 from search.study.samplers import SAMPLERS

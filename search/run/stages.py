@@ -21,7 +21,7 @@ from search.run.front_context import comparison, known_references, with_footprin
 from search.run.inputs import RunInputs, load_run_inputs
 from search.run.pages import importances, run_report
 from search.run.study_file import StudyFile, read_written_study
-from search.space.reach import check_early
+from search.space.feasibility import check_early
 from search.study.storage import shown_url
 from search.study.study import Study
 from search.training.parallel import fitting_threads
@@ -178,7 +178,7 @@ def search_stage(opened: Study, study: StudyFile, folder: RunFolder, console: Co
         console.head(f"Rule: {wanted.rule}, scored by {wanted.scorer}")
     else:
         console.head(f"Search: {wanted.trials} trials, {wanted.sampler}, scored by {wanted.scorer}")
-    if len(opened.store.finished) < (wanted.trials if wanted.searches else len(opened.targets)):
+    if len(opened.store.finished) < (wanted.trials if wanted.searches else len(opened.problem.targets)):
         with timed(folder, "search"):
             if wanted.structure is not None:
                 opened.use_rule(read_structure(wanted.structure))

@@ -12,11 +12,11 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError, check_name
 from backbones.structure import Structure
 from scoring.tables import FilterTables
+from search.space.allocations import KeepRatios, QuantileThresholds, WidthAllocation
 from search.space.budget import Target
-from search.space.ground import Ground
-from search.space.projection import project
-from search.space.rays import RatioRay, ShareRay
-from search.space.space import shares
+from search.space.problem import SearchProblem
+from search.space.projection import Infeasible, project
+from search.space.space import threshold_shares
 
 Floats = NDArray[np.float64]
 Draw = Callable[[FilterTables, np.random.Generator], Floats]
@@ -33,7 +33,7 @@ class SampledStructure:
     Attributes:
         family: the way its widths were drawn, one of `FAMILIES`.
         structure: what is kept.
-        cost: of the structure.
+        cost: what the structure costs.
     """
 
     family: str
@@ -71,15 +71,15 @@ kept by norm; `hybrid`: norm and distance thresholds of a random balance under r
 
 
 def draw(
-    ground: Ground, target: Target, number: int, families: tuple[str, ...], seed: int
+    problem: SearchProblem, target: Target, number: int, families: Sequence[str], seed: int
 ) -> tuple[SampledStructure, ...]:
     """A set of different structures at one cost, the families in turn.
 
     Args:
-        ground: network, filter tables and limits (`search.space.ground.lay`).
+        problem: network, filter tables and limits.
         target: where all of them land.
         number: how many. The first n of a larger set are the set of n.
-        families: of `FAMILIES`.
+        families: keys of `FAMILIES`.
         seed: another seed is a fresh set.
 
     Raises:
@@ -90,41 +90,40 @@ def draw(
     drawn: dict[str, SampledStructure] = {}
     for index in range(number):
         family = families[index % len(families)]
-        one = _draw_new(ground, target, family, np.random.default_rng([seed, index]), set(drawn))
+        one = _draw_new(problem, target, family, np.random.default_rng([seed, index]), set(drawn))
+        if isinstance(one, Infeasible):
+            raise SecateurError(f"family {family!r} {one.reason}")
         drawn[one.structure.id] = one
     return tuple(drawn.values())
 
 
-def draw_some(ground: Ground, targets: Sequence[Target], number: int, seed: int) -> tuple[Structure, ...]:
-    """Up to `number` structures of all families, spread over the targets: fewer where there are no more."""
+def reference_structures(problem: SearchProblem, number: int, seed: int) -> tuple[Structure, ...]:
+    """Up to `number` structures of all families, spread over the problem's targets: fewer where there are no more."""
     found: dict[str, Structure] = {}
     for index in range(number):
-        family, target = FAMILIES[index % len(FAMILIES)], targets[index % len(targets)]
-        try:
-            one = _draw_new(ground, target, family, np.random.default_rng([seed, index]), set(found))
-        except SecateurError:
-            continue
-        found[one.structure.id] = one.structure
+        family, target = FAMILIES[index % len(FAMILIES)], problem.targets[index % len(problem.targets)]
+        one = _draw_new(problem, target, family, np.random.default_rng([seed, index]), set(found))
+        if isinstance(one, SampledStructure):
+            found[one.structure.id] = one.structure
     return tuple(found.values())
 
 
 def _draw_new(
-    ground: Ground, target: Target, family: str, rng: np.random.Generator, seen: set[str]
-) -> SampledStructure:
+    problem: SearchProblem, target: Target, family: str, rng: np.random.Generator, seen: set[str]
+) -> SampledStructure | Infeasible:
     reason = "each was drawn before"
     for _ in range(ATTEMPTS):
-        ray = _ray(ground, family, rng)
-        found = project(ground.task.graph, ray.tables, ground.limits, ray, target, ground.costs)
-        if isinstance(found, str):
-            reason = found
+        found = project(problem, _allocation(problem, family, rng), target)
+        if isinstance(found, Infeasible):
+            reason = found.reason
         elif found.structure.id not in seen:
             return SampledStructure(family, found.structure, found.cost)
-    raise SecateurError(f"family {family!r} gives no further structure within {target} in {ATTEMPTS} draws: {reason}")
+    return Infeasible(f"gives no further structure within {target} in {ATTEMPTS} draws: {reason}")
 
 
-def _ray(ground: Ground, family: str, rng: np.random.Generator) -> RatioRay | ShareRay:
-    tables, limits = ground.tables, ground.limits
+def _allocation(problem: SearchProblem, family: str, rng: np.random.Generator) -> WidthAllocation:
+    tables, limits = problem.tables, problem.limits
     if family in _RATIOS:
-        return RatioRay(tables, limits, _RATIOS[family](tables, rng))
-    norm, dist = shares(rng.random())
-    return ShareRay(tables, limits, norm, dist, rng.uniform(0.0, limits.max_rate, len(tables.groups)))
+        return KeepRatios(tables, limits, _RATIOS[family](tables, rng))
+    norm, dist = threshold_shares(rng.random())
+    return QuantileThresholds(tables, limits, norm, dist, rng.uniform(0.0, limits.max_rate, len(tables.groups)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring.limits import Limits
-from scoring.tables import FilterTables, channels_by_group
+from scoring.tables import channels_by_group
+from search.space.allocations import WidthAllocation
 from search.space.budget import Target, shown
-from search.space.costing import Costing
-from search.space.depth import ThinRay
-from search.space.rays import Ray
+from search.space.cost_model import CostModel
+from search.space.layer_removal import ReducedAllocation
+from search.space.problem import SearchProblem
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -28,26 +28,32 @@ class Projected:
 
     Attributes:
         structure: what is kept.
-        cost: of it.
-        strength: how far the proposal was scaled.
-        effective: what that makes of it, such as the thresholds that were used.
+        cost: what the structure costs, on every axis of the problem's cost model.
+        strength: how far the proposal was followed.
+        resolved_params: what that makes of the proposal, such as the thresholds that were used.
     """
 
     structure: Structure
     cost: Cost
     strength: float
-    effective: Mapping[str, float] = field(default_factory=dict)
+    resolved_params: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Infeasible:
+    """A proposal that cannot be brought inside the budget.
+
+    Attributes:
+        reason: why not, to stand behind the name of whatever was proposed.
+    """
+
+    reason: str
 
 
 def project(
-    graph: ChannelGraph,
-    tables: FilterTables,
-    limits: Limits,
-    ray: Ray | ThinRay,
-    target: Target,
-    costs: Costing | None = None,
-) -> Projected | str:
-    """Scales a proposal onto a target; where that cannot be done, the reason as text.
+    problem: SearchProblem, allocation: WidthAllocation | ReducedAllocation, target: Target
+) -> Projected | Infeasible:
+    """Scales a proposal onto a target.
 
     The strength is the smallest at which nothing is over budget: bisection over the strengths between which nothing
     changes, so it is exact. Then filters come back one step (`divisor`) at a time, first those that the next weaker
@@ -55,71 +61,77 @@ def project(
     one is exchanged for one of another group.
 
     Args:
-        graph: of the network.
-        tables: of its filters.
-        limits: pruning-rate constraint.
-        ray: the proposal; one without some layers brings its own graph, tables and costs.
+        problem: network and cost model; its own targets are not looked at.
+        allocation: the proposal, on the problem's network or on that network without some of its layers.
         target: where to land.
-        costs: of the structures; MACs and parameters of the graph by default.
     """
-    if isinstance(ray, ThinRay):
-        level = ray.level
-        found = project(level.reduction.graph, level.tables, limits, ray.ray, target, ray.costs)
-        if isinstance(found, str):
-            return f"without {', '.join(level.removed)} {found}"
-        return Projected(level.lift(found.structure), found.cost, found.strength, found.effective)
-    costs = costs or Costing(graph.costs)
-    strengths = _strengths(ray.steps())
+    if not isinstance(allocation, ReducedAllocation):
+        return _scale(problem.graph, problem.cost_model, allocation, target)
+    network = allocation.network
+    found = _scale(network.reduction.graph, allocation.cost_model, allocation.allocation, target)
+    if isinstance(found, Infeasible):
+        return Infeasible(f"without {', '.join(network.removed)} {found.reason}")
+    return replace(found, structure=network.lift(found.structure))
+
+
+def _scale(
+    graph: ChannelGraph, costs: CostModel, allocation: WidthAllocation, target: Target
+) -> Projected | Infeasible:
+    strengths = _strengths(allocation.breakpoints())
     weak, strong = 0, len(strengths) - 1
-    if not target.over(costs.evaluate(ray.widths(strengths[weak]))):
+    if not target.over(costs.evaluate(allocation.widths(strengths[weak]))):
         strong = weak
-    elif target.over(costs.evaluate(ray.widths(strengths[strong]))):
-        least = costs.evaluate(ray.widths(strengths[strong]))
-        return f"cannot be scaled into the budget: {_shown(least, target)} at its strongest, wanted {target}"
+    elif target.over(costs.evaluate(allocation.widths(strengths[strong]))):
+        least = costs.evaluate(allocation.widths(strengths[strong]))
+        return Infeasible(
+            f"cannot be scaled into the budget: {_shown(least, target)} at its strongest, wanted {target}"
+        )
     while strong - weak > 1:
         middle = (weak + strong) // 2
-        if target.over(costs.evaluate(ray.widths(strengths[middle]))):
+        if target.over(costs.evaluate(allocation.widths(strengths[middle]))):
             weak = middle
         else:
             strong = middle
     strength = float(strengths[strong])
-    wider = ray.widths(strengths[weak])
-    widths = _fill(costs, tables, limits, ray.widths(strength), wider, target)
+    widths = _fill(costs, allocation, target, allocation.widths(strength), allocation.widths(strengths[weak]))
     if target.under(costs.evaluate(widths)):
-        widths = _exchange(costs, tables, limits, widths, target)
+        widths = _exchange(costs, allocation, target, widths)
     cost = costs.evaluate(widths)
     if target.under(cost):
-        above = _nearest_above(costs, tables, limits, widths, target)
+        above = _nearest_above(costs, allocation, target, widths)
         beyond = f", one filter more {_shown(costs.evaluate(above), target)}" if above is not None else ""
-        return f"falls short of the budget by whole filters: {_shown(cost, target)}{beyond}, wanted {target}"
-    kept = channels_by_group(tables, np.asarray(ray.places(strength) < widths[tables.owners]))
-    return Projected(Structure(graph.id, tuple(kept.items())), cost, strength, ray.effective(strength))
+        return Infeasible(
+            f"falls short of the budget by whole filters: {_shown(cost, target)}{beyond}, wanted {target}"
+        )
+    mask = np.asarray(allocation.ranks(strength) < widths[allocation.tables.owners])
+    structure = Structure(graph.id, tuple(channels_by_group(allocation.tables, mask).items()))
+    return Projected(structure, cost, strength, allocation.resolved_params(strength))
 
 
-def _strengths(steps: Floats) -> Floats:
+def _strengths(breakpoints: Floats) -> Floats:
     """0, and one strength inside every interval on which nothing changes, in order."""
-    steps = np.sort(steps)
-    steps = steps[(steps > 0) & np.isfinite(steps)]
-    if not len(steps):
+    breakpoints = np.sort(breakpoints)
+    breakpoints = breakpoints[(breakpoints > 0) & np.isfinite(breakpoints)]
+    if not len(breakpoints):
         return np.zeros(1)
-    edges = steps[np.append(True, np.diff(steps) > 0)]
+    edges = breakpoints[np.append(True, np.diff(breakpoints) > 0)]
     return np.concatenate([[0.0, edges[0] / 2], (edges[:-1] + edges[1:]) / 2, [2 * edges[-1]]])
 
 
-def _fill(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, wider: Ints, target: Target) -> Ints:
+def _fill(costs: CostModel, allocation: WidthAllocation, target: Target, widths: Ints, wider: Ints) -> Ints:
     """Adds channels while they fit: first those that the next weaker strength would keep, then any, best norm first."""
-    widths = widths.copy()
+    tables, widths = allocation.tables, widths.copy()
     if not target.under(costs.evaluate(widths)):
         return widths
     norms = tables.norms[tables.sorted_by_norm]
     lead = float(norms.max()) + 1.0
     closed = widths >= tables.sizes  # what does not fit now never will: costs only rise
     while not closed.all():
-        ranks = norms[tables.starts + np.minimum(widths, tables.sizes - 1)] + lead * (wider > widths)
-        group = int(np.where(closed, -np.inf, ranks).argmax())
+        worth = norms[tables.starts + np.minimum(widths, tables.sizes - 1)] + lead * (wider > widths)
+        group = int(np.where(closed, -np.inf, worth).argmax())
         trial = widths.copy()
         trial[group] += 1
-        trial = limits.admit(trial, tables)
+        trial = allocation.limits.admit(trial, tables)
         cost = costs.evaluate(trial)
         if target.over(cost):
             closed[group] = True
@@ -131,12 +143,13 @@ def _fill(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, wi
     return widths
 
 
-def _exchange(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, target: Target) -> Ints:
+def _exchange(costs: CostModel, allocation: WidthAllocation, target: Target, widths: Ints) -> Ints:
     """One step more in a group and one less in another, where that lands inside; else the widths as they are.
 
     Of the pairs that do, the one with the largest cost on the target's first axis. Where none does, one step less in a
     group and as many more in others as fit.
     """
+    tables, limits = allocation.tables, allocation.limits
     one = np.eye(len(widths), dtype=np.int64)
     more = limits.admit(widths + one, tables)
     less = limits.admit(np.where(one, (widths - 1) // limits.divisor * limits.divisor, widths), tables)
@@ -150,15 +163,15 @@ def _exchange(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints
     if inside.any():
         return np.asarray(rows[np.where(inside, amounts[:, 0], -np.inf).argmax()])
     for row in less:
-        refilled = _fill(costs, tables, limits, row, np.where(row < widths, 0, tables.sizes), target)
+        refilled = _fill(costs, allocation, target, row, np.where(row < widths, 0, tables.sizes))
         if not target.under(costs.evaluate(refilled)):
             return refilled
     return widths
 
 
-def _nearest_above(costs: Costing, tables: FilterTables, limits: Limits, widths: Ints, target: Target) -> Ints | None:
+def _nearest_above(costs: CostModel, allocation: WidthAllocation, target: Target, widths: Ints) -> Ints | None:
     """The cheapest of the structures with one step more, which are all over the target; None for the whole network."""
-    rows = limits.admit(widths + np.eye(len(widths), dtype=np.int64), tables)
+    rows = allocation.limits.admit(widths + np.eye(len(widths), dtype=np.int64), allocation.tables)
     rows = rows[(rows > widths).any(1)]
     return rows[costs.amounts(rows, [target.bounds[0].axis])[:, 0].argmin()] if len(rows) else None
 

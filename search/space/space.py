@@ -1,7 +1,7 @@
-"""What a trial may propose, and what follows from it: a ray of structures from the whole network to the smallest.
+"""What a trial may propose, and what follows from it: an allocation of widths, from the whole network to the smallest.
 
-Every proposal is a direction; its *strength* says how far to go. Strength 0 keeps everything, and the number of kept
-channels never rises with it, so that a budget can be met by bisection (design section 7).
+A proposal is a direction: on the filter tables of the network, with some layers removed or not, it gives a
+`WidthAllocation`, whose strength then follows from the budget.
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from scoring.criterion_inputs import LabelledImages
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
 from search.checks import check_range
-from search.space.depth import Removal
-from search.space.global_ray import GlobalRay
-from search.space.rays import RatioRay, Ray, ShareRay
+from search.space.allocations import GlobalThreshold, KeepRatios, QuantileThresholds, WidthAllocation
+from search.space.layer_removal import Removal
 
 Ints = NDArray[np.int64]
-Direction = Callable[[FilterTables, Limits, Ints], Ray]
-"""Makes the ray of a proposal on filter tables; the last argument is the dense network's group of each of their groups,
-to look up what was proposed per group."""
+Direction = Callable[[FilterTables, Limits, Ints], WidthAllocation]
+"""Makes a proposal's allocation on filter tables under limits; the last argument is (groups,) the number of the dense
+network's group that each group of the tables belongs to, to look up what was proposed per group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,20 +107,16 @@ class Space:
 
     def suggest(self, trial: optuna.Trial, tables: FilterTables) -> Direction:
         """Asks the sampler for a direction; `tables` are the dense network's."""
-        held = cast("optuna.Trial", Held(trial, dict(self.fixed))) if self.fixed else trial
+        held = cast("optuna.Trial", PartlyFixedTrial(trial, dict(self.fixed))) if self.fixed else trial
         return KINDS[self.kind](held, tables, self.limits)
-
-    def propose(self, trial: optuna.Trial, tables: FilterTables) -> Ray:
-        """Asks the sampler for a proposal without layer removal."""
-        return self.suggest(trial, tables)(tables, self.limits, np.arange(len(tables.groups)))
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PartlyFixedTrial:
     """A trial in which some parameters have one value only; it is recorded as if it had been proposed.
 
     Attributes:
-        trial: that asks for all others.
+        trial: asks the sampler for all other parameters.
         fixed: parameter -> value.
     """
 
@@ -136,29 +131,29 @@ class Held:
 
 
 def _hybrid(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
-    norm, dist = shares(trial.suggest_float("balance", 0.0, 1.0))
+    norm, dist = threshold_shares(trial.suggest_float("balance", 0.0, 1.0))
     rate = trial.suggest_float("rate", limits.max_rate / 2, limits.max_rate)
-    return lambda tables, limits, own: ShareRay(tables, limits, norm, dist, np.full(len(own), rate))
+    return lambda tables, limits, dense: QuantileThresholds(tables, limits, norm, dist, np.full(len(dense), rate))
 
 
 def _ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
     least = 1.0 - limits.max_rate
     ratios = np.array([trial.suggest_float(f"keep {name}", least, 1.0) for name in tables.groups])
-    return lambda tables, limits, own: RatioRay(tables, limits, ratios[own])
+    return lambda tables, limits, dense: KeepRatios(tables, limits, ratios[dense])
 
 
 def _hybrid_ratios(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
-    norm, dist = shares(trial.suggest_float("balance", 0.0, 1.0))
+    norm, dist = threshold_shares(trial.suggest_float("balance", 0.0, 1.0))
     caps = np.array([trial.suggest_float(f"cap {name}", 0.0, limits.max_rate) for name in tables.groups])
-    return lambda tables, limits, own: ShareRay(tables, limits, norm, dist, caps[own])
+    return lambda tables, limits, dense: QuantileThresholds(tables, limits, norm, dist, caps[dense])
 
 
 def _global(trial: optuna.Trial, tables: FilterTables, limits: Limits) -> Direction:
     exponent = trial.suggest_float("exponent", 0.0, 1.0)
-    return lambda tables, limits, own: GlobalRay(tables, limits, exponent)
+    return lambda tables, limits, dense: GlobalThreshold(tables, limits, exponent)
 
 
-def shares(balance: float) -> tuple[float, float]:
+def threshold_shares(balance: float) -> tuple[float, float]:
     """The shares that the two thresholds take, the larger 1: at balance 0 the norm alone, at 1 the distance alone.
 
     How far to go follows from the budget, so the balance is all there is to propose; a trial keeps the thresholds that

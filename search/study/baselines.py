@@ -29,4 +29,4 @@ def baseline(
         SecateurError: for unknown names.
     """
     settings = RuleSettings(criterion or study.space.criterion, measure, seed)
-    return rule_candidates(name, study.aim, study.scores, settings)
+    return rule_candidates(name, study.problem, study.scores, settings)

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from backbones.structure import Structure
 from search.space.packing import unpack
-from search.space.proposals import Aim, propose
+from search.space.problem import SearchProblem
+from search.space.proposals import propose
 from search.study.heartbeat import Heartbeat
 from search.study.samplers import sampler_for
 from search.study.scores import ScoreCache, StructureScore
@@ -29,7 +30,7 @@ SCORE_POLL = 0.2
 
 
 def search_distributed(
-    store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], trials: int, stop: float
+    store: TrialStore, problem: SearchProblem, scores: ScoreCache, sampler: tuple[str, int], trials: int, stop: float
 ) -> Generator[FrozenTrial, None, None]:
     """Yields the trials that this process finished, until all processes together have reached `trials`.
 
@@ -39,7 +40,7 @@ def search_distributed(
         SecateurError: when a search on its own is at work on the study.
     """
     with Heartbeat(store, "work") as heartbeat:
-        worker = _Worker(store, aim, scores, sampler, heartbeat)
+        worker = _Worker(store, problem, scores, sampler, heartbeat)
         try:
             while time.monotonic() < stop:
                 worker.look()
@@ -64,9 +65,14 @@ class _Worker:
     """
 
     def __init__(
-        self, store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], heartbeat: Heartbeat
+        self,
+        store: TrialStore,
+        problem: SearchProblem,
+        scores: ScoreCache,
+        sampler: tuple[str, int],
+        heartbeat: Heartbeat,
     ) -> None:
-        self.store, self.aim, self.scores, self.sampler, self.heartbeat = store, aim, scores, sampler, heartbeat
+        self.store, self.problem, self.scores, self.sampler, self.heartbeat = store, problem, scores, sampler, heartbeat
         self.left: list[FrozenTrial] = []
         self._claim: FrozenTrial | None = None
         scores.learn(store.finished)
@@ -123,7 +129,7 @@ class _Worker:
         index = self.store.total if name == "qmc" else len(self.store.finished)
         seen.sampler = sampler_for(name, seed, index, f"{self.heartbeat.slot}/{self._count}")
         trial = seen.ask()
-        proposal = propose(self.aim, trial)
+        proposal = propose(self.problem, trial)
         frozen = copy.copy(seen.get_trials(deepcopy=False)[trial.number])
         frozen.user_attrs = dict(proposal.facts)
         with quiet():
@@ -138,7 +144,7 @@ class _Worker:
         return frozen
 
     def _structure(self, frozen: FrozenTrial) -> Structure | None:
-        return unpack(self.aim.graph, frozen.user_attrs) if "kept" in frozen.user_attrs else None
+        return unpack(self.problem.graph, frozen.user_attrs) if "kept" in frozen.user_attrs else None
 
     def _judged(self, frozen: FrozenTrial, scored: StructureScore | None, start: float) -> FrozenTrial:
         """The trial with its result."""
@@ -146,7 +152,7 @@ class _Worker:
         facts: Mapping[str, Any] = frozen.user_attrs
         complete = scored is not None and scored.score is not None
         done.state = TrialState.COMPLETE if complete else TrialState.PRUNED
-        done.values = self.aim.values(scored.score, facts["macs"]) if scored and scored.score is not None else None
+        done.values = self.problem.values(scored.score, facts["macs"]) if scored and scored.score is not None else None
         reason = {"reason": scored.reason} if scored and scored.score is None else {}
         done.user_attrs = {**facts, **reason, "seconds": time.perf_counter() - start}
         done.datetime_complete = datetime.now()

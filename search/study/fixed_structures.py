@@ -15,7 +15,7 @@ from backbones.structure import Structure
 from scoring.scoring_task import ScoredStructure
 from search.review.candidate import Candidate
 from search.space.packing import pack
-from search.space.proposals import Aim
+from search.space.problem import SearchProblem
 from search.study.rules import RuleSettings, rule_candidates
 from search.study.scores import ScoreCache
 from search.study.trials import TrialStore
@@ -24,11 +24,11 @@ GIVEN = "given"
 """What trials of a structure from elsewhere have for a rule."""
 
 
-def use_rule(aim: Aim, scores: ScoreCache, store: TrialStore, rule: str, seed: int) -> None:
+def use_rule(problem: SearchProblem, scores: ScoreCache, store: TrialStore, rule: str, seed: int) -> None:
     """Writes what a rule gives as finished trials with the study's score; trials that are there are left alone.
 
     Args:
-        aim: network, budget, limits and criterion.
+        problem: network, budget, limits and criterion.
         scores: their scorer is asked.
         store: gets the trials.
         rule: a key of `search.study.rules.BASELINES`.
@@ -37,16 +37,16 @@ def use_rule(aim: Aim, scores: ScoreCache, store: TrialStore, rule: str, seed: i
     Raises:
         SecateurError: for an unknown rule, or one that misses the budget.
     """
-    if len(_written(store)) < len(aim.targets):
-        settings = RuleSettings(aim.space.space.criterion, seed=seed)
-        _write(aim, store, rule, rule_candidates(rule, aim, scores, settings))
+    if len(_written(store)) < len(problem.targets):
+        settings = RuleSettings(problem.space.criterion, seed=seed)
+        _write(problem, store, rule, rule_candidates(rule, problem, scores, settings))
 
 
-def use_structure(aim: Aim, scores: ScoreCache, store: TrialStore, structure: Structure) -> None:
+def use_structure(problem: SearchProblem, scores: ScoreCache, store: TrialStore, structure: Structure) -> None:
     """Writes a structure that was made elsewhere as the study's only trial.
 
     Args:
-        aim: network and budget; limits and space do not matter.
+        problem: network and budget; limits and space do not matter.
         scores: their scorer is asked.
         store: gets the trial.
         structure: of the network.
@@ -54,28 +54,28 @@ def use_structure(aim: Aim, scores: ScoreCache, store: TrialStore, structure: St
     Raises:
         SecateurError: for a structure of another network or over the budget, or a budget of several targets.
     """
-    structure.check(aim.graph)
-    if len(aim.targets) > 1:
-        raise SecateurError(f"a given structure needs a budget of one target, but got {len(aim.targets)}")
-    [target] = aim.targets
-    spent = _cost(aim, structure)
+    structure.check(problem.graph)
+    if len(problem.targets) > 1:
+        raise SecateurError(f"a given structure needs a budget of one target, but got {len(problem.targets)}")
+    [target] = problem.targets
+    spent = _cost(problem, structure)
     if target.over(spent):
         raise SecateurError(
             f"structure {structure.id} is over the budget: {spent.macs:,} MACs, {spent.params:,} parameters, "
             f"wanted {target}"
         )
     if not _written(store):
-        score = scores.scorer(ScoredStructure(aim.space.task, structure))
-        _write(aim, store, GIVEN, [Candidate(-1, structure, cost=spent, score=score)])
+        score = scores.scorer(ScoredStructure(problem.task, structure))
+        _write(problem, store, GIVEN, [Candidate(-1, structure, cost=spent, score=score)])
 
 
-def _cost(aim: Aim, structure: Structure) -> Cost:
+def _cost(problem: SearchProblem, structure: Structure) -> Cost:
     if not structure.removed:
-        return aim.space.costs.evaluate(np.array([len(channels) for _, channels in structure.kept]))
-    axes = [bound.axis for target in aim.targets for bound in target.bounds]
+        return problem.cost_model.evaluate(np.array([len(channels) for _, channels in structure.kept]))
+    axes = [bound.axis for target in problem.targets for bound in target.bounds]
     if not set(axes) <= {"macs", "params"}:
         raise SecateurError(f"a given structure without whole layers needs a budget of macs or params, not {axes}")
-    return cost(aim.graph, structure)
+    return cost(problem.graph, structure)
 
 
 def _written(store: TrialStore) -> set[int]:
@@ -85,7 +85,7 @@ def _written(store: TrialStore) -> set[int]:
     return {trial.user_attrs["target"] for trial in store.finished}
 
 
-def _write(aim: Aim, store: TrialStore, rule: str, found: Sequence[Candidate]) -> None:
+def _write(problem: SearchProblem, store: TrialStore, rule: str, found: Sequence[Candidate]) -> None:
     """One trial a target, those that the storage has left out."""
     known = _written(store)
     for number, one in enumerate(found):
@@ -94,12 +94,12 @@ def _write(aim: Aim, store: TrialStore, rule: str, found: Sequence[Candidate]) -
         if number in known:
             continue
         trial = optuna.trial.create_trial(
-            values=aim.values(one.score, one.cost.macs),
+            values=problem.values(one.score, one.cost.macs),
             user_attrs={
                 "rule": rule,
                 "target": number,
                 "structure": one.id,
-                **pack(aim.graph, one.structure, one.cost),
+                **pack(problem.graph, one.structure, one.cost),
                 "seconds": one.seconds,
             },
         )

@@ -15,7 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
 from search.space.packing import cost_of
-from search.space.proposals import AIMED, TARGET, Aim, aims
+from search.space.problem import SearchProblem
+from search.space.proposals import AIMED, TARGET, target_params
 from search.study.identity import IDENTITY, same_scores
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import existing_storage, patiently, quiet, shown_url
@@ -38,12 +39,12 @@ class ForkResult:
     scores: int
 
 
-def take_over(store: TrialStore, aim: Aim, name: str, url: str, scores: ScoreCache) -> ForkResult:
+def take_over(store: TrialStore, problem: SearchProblem, name: str, url: str, scores: ScoreCache) -> ForkResult:
     """Fills an empty study from another one.
 
     Args:
         store: of the new study.
-        aim: of the new study.
+        problem: of the new study.
         name: of the old study.
         url: of its storage.
         scores: of the new study; learns the old ones.
@@ -66,7 +67,7 @@ def take_over(store: TrialStore, aim: Aim, name: str, url: str, scores: ScoreCac
         )
     scores.learn(trials)
     _remember(store, scores.known)
-    valid = [made for one in trials if (made := _valid(one, aim))] if theirs["space"] == ours["space"] else []
+    valid = [made for one in trials if (made := _valid(one, problem))] if theirs["space"] == ours["space"] else []
     for one in valid:
         store.safely(partial(store.study.add_trial, one))
     store.sync()
@@ -109,23 +110,23 @@ def _remember(store: TrialStore, known: Mapping[str, StructureScore]) -> None:
         store.safely(partial(memory.set_user_attr, f"part {number}", part))
 
 
-def _valid(old: FrozenTrial, aim: Aim) -> FrozenTrial | None:
+def _valid(old: FrozenTrial, problem: SearchProblem) -> FrozenTrial | None:
     """The trial as one of the new study, when its structure lies inside the new budget."""
     if old.state is not TrialState.COMPLETE:
         return None
     cost = cost_of(old.user_attrs)
-    inside = [i for i, target in enumerate(aim.targets) if not target.over(cost) and not target.under(cost)]
+    inside = [i for i, target in enumerate(problem.targets) if not target.over(cost) and not target.under(cost)]
     if not inside:
         return None
     params: dict[str, Any] = {}
     distributions: dict[str, BaseDistribution] = {}
-    for name, distribution, value in aims(aim, inside[0], cost):
+    for name, distribution, value in target_params(problem, inside[0], cost):
         params[name], distributions[name] = value, distribution
     for name, value in old.params.items():
         if name != TARGET and not name.endswith(AIMED):
             params[name], distributions[name] = value, old.distributions[name]
     return optuna.trial.create_trial(
-        values=aim.values(old.values[0], cost.macs),
+        values=problem.values(old.values[0], cost.macs),
         params=params,
         distributions=distributions,
         user_attrs={**old.user_attrs, "forked": old.number},

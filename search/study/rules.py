@@ -18,12 +18,10 @@ from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
 from scoring.tables import FilterTables, channels_by_group
 from search.review.candidate import Candidate
+from search.space.allocations import GlobalThreshold, KeepRatios, WidthAllocation
 from search.space.budget import Target
-from search.space.global_ray import GlobalRay
-from search.space.ground import Ground
-from search.space.projection import project
-from search.space.proposals import Aim
-from search.space.rays import RatioRay
+from search.space.problem import SearchProblem
+from search.space.projection import Infeasible, project
 from search.study.scores import ScoreCache
 
 Ints = NDArray[np.int64]
@@ -49,12 +47,14 @@ class RuleSettings:
     seed: int = 0
 
 
-def rule_candidates(name: str, aim: Aim, scores: ScoreCache, settings: RuleSettings) -> tuple[Candidate, ...]:
+def rule_candidates(
+    name: str, problem: SearchProblem, scores: ScoreCache, settings: RuleSettings
+) -> tuple[Candidate, ...]:
     """What a rule gives for each target of a budget, scored.
 
     Args:
         name: a key of `BASELINES`.
-        aim: network, budget and limits.
+        problem: network, budget and limits.
         scores: their scorer is asked.
         settings: criterion, measure and seed of the rule.
 
@@ -67,17 +67,17 @@ def rule_candidates(name: str, aim: Aim, scores: ScoreCache, settings: RuleSetti
     check_name("baseline", name, BASELINES)
     check_name("measure", settings.measure, ("accuracy", *SCORERS))
     start = time.perf_counter()
-    ray = BASELINES[name](aim.space, settings)
-    preparing = (time.perf_counter() - start) / len(aim.targets)
-    return tuple(_candidate(name, aim, scores, ray, target, preparing) for target in aim.targets)
+    allocation = BASELINES[name](problem, settings)
+    preparing = (time.perf_counter() - start) / len(problem.targets)
+    return tuple(_candidate(name, problem, scores, allocation, target, preparing) for target in problem.targets)
 
 
-def structure_of(name: str, ground: Ground, target: Target, settings: RuleSettings | None = None) -> Structure:
-    """The structure that a baseline gives without a study.
+def structure_of(name: str, problem: SearchProblem, target: Target, settings: RuleSettings | None = None) -> Structure:
+    """The structure that a rule gives without a study.
 
     Args:
         name: a key of `BASELINES`.
-        ground: network, tables and limits (`search.space.ground.lay`).
+        problem: network, tables and limits.
         target: of a budget.
         settings: the defaults otherwise.
 
@@ -85,25 +85,24 @@ def structure_of(name: str, ground: Ground, target: Target, settings: RuleSettin
         SecateurError: for an unknown name, or when the rule misses the target.
     """
     check_name("baseline", name, BASELINES)
-    ray = BASELINES[name](ground, settings or RuleSettings())
-    found = project(ground.task.graph, ray.tables, ground.limits, ray, target, ground.costs)
-    if isinstance(found, str):
-        raise SecateurError(f"baseline {name!r} {found}")
+    found = project(problem, BASELINES[name](problem, settings or RuleSettings()), target)
+    if isinstance(found, Infeasible):
+        raise SecateurError(f"baseline {name!r} {found.reason}")
     return found.structure
 
 
 def _candidate(
-    name: str, aim: Aim, scores: ScoreCache, ray: BaselineRay, target: Target, preparing: float
+    name: str, problem: SearchProblem, scores: ScoreCache, allocation: WidthAllocation, target: Target, preparing: float
 ) -> Candidate:
     start = time.perf_counter()
-    found = project(aim.graph, ray.tables, aim.space.limits, ray, target, aim.space.costs)
-    if isinstance(found, str):
-        return Candidate(-1, label=name, reason=found, seconds=preparing + time.perf_counter() - start)
-    value = scores.scorer(ScoredStructure(aim.space.task, found.structure))
+    found = project(problem, allocation, target)
+    if isinstance(found, Infeasible):
+        return Candidate(-1, label=name, reason=found.reason, seconds=preparing + time.perf_counter() - start)
+    value = scores.scorer(ScoredStructure(problem.task, found.structure))
     return Candidate(
         -1,
         found.structure,
-        found.effective,
+        found.resolved_params,
         found.cost,
         value,
         seconds=preparing + time.perf_counter() - start,
@@ -112,7 +111,7 @@ def _candidate(
 
 
 @dataclass(frozen=True, eq=False)
-class SensitivityRay:
+class EqualLoss:
     """The same loss is allowed to every group: the strength, and each keeps the least width that stays below it.
 
     Attributes:
@@ -131,49 +130,46 @@ class SensitivityRay:
         narrowest = [len(fall) - np.searchsorted(fall, strength, "right") + 1 for fall in self.falls]
         return self.limits.admit(np.array(narrowest, dtype=np.int64), self.tables)
 
-    def places(self, strength: float) -> Ints:
+    def ranks(self, strength: float) -> Ints:
         """(units,) by norm, whatever the strength."""
         return self.tables.ranks_by_norm
 
-    def steps(self) -> Floats:
+    def breakpoints(self) -> Floats:
         """Every loss that was found."""
         return np.concatenate(self.falls)
 
-    def effective(self, strength: float) -> Mapping[str, float]:
+    def resolved_params(self, strength: float) -> Mapping[str, float]:
         """The loss allowed to each group."""
         return {"allowed loss": strength}
 
 
-BaselineRay = RatioRay | GlobalRay | SensitivityRay
+def _tables(problem: SearchProblem, criterion: str, seed: int = 0) -> FilterTables:
+    if criterion == problem.tables.criterion:
+        return problem.tables
+    data = (problem.task.batch, problem.task.labels)
+    return replace(problem.space, criterion=criterion).tables(problem.task.model, problem.graph, data, seed)
 
 
-def _tables(ground: Ground, criterion: str, seed: int = 0) -> FilterTables:
-    if criterion == ground.tables.criterion:
-        return ground.tables
-    data = (ground.task.batch, ground.task.labels)
-    return replace(ground.space, criterion=criterion).tables(ground.task.model, ground.task.graph, data, seed)
+def _uniform(problem: SearchProblem, settings: RuleSettings) -> WidthAllocation:
+    tables = _tables(problem, settings.criterion)
+    return KeepRatios(tables, problem.limits, np.ones(len(tables.groups)))
 
 
-def _uniform(ground: Ground, settings: RuleSettings) -> BaselineRay:
-    tables = _tables(ground, settings.criterion)
-    return RatioRay(tables, ground.limits, np.ones(len(tables.groups)))
+def _global(problem: SearchProblem, settings: RuleSettings) -> WidthAllocation:
+    return GlobalThreshold(_tables(problem, settings.criterion), problem.limits)
 
 
-def _global(ground: Ground, settings: RuleSettings) -> BaselineRay:
-    return GlobalRay(_tables(ground, settings.criterion), ground.limits)
-
-
-def _random(ground: Ground, settings: RuleSettings) -> BaselineRay:
+def _random(problem: SearchProblem, settings: RuleSettings) -> WidthAllocation:
     """Random ratios and random channels."""
-    tables = _tables(ground, "random", settings.seed)
-    ratios = np.random.default_rng(settings.seed).uniform(1.0 - ground.limits.max_rate, 1.0, len(tables.groups))
-    return RatioRay(tables, ground.limits, np.maximum(ratios, 1e-3))
+    tables = _tables(problem, "random", settings.seed)
+    ratios = np.random.default_rng(settings.seed).uniform(1.0 - problem.limits.max_rate, 1.0, len(tables.groups))
+    return KeepRatios(tables, problem.limits, np.maximum(ratios, 1e-3))
 
 
-def _sensitivity(ground: Ground, settings: RuleSettings) -> BaselineRay:
+def _sensitivity(problem: SearchProblem, settings: RuleSettings) -> WidthAllocation:
     """Narrows one group at a time and looks at what that costs; between the widths looked at it is interpolated."""
-    tables, task = _tables(ground, settings.criterion), ground.task
-    floors = ground.limits.floors(tables)
+    tables, task = _tables(problem, settings.criterion), problem.task
+    floors = problem.limits.floors(tables)
     whole = _value(task, Structure.full(task.graph), settings.measure)
     falls = []
     for number, (size, floor) in enumerate(zip(tables.sizes, floors, strict=True)):
@@ -187,7 +183,7 @@ def _sensitivity(ground: Ground, settings: RuleSettings) -> BaselineRay:
         per_filter = np.interp(np.arange(size, 0, -1), looked[::-1], lost[::-1])
         # Widths that lose nothing still go one after the other, all groups alike.
         falls.append(per_filter + TIE * (1.0 - np.arange(size, 0, -1) / size))
-    return SensitivityRay(tables, ground.limits, tuple(falls))
+    return EqualLoss(tables, problem.limits, tuple(falls))
 
 
 def _value(task: ScoringTask, structure: Structure, measure: str) -> float:
@@ -195,7 +191,7 @@ def _value(task: ScoringTask, structure: Structure, measure: str) -> float:
     return accuracy_of(scored.pruned, task) if measure == "accuracy" else SCORERS[measure](scored)
 
 
-BASELINES: dict[str, Callable[[Ground, RuleSettings], BaselineRay]] = {
+BASELINES: dict[str, Callable[[SearchProblem, RuleSettings], WidthAllocation]] = {
     "uniform": _uniform,
     "global": _global,
     "sensitivity": _sensitivity,

@@ -10,38 +10,14 @@ from dataclasses import dataclass
 import torch
 from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
-from torch import nn
 
 from backbones.cost import cost, recount
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
-from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from search.data.data import Data
-
-RECALIBRATION_BATCH = 64
-
-
-def scoring_task(
-    model: nn.Module, graph: ChannelGraph, data: Data, batch: int, seed: int, statistics: int = 0
-) -> ScoringTask:
-    """What structures are scored on.
-
-    Args:
-        model: the dense network.
-        graph: of it.
-        data: the task; all images are training images.
-        batch: images that scorers look at.
-        seed: which.
-        statistics: images for batch-norm statistics, others than the batch; 0 for the batch itself, which costs no
-            pass of its own.
-    """
-    images, labels = data.batch(batch, seed)
-    renewal = (images,) if statistics == 0 else data.batch(statistics, seed + 1)[0].split(RECALIBRATION_BATCH)
-    return ScoringTask(model, graph, images, labels, renewal)
 
 
 @dataclass(frozen=True, slots=True)

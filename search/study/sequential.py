@@ -12,7 +12,8 @@ from collections.abc import Generator, Iterator
 import optuna
 from optuna.trial import FrozenTrial
 
-from search.space.proposals import Aim, Proposal, propose
+from search.space.problem import SearchProblem
+from search.space.proposals import Proposal, propose
 from search.study.heartbeat import Heartbeat
 from search.study.samplers import sampler_for
 from search.study.scores import ScoreCache, StructureScore
@@ -20,13 +21,19 @@ from search.study.trials import TrialStore
 
 
 def search_sequentially(
-    store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], trials: int, stop: float, jobs: int
+    store: TrialStore,
+    problem: SearchProblem,
+    scores: ScoreCache,
+    sampler: tuple[str, int],
+    trials: int,
+    stop: float,
+    jobs: int,
 ) -> Generator[FrozenTrial, None, None]:
     """Yields each trial as soon as it is finished and stored.
 
     Args:
         store: of the study.
-        aim: what is proposed from.
+        problem: what is proposed from.
         scores: known and new.
         sampler: its name and the study's seed.
         trials: finished trials to reach.
@@ -44,7 +51,7 @@ def search_sequentially(
         try:
             while len(store.finished) < trials and time.monotonic() < stop:
                 first = len(store.finished) // jobs * jobs
-                for frozen in _batch(store, aim, scores, sampler, range(first, min(first + jobs, trials))):
+                for frozen in _batch(store, problem, scores, sampler, range(first, min(first + jobs, trials))):
                     yield frozen
                     heartbeat.check()
         finally:
@@ -52,10 +59,10 @@ def search_sequentially(
 
 
 def _batch(
-    store: TrialStore, aim: Aim, scores: ScoreCache, sampler: tuple[str, int], numbers: range
+    store: TrialStore, problem: SearchProblem, scores: ScoreCache, sampler: tuple[str, int], numbers: range
 ) -> Iterator[FrozenTrial]:
     seen = store.history_at(numbers.start)
-    asked = [_ask(seen, aim, sampler, number) for number in numbers]
+    asked = [_ask(seen, problem, sampler, number) for number in numbers]
     done = len(store.finished) - numbers.start
     for (trial, _, _), frozen in zip(asked, store.finished[numbers.start :], strict=False):
         store.sampler_history.tell(trial, frozen.values)  # a batch that was broken off: these are stored already
@@ -63,30 +70,39 @@ def _batch(
     results = scores.of(found, min(len(numbers), max(1, len(found))))
     for trial, proposal, seconds in asked[done:]:
         scored = next(results) if proposal.found is not None else None
-        yield _finish(store, aim, trial, proposal, scored, seconds)
+        yield _finish(store, problem, trial, proposal, scored, seconds)
 
 
-def _ask(seen: optuna.Study, aim: Aim, sampler: tuple[str, int], number: int) -> tuple[optuna.Trial, Proposal, float]:
+def _ask(
+    seen: optuna.Study, problem: SearchProblem, sampler: tuple[str, int], number: int
+) -> tuple[optuna.Trial, Proposal, float]:
     start = time.perf_counter()
     name, seed = sampler
     seen.sampler = sampler_for(name, seed, number)
     trial = seen.ask()
-    return trial, propose(aim, trial), time.perf_counter() - start
+    return trial, propose(problem, trial), time.perf_counter() - start
 
 
 def _finish(
-    store: TrialStore, aim: Aim, trial: optuna.Trial, proposal: Proposal, scored: StructureScore | None, seconds: float
+    store: TrialStore,
+    problem: SearchProblem,
+    trial: optuna.Trial,
+    proposal: Proposal,
+    scored: StructureScore | None,
+    seconds: float,
 ) -> FrozenTrial:
-    values, facts = judged(aim, proposal, scored)
+    values, facts = judged(problem, proposal, scored)
     spent = seconds + (scored.seconds if scored else 0.0)
     return store.tell(trial, values, {**facts, "seconds": spent})
 
 
-def judged(aim: Aim, proposal: Proposal, scored: StructureScore | None) -> tuple[list[float] | None, dict[str, object]]:
+def judged(
+    problem: SearchProblem, proposal: Proposal, scored: StructureScore | None
+) -> tuple[list[float] | None, dict[str, object]]:
     """The values of a trial (None: infeasible) and its facts."""
     facts = dict(proposal.facts)
     if scored is None or proposal.found is None:
         return None, facts
     if scored.score is None:
         return None, {**facts, "reason": scored.reason}
-    return aim.values(scored.score, proposal.found.cost.macs), facts
+    return problem.values(scored.score, proposal.found.cost.macs), facts

@@ -19,17 +19,14 @@ from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.scorers import DEFAULT_SCORER, check_scorer
-from scoring.tables import FilterTables
 from search.checks import check_range, check_study_name
 from search.data.data import Data
 from search.review.candidate import Candidate
 from search.review.front import Front
 from search.space.budget import Budget
-from search.space.families import draw_some
-from search.space.ground import lay
+from search.space.feasibility import feasibility_table
 from search.space.packing import unpack
-from search.space.proposals import Aim
-from search.space.reach import check_reachable, feasibility
+from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
 from search.study import fork
 from search.study.candidates import candidate_of, choose
@@ -39,7 +36,7 @@ from search.study.identity import FORMAT, to_record
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.retrain import RetrainConfig, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
-from search.study.scores import ScoreCache, scoring_task
+from search.study.scores import ScoreCache
 from search.study.sequential import search_sequentially
 from search.study.trials import TrialStore
 from search.training.flows import Flow
@@ -48,8 +45,6 @@ from search.training.recipe import Recipe
 if TYPE_CHECKING:
     import pandas
 
-REFERENCE = 30
-"""Structures of the budget that a rank sum ranks among."""
 Callback = Callable[["Study", FrozenTrial], None]
 
 
@@ -102,18 +97,11 @@ class Study:
         self.space = Space(space) if isinstance(space, str) else space
         self.folder = Path("runs") / name if folder is None else Path(folder)
         task = scoring_task(model, graph, data, batch, seed, statistics)
-        self.ground = lay(self.space, task, budget.axes, scorer=scorer, seed=seed, folder=self.folder)
-        self.tables: FilterTables = self.ground.tables
-        self.targets = budget.targets(self.ground.costs.dense)
-        check_reachable(graph, self.tables, self.space.limits, budget, self.ground)
-        if "+" in scorer:
-            company = draw_some(self.ground, self.targets, REFERENCE, seed)
-            self.ground = replace(self.ground, task=replace(task, reference=company))
-        self.scores = ScoreCache(scorer, self.ground.task)
-        self.aim = Aim(graph, self.tables, self.ground, self.targets, budget.objectives)
+        self.problem = prepare_problem(self.space, task, budget, scorer=scorer, seed=seed, folder=self.folder)
+        self.scores = ScoreCache(scorer, self.problem.task)
         url = storage or f"sqlite:///{name}.db"
         self.store = TrialStore(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
-        write_metadata(self.store, StudyMetadata.of(graph, self.ground.costs.dense, scorer, self._caps))
+        write_metadata(self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps))
         fork.recall(self.store, self.scores)
 
     def _identity(self, batch: int, statistics: int) -> dict[str, str]:
@@ -139,7 +127,7 @@ class Study:
 
     def feasibility(self) -> str:
         """A table: dense cost, largest and smallest reachable cost under the rate limits, the budget."""
-        return feasibility(self.graph, self.tables, self.space.limits, self.budget, self.ground)
+        return feasibility_table(self.problem)
 
     def search(
         self,
@@ -175,9 +163,9 @@ class Study:
         stop = math.inf if timeout is None else time.monotonic() + timeout
         proposer = (self.sampler, self.seed)
         told = (
-            search_distributed(self.store, self.aim, self.scores, proposer, trials, stop)
+            search_distributed(self.store, self.problem, self.scores, proposer, trials, stop)
             if shared
-            else search_sequentially(self.store, self.aim, self.scores, proposer, trials, stop, jobs)
+            else search_sequentially(self.store, self.problem, self.scores, proposer, trials, stop, jobs)
         )
         bar = tqdm(total=trials, initial=len(self.store.finished), unit="trial", disable=None if progress else True)
         best = max((one.values[0] for one in self.store.finished if one.values is not None), default=-math.inf)
@@ -206,9 +194,9 @@ class Study:
                 budget, or a study that has searched already.
         """
         if isinstance(rule, Structure):
-            use_structure(self.aim, self.scores, self.store, rule)
+            use_structure(self.problem, self.scores, self.store, rule)
         else:
-            use_rule(self.aim, self.scores, self.store, rule, self.seed)
+            use_rule(self.problem, self.scores, self.store, rule, self.seed)
 
     def work(
         self,
@@ -259,7 +247,7 @@ class Study:
             SecateurError: when there is no such study, its scores do not hold here (what differs is named), or this
                 study has trials already.
         """
-        return fork.take_over(self.store, self.aim, name, storage or self.store.url, self.scores)
+        return fork.take_over(self.store, self.problem, name, storage or self.store.url, self.scores)
 
     def candidates(self, *, retrained: bool = True) -> tuple[Candidate, ...]:
         """Every finished trial, with the result of its retraining where there is one (and is wanted)."""
@@ -271,7 +259,7 @@ class Study:
         """The Pareto front of what is known so far, or as the search alone left it."""
         return Front(
             name=self.name,
-            dense=Candidate(-1, Structure.full(self.graph), cost=self.ground.costs.dense, label="dense"),
+            dense=Candidate(-1, Structure.full(self.graph), cost=self.problem.cost_model.dense, label="dense"),
             candidates=self.candidates(retrained=retrained),
             scorer=self.scorer,
             caps=self._caps,
@@ -280,7 +268,7 @@ class Study:
     @property
     def _caps(self) -> tuple[int, ...]:
         """The budget in MACs, one per target."""
-        return tuple(int(b.high) for target in self.targets for b in target.bounds if b.axis == "macs")
+        return tuple(int(b.high) for target in self.problem.targets for b in target.bounds if b.axis == "macs")
 
     def retrain(
         self,
@@ -321,7 +309,7 @@ class Study:
         Raises:
             SecateurError: when nothing feasible was found yet.
         """
-        return choose(self.front(retrained=False), top, spread=self.aim.objectives > 1)
+        return choose(self.front(retrained=False), top, spread=self.problem.objectives > 1)
 
     def retrained(self, recipe: Recipe, flow: Flow | None = None) -> dict[str, Mapping[str, Any]]:
         """Structure id -> facts of its retraining by this recipe: accuracy, test_accuracy, seconds, artefact.

@@ -15,17 +15,18 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.limits import Limits
-from scoring.tables import FilterTables, filter_tables
+from scoring.tables import FilterTables
+from search.space.allocations import WidthAllocation
 from search.space.budget import Bound, Target
-from search.space.projection import project
-from search.space.rays import Ray
+from search.space.problem import problem_of_weights
+from search.space.projection import Projected, project
 from search.space.space import KINDS, Space
 
 Choose = Callable[[nn.Module, ChannelGraph, Target], Structure]
 Spacing = Literal["factors", "amounts"]
 CAP_SLACK = (1.0, 0.97, 0.9, 0.7, 0.0)
 """How far below its lower end a cap may stay, tried in turn: a study has other trials, a flow has only this one."""
-MakeRay = Callable[[FilterTables, Limits], Ray]
+MakeAllocation = Callable[[FilterTables, Limits], WidthAllocation]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Proposed:
     kind: str
     parameters: tuple[tuple[str, float], ...]
 
-    def __call__(self, tables: FilterTables, limits: Limits) -> Ray:
+    def __call__(self, tables: FilterTables, limits: Limits) -> WidthAllocation:
         """The same direction on these tables; groups that a smaller network no longer has are left out."""
         trial = cast("Trial", FixedTrial(dict(self.parameters)))  # it suggests what it was given
         direction = KINDS[self.kind](trial, tables, limits)
@@ -56,29 +57,20 @@ def chooser_of(space: Space, parameters: Mapping[str, float]) -> Chooser:
         space: the search space of the study.
         parameters: what the sampler suggested for the trial, name -> value.
     """
-    ray = Proposed(space.kind, tuple(sorted(parameters.items())))
-    return Chooser(ray, space.criterion, space.linkage, space.limits, space.features, space.reduction)
+    return Chooser(Proposed(space.kind, tuple(sorted(parameters.items()))), space)
 
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """A rule for a flow: any space's rays, and any criterion that needs the weights alone.
+    """A rule for a flow: any width allocation, and any criterion that needs the weights alone.
 
     Attributes:
-        ray: makes the direction from fresh filter tables: `GlobalRay`, the `Proposed` of a trial, ...
-        criterion: how filters are ranked, a key of `scoring.criteria.CRITERIA`.
-        linkage: how clusters of similar filters grow, see `filter_tables`.
-        limits: what each group must keep.
-        features: what filters are compared by, see `filter_tables`.
-        reduction: how the members of a group are put together, see `filter_tables`.
+        allocate: makes the allocation on fresh filter tables: `GlobalThreshold`, the `Proposed` of a trial, ...
+        space: how filters are ranked and compared, and what each group must keep.
     """
 
-    ray: MakeRay
-    criterion: str = "l2"
-    linkage: str = "average"
-    limits: Limits = field(default_factory=Limits)
-    features: str = "fan_in"
-    reduction: str = "sum"
+    allocate: MakeAllocation
+    space: Space = field(default_factory=Space)
 
     def __call__(self, model: nn.Module, graph: ChannelGraph, target: Target) -> Structure:
         """The structure within `target`; a cap that whole filters can't fill to 2 % is filled as far as they go.
@@ -86,27 +78,21 @@ class Chooser:
         Raises:
             SecateurError: when the target is out of reach.
         """
-        tables = filter_tables(
-            model,
-            graph,
-            criterion=self.criterion,
-            linkage=self.linkage,
-            features=self.features,
-            reduction=self.reduction,
-        )
-        ray = self.ray(tables, self.limits)
+        problem = problem_of_weights(self.space, model, graph)
+        allocation, reason = self.allocate(problem.tables, problem.limits), ""
         for share in CAP_SLACK if target.capped else CAP_SLACK[:1]:
             loose = Target(tuple(replace(bound, low=share * bound.low) for bound in target.bounds), target.capped)
-            found = project(graph, tables, self.limits, ray, loose)
-            if not isinstance(found, str):
+            found = project(problem, allocation, loose)
+            if isinstance(found, Projected):
                 return found.structure
-        raise SecateurError(f"no structure can be chosen: {found}")
+            reason = found.reason
+        raise SecateurError(f"no structure can be chosen: {reason}")
 
     @property
     def key(self) -> str:
         """Names the rule, so that a training can tell whether it is continued with the same."""
-        name = getattr(self.ray, "__name__", repr(self.ray))
-        return f"{name} {self.criterion} {self.linkage} {self.features} {self.reduction} {self.limits}"
+        name, space = getattr(self.allocate, "__name__", repr(self.allocate)), self.space
+        return f"{name} {space.criterion} {space.linkage} {space.features} {space.reduction} {space.limits}"
 
 
 def intermediate_target(dense: Cost, target: Target, share: float, spacing: Spacing) -> Target:

@@ -33,20 +33,19 @@ from backbones.structure import Structure  # noqa: E402
 from backbones.trace import trace  # noqa: E402
 from scoring.scoring_task import ScoringTask  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
-from search.space.depth import Removal  # noqa: E402
-from search.space.ground import Ground, lay  # noqa: E402
+from search.space.layer_removal import Removal  # noqa: E402
+from search.space.prepare import prepare_problem  # noqa: E402
+from search.space.problem import SearchProblem  # noqa: E402
 from search.space.projection import project  # noqa: E402
-from search.space.proposals import Aim, propose  # noqa: E402
+from search.space.proposals import propose  # noqa: E402
 from search.space.space import KINDS, Space  # noqa: E402
 from search.study.sampler_history import SamplerHistory  # noqa: E402
 from search.study.samplers import WINDOWS, sampler_for  # noqa: E402
 
 
-def tried(ground: Ground, budget: Budget, trials: int, seed: int) -> dict[str, Any]:
+def tried(problem: SearchProblem, trials: int, seed: int) -> dict[str, Any]:
     """What became of so many proposals."""
-    graph, tables = ground.task.graph, ground.tables
-    aim = Aim(graph, tables, ground, budget.targets(ground.costs.dense), budget.objectives)
-    directions = [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE][: budget.objectives]
+    directions = [optuna.study.StudyDirection.MAXIMIZE, optuna.study.StudyDirection.MINIMIZE][: problem.objectives]
     seen = SamplerHistory(directions, WINDOWS["tpe"])
     history: list[optuna.trial.FrozenTrial] = []
     ids: list[str] = []
@@ -56,17 +55,17 @@ def tried(ground: Ground, budget: Budget, trials: int, seed: int) -> dict[str, A
         study = seen.at(history, number)
         study.sampler = sampler_for("tpe", seed, number)
         trial = study.ask()
-        proposal = propose(aim, trial)
-        ray = ground.propose(trial, tables)  # the same again: a trial remembers what was suggested
+        proposal = propose(problem, trial)
+        allocation = problem.suggest(trial)  # the same again: a trial remembers what was suggested
         start = time.perf_counter()
-        project(graph, tables, ground.limits, ray, aim.targets[0], ground.costs)
+        project(problem, allocation, problem.targets[0])
         spent.append(time.perf_counter() - start)
         values = None
         if proposal.found is None:
             reasons[str(proposal.facts["reason"])] += 1
         else:
             ids.append(proposal.found.structure.id)
-            values = aim.values(norm_kept(ground, proposal.found.structure), proposal.found.cost.macs)
+            values = problem.values(norm_kept(problem, proposal.found.structure), proposal.found.cost.macs)
         history.append(seen.tell(trial, values))
     return {
         "feasible": 1 - reasons.total() / trials,
@@ -78,10 +77,10 @@ def tried(ground: Ground, budget: Budget, trials: int, seed: int) -> dict[str, A
     }
 
 
-def norm_kept(ground: Ground, structure: Structure) -> float:
+def norm_kept(problem: SearchProblem, structure: Structure) -> float:
     """The share of all filters' normalised norms that stays."""
-    kept = sum(float(ground.tables.groups[name].norms[list(rows)].sum()) for name, rows in structure.kept)
-    return kept / float(ground.tables.norms.sum())
+    kept = sum(float(problem.tables.groups[name].norms[list(rows)].sum()) for name, rows in structure.kept)
+    return kept / float(problem.tables.norms.sum())
 
 
 def main() -> None:
@@ -103,9 +102,9 @@ def main() -> None:
     for budget in (Budget(macs=options.band), Budget(macs=0.2)):
         for kind in KINDS:
             for removal in (None, Removal(most=8)):
-                ground = lay(Space(kind, removal=removal), task, budget.axes, scorer="naswot_last")
+                problem = prepare_problem(Space(kind, removal=removal), task, budget, scorer="naswot_last")
                 row = {"space": kind, "removal": "up to 8 blocks" if removal else "none", "budget": str(budget.macs)}
-                rows.append({**row, **tried(ground, budget, options.trials, options.seed)})
+                rows.append({**row, **tried(problem, options.trials, options.seed)})
                 print(json.dumps(rows[-1]), flush=True)
     record = {
         "command": " ".join(["python", *(Path(one).name if Path(one).is_absolute() else one for one in sys.argv)]),

@@ -264,7 +264,7 @@ def profile(bench: Bench) -> Times:
     agreement = CodeAgreement()
     watch_preactivations(scored.folded, task.images, agreement.add)
     kernel = agreement.kernel()
-    aim, count = study.aim, len(study.store.finished)
+    problem, count = study.problem, len(study.store.finished)
 
     def ask() -> optuna.Trial:
         seen = study.store.history_at(count)
@@ -272,13 +272,11 @@ def profile(bench: Bench) -> Times:
         return seen.ask()
 
     trial = ask()
-    propose(aim, trial)
-    ray = study.ground.propose(trial, study.tables)  # the same again: a trial remembers what was suggested
+    propose(problem, trial)
+    allocation = problem.suggest(trial)  # the same again: a trial remembers what was suggested
     steps: dict[str, Callable[[], object]] = {
-        "ask, propose, project, cost": lambda: propose(aim, ask()),
-        "of it project and cost": lambda: project(
-            bench.graph, study.tables, study.ground.limits, ray, aim.targets[0], study.ground.costs
-        ),
+        "ask, propose, project, cost": lambda: propose(problem, ask()),
+        "of it project and cost": lambda: project(problem, allocation, problem.targets[0]),
         "cut, norms folded": lambda: ScoredStructure(task, structure).folded,
         "cut, norms kept": lambda: prune(bench.model, bench.graph, structure, check=False),
         "forward, norms folded, channels last": lambda: scored.folded(task.images),
@@ -361,9 +359,9 @@ def agreement(bench: Bench) -> dict[str, Any]:
 
 def smaller(bench: Bench) -> dict[str, Any]:
     """Kendall's tau of naswot on fewer images with naswot on the whole batch, over structures of all families."""
-    ground = bench.study("random").ground
-    [target] = Budget(macs=0.2).targets(ground.costs.dense)
-    drawn = draw(ground, target, bench.scale.structures, FAMILIES, 5)
+    problem = bench.study("random").problem
+    [target] = Budget(macs=0.2).targets(problem.cost_model.dense)
+    drawn = draw(problem, target, bench.scale.structures, FAMILIES, 5)
     base = bench.task()
     found: dict[str, Any] = {"structures": len(drawn)}
     values: dict[int, list[float]] = {}

@@ -34,7 +34,7 @@ from search.review.report_files import plot_front
 from search.run.evaluation_plan import Plan
 from search.run.study_file import StudyFile, read_study
 from search.space.budget import Budget
-from search.space.depth import Removal
+from search.space.layer_removal import Removal
 from search.space.space import Space
 from search.study.baselines import baseline
 from search.study.stored import StoredStudy, open_study

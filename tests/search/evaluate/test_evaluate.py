@@ -24,7 +24,8 @@ from search.evaluate.evidence import Evidence, with_rank_sums
 from search.run.evaluation_plan import Plan
 from search.space.budget import Budget
 from search.space.families import FAMILIES, SampledStructure, draw
-from search.space.ground import Ground, lay
+from search.space.prepare import prepare_problem
+from search.space.problem import SearchProblem
 from search.space.space import Space
 from search.training.recipe import Recipe
 from tests.search.study.study_samples import small_data, small_graph, small_model
@@ -34,10 +35,11 @@ PLAN = Plan(structures=6, seeds=1, scorers=("params", "random", "fidelity", "par
 CONFIRM = replace(PLAN, measure="test")
 
 
-def ground() -> Ground:
+def problem() -> SearchProblem:
     model, data = small_model(), small_data()
     graph = small_graph(model)
-    return lay(Space("ratios"), ScoringTask(model, graph, *data.batch(16)), ("macs",), scorer="params")
+    task = ScoringTask(model, graph, *data.batch(16))
+    return prepare_problem(Space("ratios"), task, Budget(macs=0.4), scorer="params")
 
 
 def run(folder: Path, plan: Plan = PLAN, **options: Any) -> Evidence:
@@ -47,8 +49,8 @@ def run(folder: Path, plan: Plan = PLAN, **options: Any) -> Evidence:
 
 
 def test_a_set_is_in_the_band_different_and_grows_without_changing() -> None:
-    here = ground()
-    [target] = Budget(macs=0.4).targets(here.costs.dense)
+    here = problem()
+    [target] = here.targets
     whole = draw(here, target, 20, FAMILIES, 0)
     assert Counter(one.family for one in whole) == dict.fromkeys(FAMILIES, 4)
     assert len({one.structure.id for one in whole}) == 20
@@ -59,8 +61,8 @@ def test_a_set_is_in_the_band_different_and_grows_without_changing() -> None:
 
 
 def test_families_differ_in_what_they_say() -> None:
-    here = ground()
-    [target] = Budget(macs=0.4).targets(here.costs.dense)
+    here = problem()
+    [target] = here.targets
     sizes = here.tables.sizes
     spread = {
         family: np.mean(

@@ -16,7 +16,7 @@ from search.run.sections import RetrainSection
 from search.run.study_file import differences, read_study, settings, study_toml
 from search.run.template import template
 from search.space.budget import Budget
-from search.space.depth import Removal
+from search.space.layer_removal import Removal
 from search.training.recipe import Recipe
 
 SMALL = """

@@ -17,54 +17,55 @@ from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.trace import trace
 from scoring.limits import Limits
-from scoring.tables import FilterTables, filter_tables
+from search.space.allocations import GlobalThreshold, KeepRatios, QuantileThresholds, WidthAllocation
 from search.space.budget import Budget
-from search.space.global_ray import GlobalRay
-from search.space.projection import Projected, project
-from search.space.rays import HybridRay, RatioRay, Ray
-from search.space.reach import check_reachable, feasibility, reachable
+from search.space.feasibility import check_reachable, feasibility_table, reachable
+from search.space.problem import SearchProblem, problem_of_weights
+from search.space.projection import Infeasible, Projected, project
+from search.space.space import Space, threshold_shares
 
 
 @lru_cache(maxsize=1)
-def subject() -> tuple[ChannelGraph, FilterTables]:
+def subject() -> tuple[nn.Module, ChannelGraph]:
     torch.manual_seed(0)
     model = build("resnet20", 10)
-    graph = trace(model, torch.randn(1, 3, 32, 32))
-    return graph, filter_tables(model, graph)
+    return model, trace(model, torch.randn(1, 3, 32, 32))
 
 
-def rays(tables: FilterTables, limits: Limits, seed: int) -> list[Ray]:
+def problem(limits: Limits, budget: Budget) -> SearchProblem:
+    model, graph = subject()
+    return problem_of_weights(Space(limits=limits), model, graph, budget.targets(graph.costs.dense))
+
+
+def allocations(here: SearchProblem, seed: int) -> list[WidthAllocation]:
     rng = np.random.default_rng(seed)
-    thresholds = rng.uniform(0.01, 2.0, 2)
+    norm, dist = threshold_shares(rng.uniform())
     return [
-        HybridRay(tables, limits, float(thresholds[0]), float(thresholds[1])),
-        RatioRay(tables, limits, rng.uniform(0.1, 1.0, len(tables.groups))),
-        GlobalRay(tables, limits, float(rng.uniform())),
+        QuantileThresholds(here.tables, here.limits, norm, dist),
+        KeepRatios(here.tables, here.limits, rng.uniform(0.1, 1.0, len(here.tables.groups))),
+        GlobalThreshold(here.tables, here.limits, float(rng.uniform())),
     ]
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0.1, 0.9))
 def test_a_cap_is_filled_to_within_two_percent(seed: int, share: float) -> None:
-    graph, tables = subject()
-    (target,) = Budget(macs=share).targets(graph.costs.dense)
-    for ray in rays(tables, Limits(), seed):
-        found = project(graph, tables, Limits(), ray, target)
+    here = problem(Limits(), Budget(macs=share))
+    for allocation in allocations(here, seed):
+        found = project(here, allocation, here.targets[0])
         assert isinstance(found, Projected), found
-        assert 0.98 * share <= found.cost.macs / graph.costs.dense.macs <= share
-        assert cost(graph, found.structure) == found.cost
+        assert 0.98 * share <= found.cost.macs / here.cost_model.dense.macs <= share
+        assert cost(here.graph, found.structure) == found.cost
 
 
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_limits_hold_after_projection(seed: int) -> None:
-    graph, tables = subject()
-    limits = Limits(max_rate=0.75, min_channels=4, divisor=4)
-    (target,) = Budget(macs="25%..35%").targets(graph.costs.dense)
-    for ray in rays(tables, limits, seed):
-        found = project(graph, tables, limits, ray, target)
+    here = problem(Limits(max_rate=0.75, min_channels=4, divisor=4), Budget(macs="25%..35%"))
+    for allocation in allocations(here, seed):
+        found = project(here, allocation, here.targets[0])
         assert isinstance(found, Projected), found
-        for group in graph.groups:
+        for group in here.graph.groups:
             width = found.structure.widths[group.name]
             assert width % 4 == 0
             assert width >= max(4, 0.25 * group.size)
@@ -81,33 +82,30 @@ def test_random_networks_are_filled_or_refused_with_the_reason(widths: list[int]
         inputs = width
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * 16, 2))
     graph = trace(model, torch.randn(1, 3, 4, 4))
-    tables = filter_tables(model, graph)
     (target,) = Budget(macs=share).targets(graph.costs.dense)
-    for ray in rays(tables, Limits(), seed):
-        found = project(graph, tables, Limits(), ray, target)
-        if isinstance(found, str):
-            assert "wanted" in found
+    here = problem_of_weights(Space(), model, graph)
+    for allocation in allocations(here, seed):
+        found = project(here, allocation, target)
+        if isinstance(found, Infeasible):
+            assert "wanted" in found.reason
         else:
             assert not target.over(found.cost)
             assert not target.under(found.cost)
 
 
 def test_the_least_reachable_cost_is_that_of_the_floors() -> None:
-    graph, tables = subject()
-    least = reachable(graph, tables, Limits(max_rate=0.5))
-    assert 0.2 < least.macs / graph.costs.dense.macs < 0.3
+    here = problem(Limits(max_rate=0.5), Budget(macs=0.05))
+    assert 0.2 < reachable(here).macs / here.cost_model.dense.macs < 0.3
 
 
 def test_an_unreachable_budget_names_the_nearest_value() -> None:
-    graph, tables = subject()
-    least = reachable(graph, tables, Limits(max_rate=0.5))
-    with pytest.raises(SecateurError, match=f"cannot be reached.*{least.macs:,}"):
-        check_reachable(graph, tables, Limits(max_rate=0.5), Budget(macs=0.05))
+    here = problem(Limits(max_rate=0.5), Budget(macs=0.05))
+    with pytest.raises(SecateurError, match=f"cannot be reached.*{reachable(here).macs:,}"):
+        check_reachable(here)
 
 
 def test_the_feasibility_table_shows_dense_and_budget() -> None:
-    graph, tables = subject()
-    lines = feasibility(graph, tables, Limits(), Budget(macs="10%..30%")).splitlines()
+    lines = feasibility_table(problem(Limits(), Budget(macs="10%..30%"))).splitlines()
     assert "40,551,040" in lines[1]
     assert lines[-2].startswith("budget, at least")
     assert "10.00%" in lines[-2]

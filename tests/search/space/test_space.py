@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,38 +18,38 @@ from backbones.cost import cost, recount
 from backbones.errors import SecateurError
 from backbones.surgery import prune
 from scoring.limits import Limits
+from search.space.allocations import QuantileThresholds, WidthAllocation
 from search.space.budget import Budget
-from search.space.depth import Removal, ThinRay
-from search.space.ground import Ground
+from search.space.layer_removal import ReducedAllocation, Removal
+from search.space.problem import SearchProblem
 from search.space.projection import Projected, project
-from search.space.proposals import Aim, propose
-from search.space.rays import Ray, ShareRay
+from search.space.proposals import propose
 from search.space.space import KINDS, Space
 from search.study.samplers import sampler_for
-from tests.search.space.grounds import drawn, ground
+from tests.search.space.problems import problem, suggested
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @lru_cache(maxsize=16)
-def place(kind: str, removal: bool, limits: Limits = Limits()) -> Ground:  # noqa: B008 - a frozen value
-    return ground(Space(kind, limits=limits, removal=Removal(most=4) if removal else None))
+def place(kind: str, removal: bool, limits: Limits = Limits()) -> SearchProblem:  # noqa: B008 - a frozen value
+    return problem(Space(kind, limits=limits, removal=Removal(most=4) if removal else None))
 
 
-def rays_of(ray: Ray | ThinRay) -> Ray:
-    return ray.ray if isinstance(ray, ThinRay) else ray
+def widths_of(allocation: WidthAllocation | ReducedAllocation) -> WidthAllocation:
+    return allocation.allocation if isinstance(allocation, ReducedAllocation) else allocation
 
 
 @pytest.mark.parametrize("removal", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_widths_never_rise_with_strength_and_change_only_at_steps(kind: str, removal: bool) -> None:
     for seed in range(4):
-        ray = rays_of(drawn(place(kind, removal), seed))
-        steps = np.unique(ray.steps())
+        allocation = widths_of(suggested(place(kind, removal), seed))
+        steps = np.unique(allocation.breakpoints())
         steps = steps[(steps > 0) & np.isfinite(steps)]
-        assert (ray.widths(0.0) == ray.widths(0.5 * steps[0])).all()
+        assert (allocation.widths(0.0) == allocation.widths(0.5 * steps[0])).all()
         between = np.concatenate([(steps[:-1] + steps[1:]) / 2, [2 * steps[-1], 4 * steps[-1]]])
-        widths = np.array([ray.widths(strength) for strength in between])
+        widths = np.array([allocation.widths(strength) for strength in between])
         assert (np.diff(widths, axis=0) <= 0).all()
         assert (widths[-1] == widths[-2]).all()
         rng = np.random.default_rng(seed)
@@ -56,27 +57,26 @@ def test_widths_never_rise_with_strength_and_change_only_at_steps(kind: str, rem
             low, high = steps[number], steps[number + 1]
             if high - low > 1e-9 * high:
                 inside = low + (high - low) * rng.uniform(0.01, 0.99)
-                assert (ray.widths(inside) == widths[number]).all()
+                assert (allocation.widths(inside) == widths[number]).all()
 
 
 @pytest.mark.parametrize("removal", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_almost_all_of_tpes_proposals_become_structures_within_one_percent(kind: str, removal: bool) -> None:
-    here = ground(Space(kind, removal=Removal() if removal else None), name="resnet56")
-    targets = Budget(macs="19.8%..20.2%").targets(here.costs.dense)
-    aim = Aim(here.task.graph, here.tables, here, targets, 2)
+    space = Space(kind, removal=Removal() if removal else None)
+    here = problem(space, Budget(macs="19.8%..20.2%"), name="resnet56")
     study = optuna.create_study(directions=["maximize", "minimize"])
     found = []
     for number in range(60):
         study.sampler = sampler_for("tpe", 0, number)
         trial = study.ask()
-        structure = propose(aim, trial).found
+        structure = propose(here, trial).found
         if structure is None:
             study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             continue
-        share = structure.cost.macs / here.costs.dense.macs
+        share = structure.cost.macs / here.cost_model.dense.macs
         assert 0.198 <= share <= 0.202
-        assert cost(here.task.graph, structure.structure) == structure.cost
+        assert cost(here.graph, structure.structure) == structure.cost
         found.append(structure.structure.id)
         study.tell(trial, [sum(structure.structure.widths.values()), structure.cost.macs])
     assert len(found) >= 59
@@ -88,11 +88,10 @@ def test_almost_all_of_tpes_proposals_become_structures_within_one_percent(kind:
 def test_divisor_and_rate_hold_in_every_group(seed: int, kind: str, removal: bool) -> None:
     limits = Limits(max_rate=0.8, divisor=8)
     here = place(kind, removal, limits)
-    (target,) = Budget(macs="25%..40%").targets(here.costs.dense)
-    ray = drawn(here, seed)
-    found = project(here.task.graph, here.tables, limits, ray, target, here.costs)
+    (target,) = Budget(macs="25%..40%").targets(here.cost_model.dense)
+    found = project(here, suggested(here, seed), target)
     assert isinstance(found, Projected), found
-    for group in here.task.graph.groups:
+    for group in here.graph.groups:
         width = found.structure.widths[group.name]
         assert width % 8 == 0
         assert width >= 0.2 * group.size
@@ -100,26 +99,24 @@ def test_divisor_and_rate_hold_in_every_group(seed: int, kind: str, removal: boo
 
 def test_removed_layers_are_gone_from_the_network_and_the_count() -> None:
     here = place("hybrid+ratios", True)
-    graph, model = here.task.graph, here.task.model
-    (target,) = Budget(macs=0.4).targets(here.costs.dense)
+    graph, model = here.graph, here.task.model
+    (target,) = Budget(macs=0.4).targets(here.cost_model.dense)
     removed = set()
     for seed in range(6):
-        found = project(graph, here.tables, here.limits, drawn(here, seed), target, here.costs)
+        found = project(here, suggested(here, seed), target)
         assert isinstance(found, Projected)
         pruned = prune(model, graph, found.structure)
         counted = recount(pruned, graph.example)
         assert (counted.macs, counted.params) == (found.cost.macs, found.cost.params)
         removed.add(len(found.structure.removed))
-        assert list(found.structure.removed) == sorted(here.depth.order[: len(found.structure.removed)])  # type: ignore[union-attr]
+        assert list(found.structure.removed) == sorted(here.removal_order.order[: len(found.structure.removed)])  # type: ignore[union-attr]
     assert len(removed) > 2
 
 
 def test_the_thresholds_that_were_used_are_kept() -> None:
-    here = place("hybrid", False)
-    (target,) = Budget(macs=0.3).targets(here.costs.dense)
-    aim = Aim(here.task.graph, here.tables, here, (target,), 1)
+    here = problem(Space("hybrid"), Budget(macs=0.3))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    facts = propose(aim, study.ask()).facts
+    facts = propose(here, study.ask()).facts
     assert set(facts["effective"]) == {"t_norm", "t_dist"}
     assert 0 < facts["effective"]["t_norm"] < 3
 
@@ -128,18 +125,18 @@ def test_shares_take_what_they_say() -> None:
     tables = place("hybrid", False).tables
     free = Limits(max_rate=1.0)
     for share in (0.25, 0.5, 0.75):
-        t_norm = ShareRay(tables, free, 1.0, 0.0).effective(share)["t_norm"]
+        t_norm = QuantileThresholds(tables, free, 1.0, 0.0).resolved_params(share)["t_norm"]
         assert np.isclose((tables.norms < t_norm).mean(), share, atol=1 / len(tables.norms))
-        t_dist = ShareRay(tables, free, 0.0, 1.0).effective(share)["t_dist"]
+        t_dist = QuantileThresholds(tables, free, 0.0, 1.0).resolved_params(share)["t_dist"]
         finite = tables.heights[np.isfinite(tables.heights)]
         assert np.isclose((finite < t_dist).mean(), share, atol=1 / len(finite))
 
 
 def test_caps_bind_half_the_way_and_are_gone_at_its_end() -> None:
     tables = place("hybrid", False).tables
-    ray = ShareRay(tables, Limits(), 1.0, 1.0, np.full(len(tables.sizes), 0.25))
-    assert (ray.widths(0.5) >= 0.75 * tables.sizes).all()
-    assert (ray.widths(1.0) == Limits().floors(tables)).all()
+    allocation = QuantileThresholds(tables, Limits(), 1.0, 1.0, np.full(len(tables.sizes), 0.25))
+    assert (allocation.widths(0.5) >= 0.75 * tables.sizes).all()
+    assert (allocation.widths(1.0) == Limits().floors(tables)).all()
 
 
 PRINT = """
@@ -147,14 +144,14 @@ import sys, torch, optuna
 torch.set_num_threads(int(sys.argv[1]))
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 from search.space.budget import Budget
-from search.space.depth import Removal
+from search.space.layer_removal import Removal
 from search.space.projection import project
 from search.space.space import Space
-from tests.search.space.grounds import drawn, ground
+from tests.search.space.problems import problem, suggested
 for kind in ("hybrid", "ratios", "hybrid+ratios", "global"):
-    here = ground(Space(kind, removal=Removal(most=3)))
-    (target,) = Budget(macs=0.25).targets(here.costs.dense)
-    print([project(here.task.graph, here.tables, here.limits, drawn(here, s), target).structure.id for s in range(3)])
+    here = problem(Space(kind, removal=Removal(most=3)))
+    (target,) = Budget(macs=0.25).targets(here.cost_model.dense)
+    print([project(here, suggested(here, s), target).structure.id for s in range(3)])
 """
 
 
@@ -188,18 +185,18 @@ def test_unknown_names_are_refused(wrong: dict[str, str], message: str) -> None:
 def test_what_is_fixed_is_not_proposed_and_still_recorded(balance: float, seed: int) -> None:
     study = optuna.create_study(sampler=sampler_for("random", seed, 0))
     trial = study.ask()
-    tables = place("hybrid", False).tables
-    ray = Space("hybrid", fixed=(("balance", balance),)).propose(trial, tables)
+    space = Space("hybrid", fixed=(("balance", balance),))
+    allocation = replace(place("hybrid", False), space=space).suggest(trial)
     assert trial.params["balance"] == balance
-    assert isinstance(ray, ShareRay)
-    assert (ray.norm, ray.dist) == (min(1.0, 2.0 - 2.0 * balance), min(1.0, 2.0 * balance))
+    assert isinstance(allocation, QuantileThresholds)
+    assert (allocation.norm, allocation.dist) == (min(1.0, 2.0 - 2.0 * balance), min(1.0, 2.0 * balance))
     assert 0.45 <= trial.params["rate"] <= 0.9
 
 
 def test_a_fixed_value_keeps_to_the_limits_of_its_parameter() -> None:
     study = optuna.create_study(sampler=sampler_for("random", 0, 0))
     trial = study.ask()
-    Space("hybrid", fixed=(("rate", 1.0),)).propose(trial, place("hybrid", False).tables)
+    replace(place("hybrid", False), space=Space("hybrid", fixed=(("rate", 1.0),))).suggest(trial)
     assert trial.params["rate"] == 0.9
 
 

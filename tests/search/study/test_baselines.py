@@ -18,9 +18,9 @@ from search.data.readers import load_data
 from search.space.budget import Budget
 from search.space.space import Space
 from search.study.baselines import baseline
-from search.study.rules import BASELINES, RuleSettings, SensitivityRay, structure_of
+from search.study.rules import BASELINES, EqualLoss, RuleSettings, structure_of
 from search.study.study import Study
-from tests.search.space.grounds import ground
+from tests.search.space.problems import problem
 from tests.search.study.study_samples import small_data, small_graph, small_model
 
 LIMITS = Limits(max_rate=0.8, divisor=4)
@@ -28,43 +28,43 @@ LIMITS = Limits(max_rate=0.8, divisor=4)
 
 @pytest.mark.parametrize("name", BASELINES)
 def test_structures_lie_inside_the_budget_and_the_limits(name: str) -> None:
-    here = ground(Space("ratios", limits=LIMITS))
-    (target,) = Budget(macs=0.35).targets(here.costs.dense)
+    here = problem(Space("ratios", limits=LIMITS))
+    (target,) = Budget(macs=0.35).targets(here.cost_model.dense)
     structure = structure_of(name, here, target)
-    found = cost(here.task.graph, structure)
+    found = cost(here.graph, structure)
     assert not target.over(found)
     assert not target.under(found)
-    for group in here.task.graph.groups:
+    for group in here.graph.groups:
         assert structure.widths[group.name] % 4 == 0
         assert structure.widths[group.name] >= 0.2 * group.size
     assert structure_of(name, here, target) == structure
 
 
 def test_uniform_keeps_about_the_same_share_everywhere() -> None:
-    here = ground(Space("ratios"))
-    (target,) = Budget(macs=0.25).targets(here.costs.dense)
+    here = problem(Space("ratios"))
+    (target,) = Budget(macs=0.25).targets(here.cost_model.dense)
     structure = structure_of("uniform", here, target)
-    shares = [structure.widths[group.name] / group.size for group in here.task.graph.groups]
+    shares = [structure.widths[group.name] / group.size for group in here.graph.groups]
     assert max(shares) - min(shares) < 0.15
     assert 0.4 < float(np.mean(shares)) < 0.6
 
 
 def test_random_differs_by_seed_and_criteria_choose_other_filters() -> None:
-    here = ground(Space("ratios"))
-    (target,) = Budget(macs=0.4).targets(here.costs.dense)
+    here = problem(Space("ratios"))
+    (target,) = Budget(macs=0.4).targets(here.cost_model.dense)
     assert structure_of("random", here, target, RuleSettings(seed=1)) != structure_of("random", here, target)
     assert structure_of("uniform", here, target, RuleSettings("std")) != structure_of("uniform", here, target)
 
 
 def test_sensitivity_allows_every_group_the_same_loss() -> None:
-    tables = ground(Space("ratios")).tables
+    tables = problem(Space("ratios")).tables
     falls = tuple(np.linspace(0, number + 1.0, size) for number, size in enumerate(tables.sizes))
-    ray = SensitivityRay(tables, Limits(max_rate=1.0), falls)
-    widths = ray.widths(0.5)
+    allocation = EqualLoss(tables, Limits(max_rate=1.0), falls)
+    widths = allocation.widths(0.5)
     for fall, width, size in zip(falls, widths, tables.sizes, strict=True):
         assert fall[size - width] <= 0.5
         assert width == 1 or fall[size - width + 1] > 0.5
-    assert (ray.widths(0.0) == tables.sizes).all()
+    assert (allocation.widths(0.0) == tables.sizes).all()
 
 
 def test_a_study_has_its_baselines_beside_the_front(tmp_path: Path) -> None:

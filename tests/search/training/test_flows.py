@@ -20,8 +20,9 @@ from scoring.limits import Limits
 from scoring.tables import filter_tables
 from search.data.data import Data
 from search.data.readers import load_data
+from search.space.allocations import GlobalThreshold
 from search.space.budget import Budget, Target
-from search.space.global_ray import GlobalRay
+from search.space.space import Space
 from search.training.choosing import Chooser, intermediate_target
 from search.training.engine import train
 from search.training.flows import FLOWS, Flow, FlowResult, compose, run_flow
@@ -69,7 +70,7 @@ def test_every_flow_ends_within_the_budget_as_an_ordinary_small_network(
 ) -> None:
     before = {key: tensor.clone() for key, tensor in dense.state_dict().items()}
     flow, target = Flow(name, steps=2), third(graph)
-    shrunk = run_flow(flow, dense, graph, digits, RECIPE, Chooser(GlobalRay), target, folder=tmp_path)
+    shrunk = run_flow(flow, dense, graph, digits, RECIPE, Chooser(GlobalThreshold), target, folder=tmp_path)
     found = cost(graph, shrunk.structure)
     assert 0.9 * target.bounds[0].high < found.macs <= target.bounds[0].high
     fresh = prune(dense, graph, shrunk.structure)
@@ -81,7 +82,7 @@ def test_every_flow_ends_within_the_budget_as_an_ordinary_small_network(
     assert history.validation_accuracy > 0.9
     assert len(shrunk.histories) == (2 if name == "iterative" else 1)
     torch.testing.assert_close(dict(dense.state_dict()), before, rtol=0, atol=0)
-    again = run_flow(flow, dense, graph, digits, RECIPE, Chooser(GlobalRay), target, folder=tmp_path)
+    again = run_flow(flow, dense, graph, digits, RECIPE, Chooser(GlobalThreshold), target, folder=tmp_path)
     assert same(again, shrunk)
 
 
@@ -95,8 +96,8 @@ def test_flows_take_any_criterion_and_space(dense: nn.Module, graph: ChannelGrap
     target = third(graph)
     found = set()
     for choose in (
-        Chooser(GlobalRay, criterion="l1"),
-        Chooser(GlobalRay, criterion="bn_gamma", limits=Limits(max_rate=0.8)),
+        Chooser(GlobalThreshold, Space(criterion="l1")),
+        Chooser(GlobalThreshold, Space(criterion="bn_gamma", limits=Limits(max_rate=0.8))),
     ):
         shrunk = run_flow(Flow(), dense, graph, digits, recipe, choose, target)
         assert not target.over(cost(graph, shrunk.structure))
@@ -107,7 +108,7 @@ def test_flows_take_any_criterion_and_space(dense: nn.Module, graph: ChannelGrap
 def test_soft_pruning_revives_filters(dense: nn.Module, graph: ChannelGraph, digits: Data) -> None:
     chosen: list[Structure] = []
     grown: list[int] = []
-    rule = Chooser(GlobalRay, criterion="bn_gamma")
+    rule = Chooser(GlobalThreshold, Space(criterion="bn_gamma"))
 
     def choose(model: nn.Module, graph: ChannelGraph, target: Target) -> Structure:
         if chosen:
@@ -164,7 +165,9 @@ def test_scales_do_not_suffice_where_channels_are_read_before_the_norm(digits: D
     graph = trace(model, digits.example)
     assert not scales_suffice(model, graph, digits.example)
     target = Budget(macs=0.5).targets(graph.costs.dense)[0]
-    shrunk = run_flow(Flow("soft"), model, graph, digits, Recipe(epochs=2, batch_size=64), Chooser(GlobalRay), target)
+    shrunk = run_flow(
+        Flow("soft"), model, graph, digits, Recipe(epochs=2, batch_size=64), Chooser(GlobalThreshold), target
+    )
     assert accuracy(shrunk.model, digits) == pytest.approx(shrunk.histories[0].test_accuracy)
 
 
@@ -200,12 +203,12 @@ def test_structures_compose(graph: ChannelGraph) -> None:
 def test_global_threshold_is_that_of_network_slimming(dense: nn.Module, graph: ChannelGraph) -> None:
     tables = filter_tables(dense, graph, criterion="bn_gamma")
     limits = Limits(max_rate=1.0)
-    ray = GlobalRay(tables, limits)
+    allocation = GlobalThreshold(tables, limits)
     gammas = [dense[1].weight.detach().abs().numpy(), dense[4].weight.detach().abs().numpy()]  # type: ignore[index]
     mean = sum(float(gamma.mean()) for gamma in gammas) / 2
     for threshold in (0.1, 0.7, 1.0, 1.2):
         expected = [max(1, int((gamma / mean >= threshold).sum())) for gamma in gammas]
-        assert ray.widths(threshold).tolist() == expected
+        assert allocation.widths(threshold).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -224,14 +227,23 @@ def test_what_a_flow_cannot_do_is_refused(dense: nn.Module, graph: ChannelGraph,
     target = third(graph)
     averaged = Recipe(epochs=2, batch_size=64, ema=0.9)
     with pytest.raises(SecateurError, match="a soft flow cannot average weights"):
-        run_flow(Flow("soft"), dense, graph, digits, averaged, Chooser(GlobalRay), target)
-    tight = Chooser(GlobalRay, limits=Limits(max_rate=0.1))
+        run_flow(Flow("soft"), dense, graph, digits, averaged, Chooser(GlobalThreshold), target)
+    tight = Chooser(GlobalThreshold, Space(limits=Limits(max_rate=0.1)))
     with pytest.raises(SecateurError, match="no structure can be chosen: cannot be scaled into the budget"):
         run_flow(Flow(), dense, graph, digits, RECIPE, tight, target)
     quick = Recipe(epochs=1, batch_size=64)
-    run_flow(Flow("soft"), dense, graph, digits, quick, Chooser(GlobalRay), target, folder=tmp_path)
+    run_flow(Flow("soft"), dense, graph, digits, quick, Chooser(GlobalThreshold), target, folder=tmp_path)
     with pytest.raises(SecateurError, match="another flow"):
-        run_flow(Flow("soft"), dense, graph, digits, quick, Chooser(GlobalRay, criterion="l1"), target, folder=tmp_path)
+        run_flow(
+            Flow("soft"),
+            dense,
+            graph,
+            digits,
+            quick,
+            Chooser(GlobalThreshold, Space(criterion="l1")),
+            target,
+            folder=tmp_path,
+        )
 
 
 def test_training_of_other_kept_channels_is_not_continued(

@@ -16,8 +16,8 @@ from backbones.structure import Structure
 from scoring.essentiality import ESSENTIALITY, essentiality, removable_blocks
 from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
-from search.space.costing import Costing
-from search.space.rays import Ray
+from search.space.allocations import WidthAllocation
+from search.space.cost_model import CostModel
 
 Ints = NDArray[np.int64]
 
@@ -78,20 +78,20 @@ class Removal:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Level:
-    """The network with some layers removed.
+class ReducedNetwork:
+    """The network without some of its layers.
 
     Attributes:
-        removed: the layers.
+        removed: paths of the layers.
         reduction: the channel graph that is left, and where its channels come from.
-        tables: of its filters; groups that a removal unites are one group with one table.
-        own: (groups,) number of the dense network's group that each group of the reduced graph belongs to.
+        tables: filter tables of what is left; groups that a removal unites are one group with one table.
+        dense_groups: (groups,) number of the dense network's group that each group of the reduced graph belongs to.
     """
 
     removed: tuple[str, ...]
     reduction: Reduction
     tables: FilterTables
-    own: Ints
+    dense_groups: Ints
 
     def lift(self, structure: Structure) -> Structure:
         """A structure of the reduced graph as one of the original.
@@ -114,30 +114,30 @@ class Level:
 
 
 @dataclass(frozen=True, eq=False)
-class ThinRay:
-    """A ray of the network with some layers removed.
+class ReducedAllocation:
+    """A proposal on the network without some of its layers.
 
     Attributes:
-        ray: on the reduced graph's groups.
-        level: which layers are gone.
-        costs: of the reduced graph.
+        allocation: of the reduced graph's groups.
+        network: the network without the layers.
+        cost_model: what structures of the reduced graph cost.
     """
 
-    ray: Ray
-    level: Level
-    costs: Costing
+    allocation: WidthAllocation
+    network: ReducedNetwork
+    cost_model: CostModel
 
 
 @dataclass(frozen=True, eq=False)
-class Depth:
+class LayerRemovalOrder:
     """The layers of one network in the order in which they go.
 
     Attributes:
-        graph: of the network.
-        order: the layers that may go, the least essential first; no more than may go together.
+        graph: the network's channel graph.
+        order: paths of the layers that may go, the least essential first; no more than may go together.
+        essentiality: how essential each of them is, in the same order.
+        make: builds the filter tables of a reduced graph.
         least: so many of them go in any case.
-        essentiality: of each of them.
-        make: filter tables of a reduced graph.
     """
 
     graph: ChannelGraph
@@ -145,16 +145,18 @@ class Depth:
     essentiality: tuple[float, ...]
     make: Callable[[ChannelGraph], FilterTables]
     least: int = 0
-    _levels: dict[int, Level] = field(default_factory=dict, repr=False)
+    _networks: dict[int, ReducedNetwork] = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(removal: Removal, task: ScoringTask, make: Callable[[ChannelGraph], FilterTables], scorer: str) -> Depth:
+    def of(
+        removal: Removal, task: ScoringTask, make: Callable[[ChannelGraph], FilterTables], scorer: str
+    ) -> LayerRemovalOrder:
         """Measures the layers of a network.
 
         Args:
             removal: which, and by what measure.
             task: the dense network and images to measure on.
-            make: filter tables of a reduced graph.
+            make: builds the filter tables of a reduced graph.
             scorer: for the measure "score".
 
         Raises:
@@ -163,17 +165,24 @@ class Depth:
         layers = removal.candidates(task.graph)
         found = essentiality(removal.measure, task, layers, scorer)
         order = sorted(layers, key=lambda layer: (found[layer], layers.index(layer)))[: removal.count(len(layers))]
-        return Depth(task.graph, tuple(order), tuple(found[layer] for layer in order), make, removal.least)
+        return LayerRemovalOrder(task.graph, tuple(order), tuple(found[layer] for layer in order), make, removal.least)
 
-    def level(self, count: int) -> Level:
+    def without(self, count: int) -> ReducedNetwork:
         """The network without its `count` least essential layers (at least one)."""
-        if count not in self._levels:
-            self._levels[count] = level(self.graph, self.order[:count], self.make)
-        return self._levels[count]
+        if count not in self._networks:
+            self._networks[count] = reduced_network(self.graph, self.order[:count], self.make)
+        return self._networks[count]
 
 
-def level(graph: ChannelGraph, removed: Sequence[str], make: Callable[[ChannelGraph], FilterTables]) -> Level:
-    """A network without some layers.
+def reduced_network(
+    graph: ChannelGraph, removed: Sequence[str], make: Callable[[ChannelGraph], FilterTables]
+) -> ReducedNetwork:
+    """A network without some of its layers.
+
+    Args:
+        graph: the network's channel graph.
+        removed: paths of the layers.
+        make: builds the filter tables of the reduced graph.
 
     Raises:
         SecateurError: for a layer that cannot be removed, or when no prunable group is left.
@@ -182,4 +191,4 @@ def level(graph: ChannelGraph, removed: Sequence[str], make: Callable[[ChannelGr
     starts = np.array(list(graph.offsets.values()))
     first = [int(reduction.sources[group.name][0][0]) for group in reduction.graph.groups]
     own = np.searchsorted(starts, np.array(first, dtype=np.int64), side="right") - 1
-    return Level(tuple(sorted(removed)), reduction, make(reduction.graph), np.asarray(own, dtype=np.int64))
+    return ReducedNetwork(tuple(sorted(removed)), reduction, make(reduction.graph), np.asarray(own, dtype=np.int64))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import product
 from math import prod
 
@@ -15,13 +15,11 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from scoring.criteria import CRITERIA
-from scoring.limits import Limits
-from scoring.tables import FilterTables, filter_tables
 from search.formatting import WIDTH, aligned
-from search.space.budget import Bound, Budget, Target, shown
-from search.space.costing import Costing, Floats, Ints
-from search.space.depth import level
-from search.space.ground import Ground
+from search.space.budget import AXES, Bound, Budget, Target, shown
+from search.space.cost_model import Floats, Ints
+from search.space.layer_removal import reduced_network
+from search.space.problem import SearchProblem, problem_of_weights
 from search.space.space import Space
 
 ENUMERABLE = 20_000
@@ -29,38 +27,27 @@ ENUMERABLE = 20_000
 TITLES = {"macs": "MACs", "params": "parameters", "latency": "latency", "memory": "memory"}
 
 
-def reachable(graph: ChannelGraph, tables: FilterTables, limits: Limits, ground: Ground | None = None) -> Cost:
+def reachable(problem: SearchProblem) -> Cost:
     """The smallest cost under the limits, on every axis by itself, with as many layers removed as may go."""
-    if ground is None or ground.depth is None:
-        costs = Costing(graph.costs) if ground is None else ground.costs
-        return costs.evaluate(limits.floors(tables))
-    found = [ground.costs.evaluate(limits.floors(tables))]
-    for count in range(1, len(ground.depth.order) + 1):
-        thinner = ground.depth.level(count)
-        found.append(ground.costs_without(count).evaluate(limits.floors(thinner.tables)))
+    found = [problem.cost_model.evaluate(problem.limits.floors(problem.tables))]
+    order = problem.removal_order
+    for count in range(1, len(order.order) + 1 if order else 0):
+        assert order is not None
+        tables = order.without(count).tables
+        found.append(problem.cost_model_without(count).evaluate(problem.limits.floors(tables)))
     axes = [axis.name for axis in fields(Cost) if getattr(found[0], axis.name) is not None]
     return Cost(**{axis: min(getattr(one, axis) for one in found) for axis in axes})
 
 
-def check_reachable(
-    graph: ChannelGraph, tables: FilterTables, limits: Limits, budget: Budget, ground: Ground | None = None
-) -> None:
+def check_reachable(problem: SearchProblem) -> None:
     """Refuses a budget that no structure can meet.
-
-    Args:
-        graph: of the network.
-        tables: of its filters.
-        limits: pruning-rate constraint.
-        budget: what is wanted.
-        ground: with measured costs and layers that may go, where there are any.
 
     Raises:
         SecateurError: when some target cannot be met; names the nearest reachable value, or the two nearest for a band
             that lies between two structures (found in networks of at most `ENUMERABLE` combinations of widths).
     """
-    costs = Costing(graph.costs) if ground is None else ground.costs
-    least, most = reachable(graph, tables, limits, ground), costs.dense
-    for target in budget.targets(most):
+    least, most, limits = reachable(problem), problem.cost_model.dense, problem.limits
+    for target in problem.targets:
         for bound in target.bounds:
             low, high = getattr(least, bound.axis), getattr(most, bound.axis)
             if bound.high < low or bound.low > high:
@@ -70,8 +57,8 @@ def check_reachable(
                     f"{limits.max_rate:g}, min_channels={limits.min_channels}) the nearest value is "
                     f"{shown(bound.axis, nearest)} ({nearest / high:.2%} of the dense network)"
                 )
-        if ground is None or ground.depth is None:
-            _check_between(costs, tables, limits, target)
+        if problem.removal_order is None:
+            _check_between(problem, target)
 
 
 def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Budget) -> None:
@@ -85,22 +72,19 @@ def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Bud
             "bn_gamma" where a group has no batch norm.
     """
     criterion = space.criterion if CRITERIA[space.criterion].needs == "weights" else "l1"
-
-    def make(some: ChannelGraph) -> FilterTables:
-        return filter_tables(model, some, criterion=criterion)
-
-    tables = make(graph)
-    space.limits.floors(tables)
+    space = replace(space, criterion=criterion)
+    problem = problem_of_weights(space, model, graph)
+    problem.limits.floors(problem.tables)
     layers = () if space.removal is None else space.removal.candidates(graph)
     if budget.macs is None and budget.params is None:
         return
-    counted = Budget(macs=budget.macs, params=budget.params)
+    targets = Budget(macs=budget.macs, params=budget.params).targets(graph.costs.dense)
     if not layers:
-        check_reachable(graph, tables, space.limits, counted)
+        check_reachable(replace(problem, targets=targets))
         return
-    thinnest = level(graph, layers, make)
+    thinnest = reduced_network(graph, layers, lambda some: space.tables(model, some))
     least = thinnest.reduction.graph.costs.evaluate(space.limits.floors(thinnest.tables))
-    for target in counted.targets(graph.costs.dense):
+    for target in targets:
         for bound in target.bounds:
             if bound.high < getattr(least, bound.axis):
                 raise SecateurError(
@@ -109,17 +93,20 @@ def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Bud
                 )
 
 
-def _check_between(costs: Costing, tables: FilterTables, limits: Limits, target: Target) -> None:
+def _check_between(problem: SearchProblem, target: Target) -> None:
     """Looks through a small network for a structure inside the target."""
+    tables = problem.tables
     choices = [
-        np.unique(limits.admit(np.arange(1, tables.sizes.max() + 1)[:, None] + 0 * tables.sizes, tables)[:, group])
+        np.unique(
+            problem.limits.admit(np.arange(1, tables.sizes.max() + 1)[:, None] + 0 * tables.sizes, tables)[:, group]
+        )
         for group in range(len(tables.sizes))
     ]
     if prod(map(len, choices)) > ENUMERABLE:
         return
     rows: Ints = np.array(list(product(*choices)), dtype=np.int64)
     axes = [bound.axis for bound in target.bounds]
-    amounts = costs.amounts(rows, axes)
+    amounts = problem.cost_model.amounts(rows, axes)
     fits = (amounts <= [bound.high for bound in target.bounds]).all(1)
     enough = amounts >= [bound.low for bound in target.bounds]
     if (fits & (enough.any(1) if target.capped else enough.all(1))).any():
@@ -136,20 +123,17 @@ def _two_nearest(amounts: Floats, bound: Bound) -> str:
     return f"{bound.axis} {' and '.join(shown(bound.axis, float(value)) for value in found)}"
 
 
-def feasibility(
-    graph: ChannelGraph, tables: FilterTables, limits: Limits, budget: Budget, ground: Ground | None = None
-) -> str:
+def feasibility_table(problem: SearchProblem) -> str:
     """The table shown before a search: dense and smallest reachable cost, and the budget."""
-    costs = Costing(graph.costs) if ground is None else ground.costs
-    dense = costs.dense
-    axes = list(dict.fromkeys(["macs", "params", *budget.axes]))
-    targets = budget.targets(dense)
-    ends = {"dense": dense, "largest reachable": dense, "smallest reachable": reachable(graph, tables, limits, ground)}
+    dense, targets = problem.cost_model.dense, problem.targets
+    bounded = {bound.axis for target in targets for bound in target.bounds}
+    axes = [axis for axis in AXES if axis in bounded or axis in ("macs", "params")]
+    ends = {"dense": dense, "largest reachable": dense, "smallest reachable": reachable(problem)}
     blocks = [_block(axes, ends, targets)]
     if max(map(len, blocks[0].splitlines())) > WIDTH:
         blocks = [_block(axes[:2], ends, targets), _block(axes[2:], ends, targets)]
-    if ground is not None and ground.depth is not None:
-        blocks.append(textwrap.fill(f"layers that may go: {', '.join(ground.depth.order)}", WIDTH))
+    if problem.removal_order is not None:
+        blocks.append(textwrap.fill(f"layers that may go: {', '.join(problem.removal_order.order)}", WIDTH))
     return "\n\n".join(blocks)
 
 

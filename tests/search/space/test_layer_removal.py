@@ -11,23 +11,23 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.surgery import prune
 from search.space.budget import Budget
-from search.space.depth import Depth, Removal, ThinRay, level
+from search.space.layer_removal import LayerRemovalOrder, ReducedAllocation, Removal, reduced_network
 from search.space.projection import Projected, project
 from search.space.space import Space
-from tests.search.space.grounds import drawn, ground, task
+from tests.search.space.problems import problem, suggested, task
 
 
-def depth(removal: Removal, name: str = "resnet20", side: int = 16) -> Depth:
+def removal_order(removal: Removal, name: str = "resnet20", side: int = 16) -> LayerRemovalOrder:
     here = task(name, side)
-    return Depth.of(removal, here, lambda graph: Space().tables(here.model, graph), "naswot_last")
+    return LayerRemovalOrder.of(removal, here, lambda graph: Space().tables(here.model, graph), "naswot_last")
 
 
 def test_half_of_the_blocks_may_go_by_default_the_least_essential_first() -> None:
-    found = depth(Removal())
+    found = removal_order(Removal())
     assert len(found.order) == 4  # of 7 blocks with equal ends
     assert list(found.essentiality) == sorted(found.essentiality)
-    assert depth(Removal(most=2)).order == found.order[:2]
-    assert len(depth(Removal(most=100)).order) == 7
+    assert removal_order(Removal(most=2)).order == found.order[:2]
+    assert len(removal_order(Removal(most=100)).order) == 7
 
 
 def test_layers_can_be_named_and_inner_ones_do_not_go_with_outer_ones_twice() -> None:
@@ -38,20 +38,20 @@ def test_layers_can_be_named_and_inner_ones_do_not_go_with_outer_ones_twice() ->
 
 
 def test_united_groups_keep_equal_indices_and_the_network_runs() -> None:
-    here = ground(Space("hybrid+ratios", removal=Removal(most=6)), name="vgg16_bn_cifar", side=32)
-    graph, model = here.task.graph, here.task.model
-    (target,) = Budget(macs=0.3).targets(here.costs.dense)
+    here = problem(Space("hybrid+ratios", removal=Removal(most=6)), name="vgg16_bn_cifar", side=32)
+    graph, model = here.graph, here.task.model
+    (target,) = Budget(macs=0.3).targets(here.cost_model.dense)
     sizes = set()
     for seed in range(8):
-        ray = drawn(here, seed)
-        found = project(graph, here.tables, here.limits, ray, target, here.costs)
+        allocation = suggested(here, seed)
+        found = project(here, allocation, target)
         assert isinstance(found, Projected), found
         assert not target.over(found.cost)
         assert not target.under(found.cost)
         assert cost(graph, found.structure) == found.cost
         sizes.add(len(found.structure.removed))
-        if isinstance(ray, ThinRay):
-            united = [sources for sources in ray.level.reduction.sources.values() if len(sources) > 1]
+        if isinstance(allocation, ReducedAllocation):
+            united = [sources for sources in allocation.network.reduction.sources.values() if len(sources) > 1]
             assert united
     assert len(sizes) > 2
     assert isinstance(found, Projected)
@@ -61,8 +61,8 @@ def test_united_groups_keep_equal_indices_and_the_network_runs() -> None:
 
 @pytest.mark.parametrize(("name", "side"), [("resnet20", 16), ("vgg16_bn_cifar", 32)])
 def test_lifting_is_undone_by_translating(name: str, side: int) -> None:
-    found = depth(Removal(most=3), name, side)
-    thin = found.level(3)
+    found = removal_order(Removal(most=3), name, side)
+    thin = found.without(3)
     smaller = Structure.random(thin.reduction.graph, keep=0.5, seed=1)
     lifted = thin.lift(smaller)
     assert lifted.removed == tuple(sorted(found.order))
@@ -71,11 +71,11 @@ def test_lifting_is_undone_by_translating(name: str, side: int) -> None:
 
 def test_a_group_of_the_reduced_graph_knows_its_own_in_the_dense_one() -> None:
     here = task()
-    thin = level(here.graph, ["layer1.1"], lambda graph: Space().tables(here.model, graph))
-    names = [here.graph.groups[number].name for number in thin.own]
+    thin = reduced_network(here.graph, ["layer1.1"], lambda graph: Space().tables(here.model, graph))
+    names = [here.graph.groups[number].name for number in thin.dense_groups]
     assert names == [group.name for group in thin.reduction.graph.groups]
     assert "layer1.1.conv1" not in names
-    assert (np.diff(thin.own) > 0).all()
+    assert (np.diff(thin.dense_groups) > 0).all()
 
 
 @pytest.mark.parametrize("most", [0, -1, 1.5, True])
@@ -85,18 +85,18 @@ def test_bad_numbers_of_layers_are_refused(most: float) -> None:
 
 
 def test_as_many_layers_go_as_must() -> None:
-    here = ground(Space("ratios", removal=Removal(most=3, least=2)))
+    here = problem(Space("ratios", removal=Removal(most=3, least=2)))
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     counts = set()
     for _ in range(20):
-        ray = here.propose(study.ask(), here.tables)
-        assert isinstance(ray, ThinRay)
-        counts.add(len(ray.level.removed))
+        allocation = here.suggest(study.ask())
+        assert isinstance(allocation, ReducedAllocation)
+        counts.add(len(allocation.network.removed))
     assert counts == {2, 3}
     with pytest.raises(SecateurError, match=r"0 <= least <= most must hold, but got least=3, most=2"):
         Removal(most=2, least=3)
     with pytest.raises(SecateurError, match=r"least <= 7 must hold where 7 layers may go, but got least=8"):
-        depth(Removal(most=100, least=8))
+        removal_order(Removal(most=100, least=8))
     assert "least" not in Space(removal=Removal()).to_dict()["removal"]  # studies of before keep their identity
 
 
@@ -104,4 +104,4 @@ def test_a_measure_or_layers_that_do_not_exist_are_named() -> None:
     with pytest.raises(SecateurError, match=r"unknown essentiality 'cosin'; did you mean 'cosine'\?"):
         Removal("cosin")
     with pytest.raises(SecateurError, match=r"no layer of layer9\.\*, conv1 can be removed"):
-        depth(Removal(layers=("layer9.*", "conv1")))
+        removal_order(Removal(layers=("layer9.*", "conv1")))

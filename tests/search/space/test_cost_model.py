@@ -11,17 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.measure import peak_memory
+from backbones.measure import latency, peak_memory
 from backbones.structure import Structure
 from backbones.surgery import prune
-from scoring.limits import Limits
 from search.space.budget import Budget
-from search.space.calibrate import calibrated, memory_table, verify
-from search.space.costing import Costing, LatencyTable
-from search.space.depth import Removal
+from search.space.calibration import calibrated, memory_table
+from search.space.cost_model import CostModel, LatencyTable
+from search.space.layer_removal import Removal
 from search.space.projection import Projected, project
 from search.space.space import Space
-from tests.search.space.grounds import drawn, ground, task
+from tests.search.space.problems import problem, suggested, task
 
 
 def random_widths(rows: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -38,7 +37,7 @@ def test_many_rows_cost_what_each_costs() -> None:
 
 def test_latency_is_the_sum_of_its_parts() -> None:
     table = task().graph.costs
-    costs = Costing(table, LatencyTable(1.0, {"conv1": 2.0, "gone": 9.0}, {"linear": 0.5}, 0.25, 4))
+    costs = CostModel(table, LatencyTable(1.0, {"conv1": 2.0, "gone": 9.0}, {"linear": 0.5}, 0.25, 4))
     (row,) = random_widths(1)
     linear = sum(m for m, layer in zip(table.op_macs(row), table.op_layers, strict=True) if layer == "linear")
     assert costs.evaluate(row).latency == pytest.approx(1.0 + 2.0 + 0.5 * linear + 0.25 * row.sum())
@@ -46,12 +45,12 @@ def test_latency_is_the_sum_of_its_parts() -> None:
 
 @pytest.mark.parametrize("removed", [0, 2])
 def test_memory_is_predicted_to_the_byte(removed: int) -> None:
-    here = ground(Space("ratios", removal=Removal(most=2)), ("memory",))
-    costs = here.costs_without(removed)
+    here = problem(Space("ratios", removal=Removal(most=2)), Budget(memory="50%"))
+    costs = here.cost_model_without(removed)
     graph, model = here.task.graph, here.task.model
     for seed in range(4):
         if removed:
-            thin = here.depth.level(removed)  # type: ignore[union-attr]
+            thin = here.removal_order.without(removed)  # type: ignore[union-attr]
             smaller = Structure.random(thin.reduction.graph, keep=0.4, seed=seed)
             structure, widths = thin.lift(smaller), np.array(list(smaller.widths.values()))
         else:
@@ -62,13 +61,12 @@ def test_memory_is_predicted_to_the_byte(removed: int) -> None:
 
 
 def test_a_memory_budget_is_met_and_filled() -> None:
-    here = ground(Space("hybrid+ratios"), ("memory",))
-    (target,) = Budget(memory="50%").targets(here.costs.dense)
-    graph = here.task.graph
-    found = project(graph, here.tables, Limits(), drawn(here, 1), target, here.costs)
+    here = problem(Space("hybrid+ratios"), Budget(memory="50%"))
+    graph = here.graph
+    found = project(here, suggested(here, 1), here.targets[0])
     assert isinstance(found, Projected), found
     counted = peak_memory(prune(here.task.model, graph, found.structure), graph.example)
-    dense = here.costs.dense.memory
+    dense = here.cost_model.dense.memory
     assert dense is not None
     assert 0.49 * dense <= counted <= 0.5 * dense
 
@@ -103,11 +101,11 @@ def test_a_calibration_is_kept_and_predicts_the_same_again(tmp_path: Path) -> No
 def test_predicted_latency_falls_with_every_width_and_is_near_the_measured() -> None:
     here = task()
     table = calibrated(here.model, here.graph, here.batch, rounds=5)
-    costs = Costing(here.graph.costs, table)
+    costs = CostModel(here.graph.costs, table)
     assert min([table.rest, table.per_unit, *table.per_mac.values(), *table.fixed.values()]) >= 0
     structure = Structure.random(here.graph, keep=0.3, seed=0)
     predicted = costs.evaluate(np.array(list(structure.widths.values()))).latency
-    measured = verify(here.model, here.graph, structure, here.batch, rounds=15)
+    measured = latency(here.model, prune(here.model, here.graph, structure), (here.batch,), rounds=15)
     dense = costs.dense.latency
     assert predicted is not None
     assert dense is not None

@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LatencyTable:
-    """Seconds a batch as a sum over operations, calibrated once by measurement (`search.space.calibrate`).
+    """Seconds a batch as a sum over operations, calibrated once by measurement (`search.space.calibration`).
 
     Attributes:
         rest: seconds that any structure takes outside counted operations.
@@ -60,7 +60,7 @@ class MemoryTable:
 
 
 @dataclass(frozen=True, eq=False)
-class Costing:
+class CostModel:
     """The cost table of a network with what was measured of it.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import optuna
@@ -11,10 +10,14 @@ import torch
 from backbones.registry import build
 from backbones.trace import trace
 from scoring.scoring_task import ScoringTask
-from search.space.depth import ThinRay
-from search.space.ground import Ground, lay
-from search.space.rays import Ray
+from search.space.allocations import WidthAllocation
+from search.space.budget import Budget
+from search.space.layer_removal import ReducedAllocation
+from search.space.prepare import prepare_problem
+from search.space.problem import SearchProblem
 from search.space.space import Space
+
+ANYTHING = Budget(macs="0.1%..100%")
 
 
 @lru_cache(maxsize=4)
@@ -27,12 +30,12 @@ def task(name: str = "resnet20", side: int = 16) -> ScoringTask:
     return ScoringTask(model, trace(model, images[:1]), images, torch.arange(16) % 10, recalibrate)
 
 
-def ground(space: Space, axes: Sequence[str] = ("macs",), name: str = "resnet20", side: int = 16) -> Ground:
+def problem(space: Space, budget: Budget = ANYTHING, name: str = "resnet20", side: int = 16) -> SearchProblem:
     """The space on that backbone."""
-    return lay(space, task(name, side), axes, scorer="naswot_last")
+    return prepare_problem(space, task(name, side), budget, scorer="naswot_last")
 
 
-def drawn(place: Ground, seed: int) -> Ray | ThinRay:
+def suggested(here: SearchProblem, seed: int) -> WidthAllocation | ReducedAllocation:
     """A random proposal."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
-    return place.propose(study.ask(), place.tables)
+    return here.suggest(study.ask())

@@ -2,9 +2,9 @@
 
 Measuring the latency of every step of a bisection would be slow and noisy, so it is *predicted*: seconds per MAC of
 each operation and seconds per kept channel for the rest, by non-negative least squares on the whole network and a few
-structures, all measured in turns. `verify` measures a structure beside the dense network. Peak memory is counted, not
-timed, and linear in the kept channels of each group, so one count with each group narrowed gives it exactly; a network
-where that does not hold (products of two pruned sizes) is refused.
+structures, all measured in turns. Peak memory is counted, not timed, and linear in the kept channels of each group, so
+one count with each group narrowed gives it exactly; a network where that does not hold (products of two pruned sizes)
+is refused.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.graph import ChannelGraph
-from backbones.measure import Latency, latency, memory_course
+from backbones.measure import memory_course
 from backbones.modes import device_of, evaluating
 from backbones.structure import Structure
 from backbones.surgery import prune
-from search.space.costing import LatencyTable, MemoryTable
+from search.space.cost_model import LatencyTable, MemoryTable
 
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Every group of the measured structures keeps this share of its channels."""
@@ -70,12 +70,6 @@ def calibrated(
         known.parent.mkdir(parents=True, exist_ok=True)
         write_text(known, json.dumps({"key": key, **asdict(table)}, indent=1))
     return table
-
-
-def verify(model: nn.Module, graph: ChannelGraph, structure: Structure, images: Tensor, *, rounds: int = 20) -> Latency:
-    """Measures a structure's latency beside the dense network's, to hold against what was predicted."""
-    images = images.to(device_of(model))
-    return latency(model, prune(model, graph, structure), (images,), rounds=rounds)
 
 
 def _fit(model: nn.Module, graph: ChannelGraph, images: Tensor, rounds: int) -> LatencyTable:
