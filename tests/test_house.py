@@ -5,15 +5,30 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 import secateur
+from tests.import_graph import circle, imported, imports, modules, public_names, upward
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS: dict[str, set[str]] = {"backbones": set(), "scoring": {"backbones"}, "search": {"backbones", "scoring"}}
+PACKAGES = ("backbones", "scoring", "search")
+# The floors of the house, the lowest first. Each room may import the floors below it, and nothing else of ours.
+FLOORS = (
+    ("backbones",),
+    ("scoring",),
+    ("search", "search.formatting", "search.checks"),
+    ("search.data",),
+    ("search.space",),
+    ("search.training", "search.review"),
+    ("search.study",),
+    ("search.run",),
+    ("search.evaluate", "search.compare"),
+    ("search.commands",),
+    ("search.cli",),
+)
 TOP = {
     "backbones", "scoring", "search", "studies", "tests", "secateur.py", "README.md", "CHANGELOG.md", "CONTRIBUTING.md",
     "LICENSE", "Makefile", "constraints.txt", "pyproject.toml", ".gitignore", ".ci",
@@ -21,6 +36,14 @@ TOP = {
 STUB = ROOT / "search/typing/secateur-stubs/__init__.pyi"
 LINES_A_FILE = {"tests": 600}  # 400 elsewhere
 LINES_A_FUNCTION = 70
+# Names that several files define, and why.
+SEVERAL = {
+    "BACKBONES": "each architecture's part of the registry, joined in backbones/registry.py",
+    "RULES": "each file's part of the rules of the trace, joined in backbones/rules/__init__.py",
+    "SUMMARY": "what a module of search/commands has", "DESCRIPTION": "likewise", "add": "likewise",
+    "execute": "likewise",
+    "Ints": "an alias of numpy's, equal everywhere", "Floats": "likewise",
+}  # fmt: skip
 
 
 def sources(*folders: str) -> list[Path]:
@@ -29,38 +52,97 @@ def sources(*folders: str) -> list[Path]:
     return found
 
 
-def imported_rooms(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name.partition(".")[0]) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative import"
-            yield node.lineno, (node.module or "").partition(".")[0]
+def graph() -> dict[str, frozenset[str]]:
+    return {name: found for name, found in imports(ROOT, PACKAGES).items() if not name.startswith("search.typing")}
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_go_one_way(room: str) -> None:
-    forbidden = {*ROOMS, "secateur", "tests", "studies"} - ROOMS[room] - {room}
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in sources(room)
-        for line, name in imported_rooms(ast.parse(path.read_text()))
-        if name in forbidden
+def test_no_files_import_each_other_in_a_circle() -> None:
+    assert circle(graph()) == []
+
+
+def test_every_import_points_down() -> None:
+    assert upward(graph(), FLOORS) == []
+
+
+def test_the_floors_name_every_room() -> None:
+    rooms = {room for floor in FLOORS for room in floor}
+    standing = {f"search.{path.stem}" for path in (ROOT / "search").iterdir() if not path.name.startswith("_")}
+    assert rooms == {*PACKAGES, *standing} - {"search.typing", "search.py"}
+
+
+def test_no_room_knows_the_public_face_the_tests_or_the_studies() -> None:
+    for path in sources(*PACKAGES):
+        found = {module.partition(".")[0] for _, module, _ in imported(ast.parse(path.read_text()))}
+        assert not found & {"secateur", "tests", "studies"}, path
+
+
+CIRCLES = {
+    "inside a function": ("def later():\n    from house.two import b\n", "from house.one import a\n"),
+    "for types": (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from house.two import b\n",
+        "import house.one\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", CIRCLES)
+def test_a_circle_is_found_wherever_the_import_stands(tmp_path: Path, kind: str) -> None:
+    house = tmp_path / "house"
+    house.mkdir()
+    one, two = CIRCLES[kind]
+    (house / "__init__.py").write_text("")
+    (house / "one.py").write_text(one)
+    (house / "two.py").write_text("")
+    assert circle(imports(tmp_path, ["house"])) == []
+    (house / "two.py").write_text(two)
+    assert set(circle(imports(tmp_path, ["house"]))) == {"house.one", "house.two"}
+
+
+def test_an_import_upwards_is_found(tmp_path: Path) -> None:
+    for room in ("low", "beside", "high"):
+        (tmp_path / "house" / room).mkdir(parents=True)
+        (tmp_path / "house" / room / "part.py").write_text("")
+    floors = (("house.low",), ("house.beside", "house.high"))
+    (tmp_path / "house/high/part.py").write_text("from house.low.part import value\n")
+    assert upward(imports(tmp_path, ["house"]), floors) == []
+    (tmp_path / "house/low/part.py").write_text("def later():\n    import house.high.part\n")
+    (tmp_path / "house/beside/part.py").write_text("from house.high import part\n")
+    assert upward(imports(tmp_path, ["house"]), floors) == [
+        "house.beside.part imports house.high.part",
+        "house.low.part imports house.high.part",
     ]
-    assert wrong == []
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    places = defaultdict(list)
+    for module, path in modules(ROOT, PACKAGES).items():
+        for name in public_names(ast.parse(path.read_text())):
+            places[name].append(module)
+    several = {name: found for name, found in places.items() if len(found) > 1}
+    assert {name: found for name, found in several.items() if name not in SEVERAL} == {}
+    assert SEVERAL.keys() <= several.keys(), "the list of exceptions names one that is none"
+
+
+def test_the_tests_have_a_folder_for_each_room() -> None:
+    for package in PACKAGES:
+        assert (ROOT / "tests" / package).is_dir()
+    rooms = {path.name for path in (ROOT / "search").iterdir() if (path / "__init__.py").is_file()}
+    held = {path.parent.name for path in (ROOT / "tests/search").glob("*/test_*.py")}
+    assert held == rooms
 
 
 @pytest.mark.parametrize(("room", "library"), [("backbones", "optuna"), ("scoring", "optuna")])
 def test_rooms_that_know_nothing_of_the_search(room: str, library: str) -> None:
-    names = {name for path in sources(room) for _, name in imported_rooms(ast.parse(path.read_text()))}
-    assert library not in names
+    for path in sources(room):
+        assert library not in {module.partition(".")[0] for _, module, _ in imported(ast.parse(path.read_text()))}
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm", "pandas", "onnx", "PIL"])
 def test_optional_libraries_are_never_imported_at_module_level(library: str) -> None:
-    for path in sources(*ROOMS):
+    for path in sources(*PACKAGES):
         top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
-        assert library not in {name for _, name in imported_rooms(ast.Module(list(top), []))}, path
+        found = imported(ast.Module(list(top), []))
+        assert library not in {module.partition(".")[0] for _, module, _ in found}, path
 
 
 def test_only_the_known_things_stand_at_the_top() -> None:
@@ -71,7 +153,7 @@ def test_only_the_known_things_stand_at_the_top() -> None:
 
 
 def test_there_is_no_drawer_for_odds_and_ends() -> None:
-    assert [path for path in sources(*ROOMS) if path.stem in {"utils", "helpers", "misc", "common"}] == []
+    assert [path for path in sources(*PACKAGES) if path.stem in {"utils", "helpers", "misc", "common"}] == []
 
 
 @pytest.mark.parametrize("path", sources("backbones", "scoring", "search", "tests"), ids=lambda path: path.stem)
@@ -90,7 +172,7 @@ def test_the_public_list_is_complete_and_documented() -> None:
     taken = {
         alias.asname or alias.name
         for node in tree.body
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in ROOMS
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in PACKAGES
         for alias in node.names
     }
     assert taken - {"VERSION"} | {"__version__"} == set(secateur.__all__)

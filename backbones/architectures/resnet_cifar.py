@@ -31,7 +31,7 @@ class ZeroPadShortcut(nn.Module):
         return f"stride={self.stride}, before={self.before}, after={self.after}"
 
 
-class BasicBlock(nn.Module):
+class CifarBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, projection: bool) -> None:
@@ -89,8 +89,8 @@ class CifarResNet(nn.Module):
 
 
 def _stage(inputs: int, outputs: int, blocks: int, stride: int, projection: bool) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride, projection=projection)
-    rest = [BasicBlock(outputs, outputs, 1, projection=projection) for _ in range(blocks - 1)]
+    first = CifarBlock(inputs, outputs, stride, projection=projection)
+    rest = [CifarBlock(outputs, outputs, 1, projection=projection) for _ in range(blocks - 1)]
     return nn.Sequential(first, *rest)
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from search.commands.options import add_device, add_jobs, add_study
-from search.compare.comparison import FOLDER, compare
+from search.compare.comparison import COMPARE_FOLDER, compare
 from search.run.console import Console
 from search.run.folder import RunFolder
 
@@ -54,5 +54,5 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder = RunFolder(arguments.runs.resolve() / result.name)
     console.head(f"Result: test accuracy of {result.seeds} seeds in percent, Omega is the NetScore")
     console.result(result.shown())
-    console.say(f"\nThe full table: {folder.shown}/{FOLDER}/compare.md")
-    return {**result.to_dict(), "folder": str(folder.path / FOLDER)}
+    console.say(f"\nThe full table: {folder.shown}/{COMPARE_FOLDER}/compare.md")
+    return {**result.to_dict(), "folder": str(folder.path / COMPARE_FOLDER)}

@@ -67,12 +67,12 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
                 device=start.device,
                 progress=console.progress,
             )
-    console.result(shown(evidence))
+    console.result(evaluation_table(evidence))
     console.say(f"\nPictures and the full table: {results_folder(folder.shown, plan)}/")
     return {**evidence.to_dict(), "folder": str(results_folder(folder.path, plan))}
 
 
-def shown(evidence: Evidence) -> str:
+def evaluation_table(evidence: Evidence) -> str:
     """How the scorers did, within 80 columns: taus with intervals, regret in points of accuracy."""
     rows = [
         [

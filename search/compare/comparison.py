@@ -27,7 +27,7 @@ from search.run.inputs import RunInputs, choose_device
 from search.run.study_file import StudyFile, read_study, read_variants
 from search.training.parallel import fitting_threads
 
-FOLDER = "compare"
+COMPARE_FOLDER = "compare"
 
 
 def compare(
@@ -69,7 +69,7 @@ def compare(
     check_range("seeds", count, 1)
     check_range("jobs", jobs, 1)
     folder = open_run(Path(runs), study, path)
-    place = folder.path / FOLDER
+    place = folder.path / COMPARE_FOLDER
     with locked(folder):
         try:
             place.mkdir(exist_ok=True)

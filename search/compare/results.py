@@ -14,8 +14,8 @@ from search.compare.outcome import Outcome, Spread, Whole
 from search.formatting import amount, counted, csv_table, markdown_table, percent, points, text_table
 from search.review.footprint import Footprint, footprint_cells
 
-HEADER = ("", "MACs", "params", "ms", "test", "drop", "Omega")
-WIDE = (
+TERMINAL_HEADER = ("", "MACs", "params", "ms", "test", "drop", "Omega")
+PAGE_HEADER = (
     "", "MACs", "parameters", "size", "ms a batch", "validation, %", "test, %", "drop, points", "NetScore",
     "search, s", "structures",
 )  # fmt: skip
@@ -83,7 +83,7 @@ class Comparison:
                     drop = points(whole.test - one.sparse.test.mean, 2)
                     row = (_sparser(one), *share, "", _points(one.sparse.test), drop, _number(one.sparse.netscore))
                     rows.append(row)
-        return text_table(HEADER, rows)
+        return text_table(TERMINAL_HEADER, rows)
 
     def markdown(self) -> str:
         """A page with the table, the command, the machine and the seeds."""
@@ -108,7 +108,7 @@ class Comparison:
             rows.append(_dense_cells(whole))
             for one in family:
                 rows += _cells(one, whole)
-        return "\n".join([*lines, markdown_table(WIDE, rows)]) + "\n"
+        return "\n".join([*lines, markdown_table(PAGE_HEADER, rows)]) + "\n"
 
     def csv(self) -> str:
         """One row a network: `kind` is dense, pruned or sparse; fractions, seconds and bytes."""

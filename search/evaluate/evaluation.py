@@ -25,7 +25,7 @@ from search.evaluate.evidence import Evidence, with_rank_sums
 from search.evaluate.evidence_files import save_evidence
 from search.evaluate.scoring import ScoreTable, score_all
 from search.evaluate.trainings import TrainingResult, TrainingTask, retrain_all
-from search.run.evaluation_plan import Measure, Plan
+from search.run.evaluation_plan import AccuracySplit, Plan
 from search.run.folder import environment
 from search.space.budget import Budget
 from search.space.families import SampledStructure, draw
@@ -144,7 +144,7 @@ def _gather(
         scorer: np.array([_number(table.values[scorer][one.structure.id]) for one in structures])
         for scorer in plan.single
     }
-    splits: tuple[Measure, ...] = ("validation", "test") if plan.measure == "test" else ("validation",)
+    splits: tuple[AccuracySplit, ...] = ("validation", "test") if plan.measure == "test" else ("validation",)
     accuracies: dict[str, NDArray[np.float64]] = {
         split: np.array(
             [[getattr(results[one.structure.id, seed], split) for seed in plan.retraining_seeds] for one in structures]

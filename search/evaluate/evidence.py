@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from search.evaluate import statistics
 from search.evaluate.statistics import Interval
 from search.formatting import correlation, markdown_table, points
-from search.run.evaluation_plan import Measure
+from search.run.evaluation_plan import AccuracySplit
 from search.space.families import SampledStructure
 
 Floats = NDArray[np.float64]
@@ -68,7 +68,7 @@ class Evidence:
     scores: Mapping[str, Floats]
     accuracies: Mapping[str, Floats]
     seconds: Mapping[str, float]
-    measure: Measure = "validation"
+    measure: AccuracySplit = "validation"
 
     @property
     def truth(self) -> Floats:

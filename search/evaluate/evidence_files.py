@@ -12,7 +12,7 @@ from search.evaluate.evidence import Evidence
 from search.review.chart_style import Spec, write_chart
 
 PANEL = 150
-COLUMNS = 4
+PANELS_A_ROW = 4
 
 
 def save_evidence(evidence: Evidence, folder: Path) -> None:
@@ -44,7 +44,7 @@ def scatter_chart(evidence: Evidence) -> Spec:
             "sort": list(title.values()),
             "header": {"title": None, "labelFontSize": 12},
         },
-        "columns": COLUMNS,
+        "columns": PANELS_A_ROW,
         "spec": {
             "width": PANEL,
             "height": PANEL,

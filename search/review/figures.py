@@ -14,7 +14,7 @@ from search.review.front_chart import front_chart
 from search.review.parameter_chart import parameters_chart
 from search.review.report import Report, all_caps, common_scorer, measures
 from search.review.training_charts import curves_chart, gamma_charts
-from search.review.trial_table import AXES, axes_measured
+from search.review.trial_table import COST_AXES, axes_measured
 
 MOST_WIDTHS = 4
 MOST_LISTED = 4
@@ -60,7 +60,7 @@ def _front_figures(fronts: Sequence[Front], rows: Sequence[Row]) -> list[Figure]
     scorer, caps = common_scorer(fronts), all_caps(fronts)
     for measure, heading in measures(fronts):
         views = {
-            AXES[axis].name: front_chart(rows, measure, axis, scorer=scorer, caps=caps)
+            COST_AXES[axis].name: front_chart(rows, measure, axis, scorer=scorer, caps=caps)
             for axis in axes_measured(fronts, measure)
         }
         ringed = " Circled: retrained." if measure == "score" and len(measures(fronts)) > 1 else ""

@@ -21,7 +21,7 @@ from search.space import budget
 if TYPE_CHECKING:
     import pandas
 
-FORMAT = 1
+FRONT_FORMAT = 1
 Status = Literal["front", "dominated", "infeasible", "unmeasured"]
 
 
@@ -229,7 +229,7 @@ def save_fronts(fronts: Sequence[Front], folder: str | os.PathLike[str]) -> None
     folder = Path(folder)
     if not folder.is_dir():
         raise SecateurError(f"cannot save a front to {str(folder)!r}: the folder does not exist")
-    record = {"format": FORMAT, "fronts": [_record(front, folder) for front in fronts]}
+    record = {"format": FRONT_FORMAT, "fronts": [_record(front, folder) for front in fronts]}
     write_text(folder / "front.json", json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
     write_text(folder / "front.csv", csv_table([row for front in fronts for row in front.rows()], ("study", "trial")))
 
@@ -245,8 +245,10 @@ def load_fronts(folder: str | os.PathLike[str]) -> tuple[Front, ...]:
         raise SecateurError(f"no front in {str(folder)!r}: {path.name} is missing; Front.save writes it")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if record["format"] != FORMAT:
-            raise SecateurError(f"{str(path)!r} has format {record['format']}; this version reads format {FORMAT}")
+        if record["format"] != FRONT_FORMAT:
+            raise SecateurError(
+                f"{str(path)!r} has format {record['format']}; this version reads format {FRONT_FORMAT}"
+            )
         return tuple(_read(one, Path(folder)) for one in record["fronts"])
     except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
         if isinstance(error, SecateurError):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from search.formatting import amount
 from search.review.candidate import Axis, Measure
 from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec, legend_columns
-from search.review.trial_table import AXES, state_field
+from search.review.trial_table import COST_AXES, state_field
 
 # state -> (colour, shape, area, opacity)
 LOOKS = {
@@ -25,7 +25,7 @@ HEIGHT = 340
 LINE = 13
 """Pixels between two labels that stand above each other."""
 # Legends wrap on a phone; pictures side by side (width 0) are wide enough.
-COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
+LEGEND_COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
 
 
 def front_chart(
@@ -47,7 +47,7 @@ def front_chart(
     several = len({row["study"] for row in rows}) > 1
     caps = tuple(caps) if axis == "macs" else ()
     x = _scale(rows, axis, state, measure, caps)
-    x |= {"title": AXES[axis].title, "axis": {"format": AXES[axis].ticks, "tickCount": 6}}
+    x |= {"title": COST_AXES[axis].title, "axis": {"format": COST_AXES[axis].ticks, "tickCount": 6}}
     y = _scale(rows, measure, state, measure)
     y |= {"title": _title(measure, scorer), "axis": {**_ticks(measure), "tickCount": 6}}
     looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
@@ -109,7 +109,7 @@ def _looks(rows: Sequence[Row], measure: Measure, state: str, several: bool) -> 
     column = {
         name: [looks_of[word][i] for word in shown] for i, name in enumerate(("color", "shape", "size", "opacity"))
     }
-    legend = {"title": None, "orient": "top", "columns": COLUMNS}
+    legend = {"title": None, "orient": "top", "columns": LEGEND_COLUMNS}
     looks: Spec = {
         name: {
             "field": state,
@@ -245,7 +245,7 @@ def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: boo
         {"field": "structure"},
     ]
     if axis not in ("macs", "params"):
-        tips.insert(-1, {"field": axis, "title": AXES[axis].title, "format": AXES[axis].exact})
+        tips.insert(-1, {"field": axis, "title": COST_AXES[axis].title, "format": COST_AXES[axis].exact})
     return tips
 
 
@@ -255,5 +255,5 @@ def _infeasible_tooltip(axis: Axis, several: bool) -> list[Spec]:
         *tips,
         {"field": "name", "title": "candidate"},
         {"field": "reason", "title": "infeasible"},
-        {"field": axis, "title": AXES[axis].title, "format": AXES[axis].exact},
+        {"field": axis, "title": COST_AXES[axis].title, "format": COST_AXES[axis].exact},
     ]

@@ -12,8 +12,8 @@ from backbones.files import atomic_write, write_text
 from search.review.chart_style import Row, quieter, reads_trials, still, svg_to_png, to_svg, with_data
 from search.review.figures import Figure
 
-FOLDER, INDEX = "plots", "plots.json"
-WIDTH = 480
+PLOTS_FOLDER, INDEX = "plots", "plots.json"
+PICTURE_WIDTH = 480
 LONGEST_NAME = 80
 
 
@@ -28,14 +28,14 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
     Returns:
         a record for each picture: `name`, `title`, `view`, and the paths `png` and `svg` relative to `folder`.
     """
-    place = folder / FOLDER
+    place = folder / PLOTS_FOLDER
     place.mkdir(exist_ok=True)
     names: dict[str, tuple[Figure, str]] = {}
     for figure in shown:
         for view in figure.views:
             names[_unused(_name(figure, view), names)] = (figure, view)
     for name, (figure, view) in names.items():
-        spec = quieter({**still(figure.views[view], WIDTH), "padding": 12}, len(rows))
+        spec = quieter({**still(figure.views[view], PICTURE_WIDTH), "padding": 12}, len(rows))
         svg = to_svg(with_data(spec, trials=rows if reads_trials(spec) else ()))
         write_text(place / f"{name}.svg", svg)
         with atomic_write(place / f"{name}.png") as part:
@@ -48,7 +48,7 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
             "name": name,
             "title": figure.title,
             "view": view,
-            **{ending: f"{FOLDER}/{name}.{ending}" for ending in ("png", "svg")},
+            **{ending: f"{PLOTS_FOLDER}/{name}.{ending}" for ending in ("png", "svg")},
         }
         for name, (figure, view) in names.items()
     ]

@@ -10,7 +10,7 @@ from search.review.candidate import Candidate, ranked
 from search.review.footprint import footprint_cells
 from search.review.front import Front
 
-HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
+RESULT_HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
 
 
@@ -31,7 +31,7 @@ def final_table(front: Front) -> str:
     for one in retrained(front):
         change = _difference(one.test_accuracy, dense.test_accuracy)
         rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), percent(one.test_accuracy), change))
-    return text_table(HEADER, rows)
+    return text_table(RESULT_HEADER, rows)
 
 
 def score_table(front: Front, most: int = 10) -> str:

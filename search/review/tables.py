@@ -13,7 +13,7 @@ from search.review.candidate import Candidate
 from search.review.figures import training_rows
 from search.review.report import Report
 
-FOLDER = "tables"
+TABLES_FOLDER = "tables"
 Table = list[dict[str, Any]]
 
 
@@ -25,7 +25,7 @@ def write_tables(report: Report, folder: Path) -> list[str]:
     Returns:
         the paths of the CSV files relative to `folder`.
     """
-    place = folder / FOLDER
+    place = folder / TABLES_FOLDER
     place.mkdir(exist_ok=True)
     tables = {
         "compared": _compared(report),
@@ -40,7 +40,7 @@ def write_tables(report: Report, folder: Path) -> list[str]:
         path = place / f"{name}.csv"
         if rows:
             write_text(path, csv_table(rows))
-            written.append(f"{FOLDER}/{name}.csv")
+            written.append(f"{TABLES_FOLDER}/{name}.csv")
         else:
             path.unlink(missing_ok=True)
     plain = {

@@ -29,7 +29,7 @@ class CostAxis:
     factor: float = 1
 
 
-AXES: dict[Axis, CostAxis] = {
+COST_AXES: dict[Axis, CostAxis] = {
     "macs": CostAxis("MACs", "MACs for one sample"),
     "params": CostAxis("parameters", "parameters"),
     "latency": CostAxis("latency", "latency by the budget's table, ms a batch", ".6~g", ".4~g", 1e3),
@@ -53,7 +53,9 @@ def axes_measured(fronts: Sequence[Front], measure: Measure | None = None) -> tu
         measure: only candidates that have this measure count; by default all.
     """
     ones = [one for front in fronts for one in front.candidates if measure is None or one.value(measure) is not None]
-    return tuple(dict.fromkeys(["macs", *(axis for axis in AXES if any(one.on(axis) is not None for one in ones))]))
+    return tuple(
+        dict.fromkeys(["macs", *(axis for axis in COST_AXES if any(one.on(axis) is not None for one in ones))])
+    )
 
 
 def trial_rows(fronts: Sequence[Front], parameters: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -85,7 +87,7 @@ def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]
         "trial": one.number if one.number >= 0 else None,
         "name": one.name,
         "structure": one.id,
-        **{axis: _times(one.on(axis), scale.factor) for axis, scale in AXES.items()},
+        **{axis: _times(one.on(axis), scale.factor) for axis, scale in COST_AXES.items()},
         "share": macs / dense if macs is not None and dense else None,
         "score": one.value("score"),
         "accuracy": one.value("accuracy"),

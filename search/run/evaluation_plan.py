@@ -21,7 +21,7 @@ COMBINED = (
 )
 """Rank sums that are looked at beside every single scorer."""
 
-Measure = Literal["validation", "test"]
+AccuracySplit = Literal["validation", "test"]
 NOT_OF_TRAININGS = ("structures", "seeds", "scorers", "batch", "statistics", "measure")
 """Settings that may change between two evaluations that add to the same retrainings."""
 
@@ -52,7 +52,7 @@ class Plan:
     scorers: tuple[str, ...] = (*SCORERS, *COMBINED)
     batch: int = 128
     statistics: int = 0
-    measure: Measure = "validation"
+    measure: AccuracySplit = "validation"
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=1, schedule="one-cycle"))
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import optuna
 
 from backbones.errors import SecateurError
 
-FORMAT = 3
+STUDY_FORMAT = 3
 """Version of what a study keeps in its storage."""
 IDENTITY, VERSIONS = "secateur", "versions"
 """User attributes of the Optuna study: what its trials depend on, and the library versions it was begun with."""

@@ -32,7 +32,7 @@ from search.study import fork
 from search.study.candidates import candidate_of, choose
 from search.study.distributed import search_distributed
 from search.study.fixed_structures import use_rule, use_structure
-from search.study.identity import FORMAT, to_record
+from search.study.identity import STUDY_FORMAT, to_record
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.retrain import RetrainConfig, Retrainer
 from search.study.samplers import SAMPLERS, WINDOWS
@@ -109,7 +109,7 @@ class Study:
         renewed = f", statistics of {statistics} others" if statistics else ""
         ranked = f", ranked in {budget}" if "+" in self.scorer else ""  # among structures of that budget
         return {
-            "format": str(FORMAT),
+            "format": str(STUDY_FORMAT),
             "weights": fingerprint(self.model),
             "graph": self.graph.id,
             "data": self.data.fingerprint,

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
-from backbones.architectures.resnet_cifar import BasicBlock, CifarResNet  # noqa: E402
+from backbones.architectures.resnet_cifar import CifarBlock, CifarResNet  # noqa: E402
 from backbones.checkpoint import load_checkpoint  # noqa: E402
 from backbones.files import write_text  # noqa: E402
 from backbones.graph import ChannelGraph  # noqa: E402
@@ -123,14 +123,14 @@ class Bench:
         return list(self.data.batch(self.scale.renewal, seed)[0].split(64))
 
 
-class HookedBlock(BasicBlock):
+class HookedBlock(CifarBlock):
     """The residual block with its non-linearities as modules, which is what forward hooks need."""
 
     relu1: nn.ReLU
     relu2: nn.ReLU
 
     def forward(self, x: Tensor) -> Tensor:
-        """As `BasicBlock`."""
+        """As `CifarBlock`."""
         out = self.relu1(self.bn1(self.conv1(x)))
         result: Tensor = self.relu2(self.bn2(self.conv2(out)) + self.shortcut(x))
         return result
@@ -151,8 +151,8 @@ class HookedResNet(CifarResNet):
 def hooked(model: nn.Module) -> nn.Module:
     """Changes a CIFAR ResNet in place: a module for every non-linearity."""
     for module in model.modules():
-        if isinstance(module, (BasicBlock, CifarResNet)):
-            module.__class__ = HookedBlock if isinstance(module, BasicBlock) else HookedResNet
+        if isinstance(module, (CifarBlock, CifarResNet)):
+            module.__class__ = HookedBlock if isinstance(module, CifarBlock) else HookedResNet
             module.relu1, module.relu2 = nn.ReLU(), nn.ReLU()
     return model
 
