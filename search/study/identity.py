@@ -36,8 +36,8 @@ def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str)
     if known is None:
         if study.get_trials(deepcopy=False):
             raise SecateurError(f"study {study.study_name!r} in {where} is not secateur's; use another name or storage")
-        study.set_user_attr(IDENTITY, dict(identity))
         study.set_user_attr(VERSIONS, versions())
+        study.set_user_attr(IDENTITY, dict(identity))  # last: a process that is killed here leaves a new study behind
         return
     different = [key for key in identity if known.get(key) != identity[key]]
     if different:

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import FrozenTrial
 from torch import nn
@@ -180,6 +181,23 @@ def test_other_library_versions_are_told(tmp_path: Path, parts: Parts, monkeypat
     monkeypatch.setattr("search.study.identity.version", lambda name: "0.0" if name == "torch" else version(name))
     with pytest.warns(UserWarning, match=r"was begun with torch .* \(now 0\.0\)"):
         make(tmp_path, parts)
+
+
+def test_a_study_killed_while_it_is_made_is_made_by_the_next(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
+    write, written = optuna.Study.set_user_attr, list[str]()
+
+    def killed(study: optuna.Study, key: str, value: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(key)
+        write(study, key, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "set_user_attr", killed)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, parts)
+    make(tmp_path, parts)
+    make(tmp_path, parts)  # nothing is missing that the first would have written: no warning
 
 
 @pytest.mark.parametrize("name", ["../s", "a/b", "", ".hidden", "a\x00b", "x" * 101])
