@@ -23,7 +23,7 @@ from search.data.readers import load_data
 from search.space.allocations import GlobalThreshold
 from search.space.budget import Budget, Target
 from search.space.space import Space
-from search.training.choosing import Chooser, intermediate_target
+from search.training.choosing import Chooser, chooser_of, intermediate_target
 from search.training.engine import train
 from search.training.flows import FLOWS, Flow, FlowResult, compose, run_flow
 from search.training.metrics import accuracy
@@ -253,3 +253,10 @@ def test_training_of_other_kept_channels_is_not_continued(
     train(prune(dense, graph, Structure.of(graph, {"0": [0, 1]})), digits, quick, folder=tmp_path)
     with pytest.raises(SecateurError, match="another structure"):
         train(prune(dense, graph, Structure.of(graph, {"0": [0, 2]})), digits, quick, folder=tmp_path)
+
+
+def test_the_rule_of_a_trial_is_written_into_checkpoints_as_ever() -> None:
+    assert chooser_of(Space("hybrid"), {"b": 0.25, "a": 0.5}).key == (
+        "Proposed(kind='hybrid', parameters=(('a', 0.5), ('b', 0.25))) l2 average fan_in sum "
+        "Limits(max_rate=0.9, min_channels=1, divisor=1)"
+    )
