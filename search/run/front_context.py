@@ -14,9 +14,8 @@ from search.review.footprint import Footprint, footprints
 from search.review.front import Front
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
-from search.study.baselines import baseline
 from search.study.rules import BASELINES
-from search.study.study import Study
+from search.study.study import Study, baseline
 
 FOOTPRINT_BATCH = 128
 """Images in the batch whose latency is measured."""

@@ -58,10 +58,10 @@ def search_distributed(
 
 
 class _Worker:
-    """One process of several.
+    """What one process of several does.
 
     Attributes:
-        left: claims of dead processes that this one has to do again.
+        left: claims of dead processes that this process has to do again.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class _Worker:
             self.store.fail(self._claim)
 
     def _await(self, structure: Structure, claim: FrozenTrial) -> StructureScore:
-        """The score: of this process, or of another one that claimed the structure earlier."""
+        """The score of a claimed structure, from this process or from another that claimed the structure earlier."""
         while True:
             self.look()
             if structure.id in self.scores.known:

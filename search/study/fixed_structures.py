@@ -21,18 +21,18 @@ from search.study.scores import ScoreCache
 from search.study.trials import TrialStore
 
 GIVEN = "given"
-"""What trials of a structure from elsewhere have for a rule."""
+"""The attribute "rule" of a trial whose structure was made elsewhere."""
 
 
 def use_rule(problem: SearchProblem, scores: ScoreCache, store: TrialStore, rule: str, seed: int) -> None:
     """Writes what a rule gives as finished trials with the study's score; trials that are there are left alone.
 
     Args:
-        problem: network, budget, limits and criterion.
-        scores: their scorer is asked.
-        store: gets the trials.
+        problem: the study's network, budget, rate limits and criterion.
+        scores: holds the study's scorer.
+        store: the study's trials.
         rule: a key of `search.study.rules.BASELINES`.
-        seed: of the rule "random".
+        seed: seed of the rule "random".
 
     Raises:
         SecateurError: for an unknown rule, or one that misses the budget.
@@ -46,10 +46,10 @@ def use_structure(problem: SearchProblem, scores: ScoreCache, store: TrialStore,
     """Writes a structure that was made elsewhere as the study's only trial.
 
     Args:
-        problem: network and budget; limits and space do not matter.
-        scores: their scorer is asked.
-        store: gets the trial.
-        structure: of the network.
+        problem: the study's network and budget; rate limits and space do not matter.
+        scores: holds the study's scorer.
+        store: the study's trials.
+        structure: a structure of the network.
 
     Raises:
         SecateurError: for a structure of another network or over the budget, or a budget of several targets.
@@ -79,14 +79,14 @@ def _cost(problem: SearchProblem, structure: Structure) -> Cost:
 
 
 def _written(store: TrialStore) -> set[int]:
-    """Targets that have their trial; a study that has searched is refused."""
+    """Numbers of the targets that have their trial; a study that has searched is refused."""
     if any("target" not in trial.user_attrs for trial in store.finished):
         raise SecateurError(f"study {store.name!r} has searched already; a rule needs a study of its own")
     return {trial.user_attrs["target"] for trial in store.finished}
 
 
 def _write(problem: SearchProblem, store: TrialStore, rule: str, found: Sequence[Candidate]) -> None:
-    """One trial a target, those that the storage has left out."""
+    """Writes one trial a target; a target that has its trial is left alone."""
     known = _written(store)
     for number, one in enumerate(found):
         if one.structure is None or one.cost is None or one.score is None:

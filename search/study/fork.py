@@ -31,8 +31,8 @@ class ForkResult:
     """What was taken over.
 
     Attributes:
-        trials: finished trials of the new study.
-        scores: structures that will not be scored again.
+        trials: number of finished trials that the new study has now.
+        scores: number of structures that will not be scored again.
     """
 
     trials: int
@@ -43,11 +43,11 @@ def take_over(store: TrialStore, problem: SearchProblem, name: str, url: str, sc
     """Fills an empty study from another one.
 
     Args:
-        store: of the new study.
-        problem: of the new study.
-        name: of the old study.
-        url: of its storage.
-        scores: of the new study; learns the old ones.
+        store: the new study's trials, none so far.
+        problem: what the new study proposes from.
+        name: the old study's name.
+        url: URL of the old study's storage.
+        scores: the new study's scores; learns the old ones.
 
     Raises:
         SecateurError: as `Study.fork`.
@@ -86,9 +86,9 @@ def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:
     """An existing study.
 
     Args:
-        name: of the study.
-        url: of the storage, for messages.
-        storage: opened.
+        name: the study's name.
+        url: the storage's URL, for messages.
+        storage: the opened storage.
 
     Raises:
         SecateurError: when the storage has none of this name; those it has are named.

@@ -37,9 +37,9 @@ class RuleSettings:
     """What a rule may be asked to do otherwise.
 
     Attributes:
-        criterion: what filters are kept by; of the random baseline's channels nothing.
-        measure: whose fall `sensitivity` looks at: "accuracy" on the scoring batch, or a key of `SCORERS`.
-        seed: of the random baseline.
+        criterion: name of the criterion that filters are kept by; the rule "random" draws them instead.
+        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`.
+        seed: seed of the rule "random".
     """
 
     criterion: str = "l2"
@@ -54,8 +54,8 @@ def rule_candidates(
 
     Args:
         name: a key of `BASELINES`.
-        problem: network, budget and limits.
-        scores: their scorer is asked.
+        problem: network, targets of the budget and rate limits.
+        scores: holds the scorer.
         settings: criterion, measure and seed of the rule.
 
     Returns:
@@ -77,9 +77,9 @@ def structure_of(name: str, problem: SearchProblem, target: Target, settings: Ru
 
     Args:
         name: a key of `BASELINES`.
-        problem: network, tables and limits.
-        target: of a budget.
-        settings: the defaults otherwise.
+        problem: network, filter tables and rate limits.
+        target: what the structure may cost.
+        settings: criterion, measure and seed of the rule.
 
     Raises:
         SecateurError: for an unknown name, or when the rule misses the target.
@@ -115,8 +115,8 @@ class EqualLoss:
     """The same loss is allowed to every group: the strength, and each keeps the least width that stays below it.
 
     Attributes:
-        tables: of the network.
-        limits: pruning-rate constraint.
+        tables: the network's filter tables.
+        limits: pruning-rate limits of every group.
         falls: group by group, what is lost at each width from the group's size (nothing) down to 1; never less at a
             smaller width.
     """

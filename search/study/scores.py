@@ -25,9 +25,9 @@ class StructureScore:
     """What a scorer said of a structure.
 
     Attributes:
-        score: None when it could not be scored.
-        reason: why not, else None.
-        seconds: it took; 0 for a structure that was known.
+        score: higher is better; None when the structure could not be scored.
+        reason: why it could not be scored; None when it was.
+        seconds: time that scoring took; 0 for a structure whose score was known.
     """
 
     score: float | None
@@ -36,11 +36,14 @@ class StructureScore:
 
 
 class ScoreCache:
-    """What is known of structures, and how to find out more.
+    """The scores of structures: computed once, then remembered.
 
     Args:
-        scorer: by name.
-        task: the dense network and what it is scored on.
+        scorer: name of a scorer, or a rank sum "a+b".
+        task: the dense network and the images that structures are scored on.
+
+    Attributes:
+        known: structure id -> score.
     """
 
     def __init__(self, scorer: str, task: ScoringTask) -> None:
@@ -49,7 +52,7 @@ class ScoreCache:
         self._verified = False
 
     def learn(self, trials: Iterable[FrozenTrial]) -> None:
-        """Takes over what finished trials say."""
+        """Takes over the scores that finished trials hold."""
         for trial in trials:
             structure = trial.user_attrs.get("structure")
             if structure is None:
@@ -63,8 +66,8 @@ class ScoreCache:
         """Scores in the order of the structures; one at a time as they are asked for, unless there are several jobs.
 
         Args:
-            structures: equal ones are scored once.
-            jobs: how many at the same time; the processor cores are divided among them.
+            structures: what to score; equal structures are scored once.
+            jobs: number of structures scored at the same time; the processor cores are divided among them.
         """
         fresh = {one.id: one for one in structures if one.id not in self.known}
         if fresh and not self._verified:

@@ -29,16 +29,16 @@ def search_sequentially(
     stop: float,
     jobs: int,
 ) -> Generator[FrozenTrial, None, None]:
-    """Yields each trial as soon as it is finished and stored.
+    """Searches until the study has so many finished trials; yields each trial as soon as it is stored.
 
     Args:
-        store: of the study.
-        problem: what is proposed from.
-        scores: known and new.
-        sampler: its name and the study's seed.
-        trials: finished trials to reach.
-        stop: monotonic time after which no batch is begun.
-        jobs: trials in a batch.
+        store: the study's trials.
+        problem: what the trials propose from.
+        scores: the known scores; learns the new ones.
+        sampler: name of the sampler and the study's seed.
+        trials: number of finished trials to reach.
+        stop: monotonic time in seconds after which no batch is begun.
+        jobs: number of trials in a batch, scored at the same time.
 
     Raises:
         SecateurError: when another process works on the study.
@@ -91,15 +91,15 @@ def _finish(
     scored: StructureScore | None,
     seconds: float,
 ) -> FrozenTrial:
-    values, facts = judged(problem, proposal, scored)
+    values, facts = _judged(problem, proposal, scored)
     spent = seconds + (scored.seconds if scored else 0.0)
     return store.tell(trial, values, {**facts, "seconds": spent})
 
 
-def judged(
+def _judged(
     problem: SearchProblem, proposal: Proposal, scored: StructureScore | None
 ) -> tuple[list[float] | None, dict[str, object]]:
-    """The values of a trial (None: infeasible) and its facts."""
+    """The objective values of a trial (None where it is infeasible), and its user attributes."""
     facts = dict(proposal.facts)
     if scored is None or proposal.found is None:
         return None, facts

@@ -35,6 +35,7 @@ from search.study.fixed_structures import use_rule, use_structure
 from search.study.identity import STUDY_FORMAT, to_record
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.retrain import RetrainConfig, Retrainer
+from search.study.rules import RuleSettings, rule_candidates
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
 from search.study.sequential import search_sequentially
@@ -52,9 +53,9 @@ class Study:
     """One search on one network, kept in an Optuna storage; the same arguments open it again and go on.
 
     Args:
-        name: of the study in its storage, and of its folder for retrained networks.
-        model: the dense network. Never changed.
-        graph: of `trace(model, …)`.
+        name: names the study in its storage, and its folder for retrained networks.
+        model: the dense network; it is never changed.
+        graph: the network's channel graph, from `trace(model, …)`.
         data: the task; the scoring batch is drawn from its training images.
         budget: what a structure may cost.
         storage: Optuna storage URL.
@@ -64,8 +65,13 @@ class Study:
         batch: images the scorer looks at.
         statistics: images for the batch-norm statistics of pruned networks, for scorers that renew them; 0 for the
             scoring batch itself, which is cheapest.
-        seed: of the proposals and the scoring batch.
-        folder: for retrained networks and the cache of the filter tables; `runs/<name>` by default.
+        seed: seed of the proposals and of the draw of the scoring batch.
+        folder: holds retrained networks and the latency calibration; `runs/<name>` by default.
+
+    Attributes:
+        problem: what the trials propose from: network, space, filter tables, cost model, targets.
+        scores: the scores of all structures that are known.
+        store: the trials.
 
     Raises:
         SecateurError: for unknown names, a budget that cannot be reached (the nearest value is named), or a study of
@@ -213,13 +219,13 @@ class Study:
         """One worker of many: shares the search until it has `trials` trials, then shares the retraining.
 
         Args:
-            trials: of all workers together.
-            top: structures to retrain, of all workers together; 0 for none.
-            recipe: how.
-            flow: as in `retrain`.
-            timeout: as in `search`.
-            callbacks: as in `search`.
-            device: where this worker retrains.
+            trials: finished trials that all workers together are to reach.
+            top: structures that all workers together retrain; 0 for none.
+            recipe: how they are trained, as in `retrain`.
+            flow: how pruning and training alternate, as in `retrain`.
+            timeout: seconds after which no further trial is begun.
+            callbacks: called with the study and each trial that this process finished.
+            device: torch device on which this worker retrains.
             progress: show bars when standard error is a terminal.
 
         Returns:
@@ -237,8 +243,8 @@ class Study:
         same space; all its scores are remembered, so that none of its structures is scored again.
 
         Args:
-            name: of the other study.
-            storage: where it is; by default in this study's storage.
+            name: the other study's name.
+            storage: URL of the other study's storage; by default this study's.
 
         Returns:
             how many trials and how many scores were taken over.
@@ -285,11 +291,11 @@ class Study:
         A finished retraining is not repeated; an interrupted one loses at most an epoch.
 
         Args:
-            top: how many.
-            epochs: instead of the recipe's.
-            recipe: how; the default recipe distils from the dense network.
+            top: number of structures.
+            epochs: number of epochs, in the place of the recipe's.
+            recipe: how they are trained; the default recipe distils from the dense network.
             flow: how pruning and training alternate; by default the structures are cut at once and trained.
-            device: where.
+            device: torch device for the training.
             progress: show bars when standard error is a terminal.
 
         Raises:
@@ -312,9 +318,9 @@ class Study:
         return choose(self.front(retrained=False), top, spread=self.problem.objectives > 1)
 
     def retrained(self, recipe: Recipe, flow: Flow | None = None) -> dict[str, Mapping[str, Any]]:
-        """Structure id -> facts of its retraining by this recipe: accuracy, test_accuracy, seconds, artefact.
+        """What the retrainings by one recipe gave: structure id -> accuracy, test_accuracy, seconds, artefact.
 
-        Where the flow chose again, "kept", "macs" and "params" are of the structure it ended with.
+        Where the flow chose again, "kept", "macs" and "params" describe the structure that it ended with.
         """
         return self._retrainer().results(RetrainConfig(recipe, flow or Flow()))
 
@@ -322,7 +328,7 @@ class Study:
         return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain", self.space)
 
     def structure(self, number: int) -> Structure:
-        """The structure of a finished trial.
+        """The structure of a finished trial, by the trial's number.
 
         Raises:
             SecateurError: when the trial found none.
@@ -339,3 +345,28 @@ class Study:
             SecateurError: when pandas is not installed.
         """
         return self.front().to_dataframe()
+
+
+def baseline(
+    name: str, study: Study, *, criterion: str | None = None, measure: str = "accuracy", seed: int = 0
+) -> tuple[Candidate, ...]:
+    """The structures that a simple rule gives on a study's budget, one a target, to stand beside `Study.front()`.
+
+    Put them there with `dataclasses.replace(front, baselines=...)`.
+
+    Args:
+        name: "uniform" (one keep ratio), "global" (one threshold for all filters' worth), "sensitivity" (the same loss
+            allowed to each group, found by bisection, as FastNAS of NVIDIA's ModelOpt does), "random".
+        study: its network, budget, rate limits and scorer are used; its trials stay as they are.
+        criterion: name of the criterion that filters are kept by; the study's own by default.
+        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`.
+        seed: seed of "random".
+
+    Returns:
+        candidates with structure, cost and the study's score; with a reason where the rule misses the target.
+
+    Raises:
+        SecateurError: for unknown names.
+    """
+    settings = RuleSettings(criterion or study.space.criterion, measure, seed)
+    return rule_candidates(name, study.problem, study.scores, settings)

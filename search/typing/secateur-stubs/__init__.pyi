@@ -36,9 +36,8 @@ from search.run.study_file import StudyFile, read_study
 from search.space.budget import Budget
 from search.space.layer_removal import Removal
 from search.space.space import Space
-from search.study.baselines import baseline
 from search.study.stored import StoredStudy, open_study
-from search.study.study import Study
+from search.study.study import Study, baseline
 from search.training.checkpoint import History
 from search.training.double_pruning import sparsify
 from search.training.engine import train

@@ -17,9 +17,8 @@ from scoring.limits import Limits
 from search.data.readers import load_data
 from search.space.budget import Budget
 from search.space.space import Space
-from search.study.baselines import baseline
 from search.study.rules import BASELINES, EqualLoss, RuleSettings, structure_of
-from search.study.study import Study
+from search.study.study import Study, baseline
 from tests.search.space.problems import problem
 from tests.search.study.study_samples import small_data, small_graph, small_model
 
