@@ -12,7 +12,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 
 Amount = str | float | int
-AXES = ("macs", "params", "latency", "memory")
+COST_AXES = ("macs", "params", "latency", "memory")
 FILL = 0.02
 """A single number is a cap; a structure fills it to within this share below."""
 
@@ -63,11 +63,12 @@ class Target:
         return all(low) if self.capped else any(low)
 
     def __str__(self) -> str:
-        sides = ((shown(bound.axis, bound.low), bound.axis, shown(bound.axis, bound.high)) for bound in self.bounds)
-        return " and ".join(f"{low} <= {axis} <= {high}" for low, axis, high in sides)
+        return " and ".join(
+            f"{cost_text(one.axis, one.low)} <= {one.axis} <= {cost_text(one.axis, one.high)}" for one in self.bounds
+        )
 
 
-def shown(axis: str, value: float) -> str:
+def cost_text(axis: str, value: float) -> str:
     """An amount for people: seconds as ms, everything else as a whole number (memory in bytes)."""
     return f"{1e3 * value:,.4g} ms" if axis == "latency" else f"{value:,.0f}"
 
@@ -105,7 +106,7 @@ class Budget:
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes that are bounded."""
-        return tuple(axis for axis in AXES if getattr(self, axis) is not None)
+        return tuple(axis for axis in COST_AXES if getattr(self, axis) is not None)
 
     @property
     def objectives(self) -> int:

@@ -49,7 +49,7 @@ def calibrated(
 
     Args:
         model: the dense network.
-        graph: of it.
+        graph: its channel graph.
         images: (B, C, H, W) the batch whose latency counts.
         known: a file that keeps the table, so that a resumed search predicts the same; measured and written when it
             does not exist or was made with another network, batch size, device or number of threads.
@@ -164,8 +164,8 @@ def memory_table(graph: ChannelGraph, build: Build) -> MemoryTable:
     """Live bytes after each operation, exact in the kept channels, for the example that the graph was traced with.
 
     Args:
-        graph: of the network.
-        build: the network of a structure of that graph.
+        graph: the network's channel graph.
+        build: makes the pruned network of a structure of that graph.
 
     Raises:
         SecateurError: when the bytes are not linear in the kept channels.

@@ -1,4 +1,4 @@
-"""What structures cost on every axis that a budget bounds, for many of them at once."""
+"""What structures cost on every axis that a budget bounds, by arithmetic, for many structures at once."""
 
 from __future__ import annotations
 
@@ -61,11 +61,12 @@ class MemoryTable:
 
 @dataclass(frozen=True, eq=False)
 class CostModel:
-    """The cost table of a network with what was measured of it.
+    """What any structure of one network costs: MACs and parameters counted, latency and memory predicted.
 
     Attributes:
-        table: MACs and parameters.
-        latency, memory: None unless a budget bounds them.
+        table: counts MACs and parameters.
+        latency: predicts the seconds of a batch; None unless a budget bounds them.
+        memory: predicts the peak bytes of activations; None unless a budget bounds them.
     """
 
     table: CostTable

@@ -16,7 +16,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from scoring.criteria import CRITERIA
 from search.formatting import WIDTH, aligned
-from search.space.budget import AXES, Bound, Budget, Target, shown
+from search.space.budget import COST_AXES, Bound, Budget, Target, cost_text
 from search.space.cost_model import Floats, Ints
 from search.space.layer_removal import reduced_network
 from search.space.problem import SearchProblem, problem_of_weights
@@ -55,7 +55,7 @@ def check_reachable(problem: SearchProblem) -> None:
                 raise SecateurError(
                     f"budget {bound.axis}: {_range(bound)} cannot be reached; under the rate limits (max_rate="
                     f"{limits.max_rate:g}, min_channels={limits.min_channels}) the nearest value is "
-                    f"{shown(bound.axis, nearest)} ({nearest / high:.2%} of the dense network)"
+                    f"{cost_text(bound.axis, nearest)} ({nearest / high:.2%} of the dense network)"
                 )
         if problem.removal_order is None:
             _check_between(problem, target)
@@ -89,7 +89,7 @@ def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Bud
             if bound.high < getattr(least, bound.axis):
                 raise SecateurError(
                     f"budget {bound.axis}: {_range(bound)} cannot be reached; with all layers gone that may go the "
-                    f"nearest value is {shown(bound.axis, getattr(least, bound.axis))}"
+                    f"nearest value is {cost_text(bound.axis, getattr(least, bound.axis))}"
                 )
 
 
@@ -120,14 +120,14 @@ def _check_between(problem: SearchProblem, target: Target) -> None:
 def _two_nearest(amounts: Floats, bound: Bound) -> str:
     below, above = amounts[amounts <= bound.high], amounts[amounts > bound.high]
     found = ([below.max()] if len(below) else []) + ([above.min()] if len(above) else [])
-    return f"{bound.axis} {' and '.join(shown(bound.axis, float(value)) for value in found)}"
+    return f"{bound.axis} {' and '.join(cost_text(bound.axis, float(value)) for value in found)}"
 
 
 def feasibility_table(problem: SearchProblem) -> str:
     """The table shown before a search: dense and smallest reachable cost, and the budget."""
     dense, targets = problem.cost_model.dense, problem.targets
     bounded = {bound.axis for target in targets for bound in target.bounds}
-    axes = [axis for axis in AXES if axis in bounded or axis in ("macs", "params")]
+    axes = [axis for axis in COST_AXES if axis in bounded or axis in ("macs", "params")]
     ends = {"dense": dense, "largest reachable": dense, "smallest reachable": reachable(problem)}
     blocks = [_block(axes, ends, targets)]
     if max(map(len, blocks[0].splitlines())) > WIDTH:
@@ -142,23 +142,19 @@ def _block(axes: Sequence[str], ends: Mapping[str, Cost], targets: Sequence[Targ
     dense = ends["dense"]
     rows = [["", *(cell for axis in axes for cell in (TITLES[axis], "of dense"))]]
     for name, cost in ends.items():
-        rows.append([name, *(cell for axis in axes for cell in _amount(axis, cost, dense))])
+        rows.append([name, *(cell for axis in axes for cell in _amount(axis, getattr(cost, axis), dense))])
     for number, target in enumerate(targets, 1):
         name = "budget" if len(targets) == 1 else f"target {number}"
         for side, words in (("low", "at least"), ("high", "at most")):
             limit = {bound.axis: getattr(bound, side) for bound in target.bounds}
-            cells = [
-                (shown(axis, limit[axis]), f"{limit[axis] / getattr(dense, axis):.2%}") if axis in limit else ("-", "-")
-                for axis in axes
-            ]
+            cells = [_amount(axis, limit[axis], dense) if axis in limit else ("-", "-") for axis in axes]
             rows.append([f"{name}, {words}", *(cell for pair in cells for cell in pair)])
     return aligned(rows)
 
 
-def _amount(axis: str, cost: Cost, dense: Cost) -> tuple[str, str]:
-    value, whole = getattr(cost, axis), getattr(dense, axis)
-    return shown(axis, value), f"{value / whole:.2%}"
+def _amount(axis: str, value: float, dense: Cost) -> tuple[str, str]:
+    return cost_text(axis, value), f"{value / getattr(dense, axis):.2%}"
 
 
 def _range(bound: Bound) -> str:
-    return f"{shown(bound.axis, bound.low)} to {shown(bound.axis, bound.high)}"
+    return f"{cost_text(bound.axis, bound.low)} to {cost_text(bound.axis, bound.high)}"

@@ -118,7 +118,7 @@ class ReducedAllocation:
     """A proposal on the network without some of its layers.
 
     Attributes:
-        allocation: of the reduced graph's groups.
+        allocation: widths of the reduced graph's groups.
         network: the network without the layers.
         cost_model: what structures of the reduced graph cost.
     """

@@ -56,7 +56,7 @@ def prepare_problem(
         budget: what a structure may cost; latency and memory are measured where it bounds them.
         scorer: the search's scorer: for a removal guided by it, and because a rank sum "a+b" ranks structures among
             `REFERENCES` others of the budget, which are drawn here.
-        seed: of the random criterion and of those structures.
+        seed: what the criterion "random" and those structures are drawn with.
         folder: keeps the latency calibration, so that a resumed search predicts the same.
 
     Raises:

@@ -13,7 +13,7 @@ from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.tables import channels_by_group
 from search.space.allocations import WidthAllocation
-from search.space.budget import Target, shown
+from search.space.budget import Target, cost_text
 from search.space.cost_model import CostModel
 from search.space.layer_removal import ReducedAllocation
 from search.space.problem import SearchProblem
@@ -177,4 +177,4 @@ def _nearest_above(costs: CostModel, allocation: WidthAllocation, target: Target
 
 
 def _shown(cost: Cost, target: Target) -> str:
-    return " and ".join(f"{bound.axis} {shown(bound.axis, getattr(cost, bound.axis))}" for bound in target.bounds)
+    return " and ".join(f"{bound.axis} {cost_text(bound.axis, getattr(cost, bound.axis))}" for bound in target.bounds)

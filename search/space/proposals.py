@@ -52,8 +52,8 @@ def target_params(
     """The parameters that say which target a trial aims at: name, distribution, and the value for a known structure.
 
     Args:
-        problem: of the study.
-        number: which of its targets.
+        problem: whose targets they are.
+        number: the target's place among them.
         cost: what the structure costs, for the place inside a band; without it the value there means nothing.
     """
     target = problem.targets[number]

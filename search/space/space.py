@@ -41,9 +41,11 @@ class Space:
         kind: `hybrid` (a norm threshold, a distance threshold and a pruning-rate cap, one of each for all groups),
             `ratios` (a keep ratio per group), `hybrid+ratios` (the thresholds with a cap per group), or `global` (one
             threshold for the worth of all channels, the network slimming rule with criterion `bn_gamma`).
-        criterion, linkage: of the filter tables.
-        limits: pruning-rate constraint.
-        features, reduction: of the filter tables.
+        criterion: what filters are worth, a key of `scoring.criteria.CRITERIA`.
+        linkage: how clusters of similar filters grow, a key of `scoring.clusters.LINKAGES`.
+        limits: how much of a group may go.
+        features: what filters are compared by, "fan_in", "fan_out" or "both".
+        reduction: how the worth of a filter in several coupled layers becomes one, a key of `REDUCTIONS`.
         removal: which layers may go as well; None for none.
         fixed: (parameter, value) of those that are held instead of proposed: "balance" (0: the norm threshold alone,
             1: the distance threshold alone) and "rate" of `hybrid`, "exponent" of `global`.
@@ -87,9 +89,9 @@ class Space:
 
         Args:
             model: the network.
-            graph: of it, whole or reduced.
+            graph: its channel graph, whole or without some layers.
             data: (images, labels), for criteria that look at data.
-            seed: of the random criterion.
+            seed: what the criterion "random" draws with.
 
         Raises:
             SecateurError: as `filter_tables`.

@@ -32,7 +32,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 @lru_cache(maxsize=16)
-def place(kind: str, removal: bool, limits: Limits = Limits()) -> SearchProblem:  # noqa: B008 - a frozen value
+def known_problem(kind: str, removal: bool, limits: Limits = Limits()) -> SearchProblem:  # noqa: B008 - a frozen value
     return problem(Space(kind, limits=limits, removal=Removal(most=4) if removal else None))
 
 
@@ -44,7 +44,7 @@ def widths_of(allocation: WidthAllocation | ReducedAllocation) -> WidthAllocatio
 @pytest.mark.parametrize("kind", KINDS)
 def test_widths_never_rise_with_strength_and_change_only_at_steps(kind: str, removal: bool) -> None:
     for seed in range(4):
-        allocation = widths_of(suggested(place(kind, removal), seed))
+        allocation = widths_of(suggested(known_problem(kind, removal), seed))
         steps = np.unique(allocation.breakpoints())
         steps = steps[(steps > 0) & np.isfinite(steps)]
         assert (allocation.widths(0.0) == allocation.widths(0.5 * steps[0])).all()
@@ -87,7 +87,7 @@ def test_almost_all_of_tpes_proposals_become_structures_within_one_percent(kind:
 @given(seed=st.integers(0, 10**6), kind=st.sampled_from(list(KINDS)), removal=st.booleans())
 def test_divisor_and_rate_hold_in_every_group(seed: int, kind: str, removal: bool) -> None:
     limits = Limits(max_rate=0.8, divisor=8)
-    here = place(kind, removal, limits)
+    here = known_problem(kind, removal, limits)
     (target,) = Budget(macs="25%..40%").targets(here.cost_model.dense)
     found = project(here, suggested(here, seed), target)
     assert isinstance(found, Projected), found
@@ -98,7 +98,7 @@ def test_divisor_and_rate_hold_in_every_group(seed: int, kind: str, removal: boo
 
 
 def test_removed_layers_are_gone_from_the_network_and_the_count() -> None:
-    here = place("hybrid+ratios", True)
+    here = known_problem("hybrid+ratios", True)
     graph, model = here.graph, here.task.model
     (target,) = Budget(macs=0.4).targets(here.cost_model.dense)
     removed = set()
@@ -122,7 +122,7 @@ def test_the_thresholds_that_were_used_are_kept() -> None:
 
 
 def test_shares_take_what_they_say() -> None:
-    tables = place("hybrid", False).tables
+    tables = known_problem("hybrid", False).tables
     free = Limits(max_rate=1.0)
     for share in (0.25, 0.5, 0.75):
         t_norm = QuantileThresholds(tables, free, 1.0, 0.0).resolved_params(share)["t_norm"]
@@ -133,7 +133,7 @@ def test_shares_take_what_they_say() -> None:
 
 
 def test_caps_bind_half_the_way_and_are_gone_at_its_end() -> None:
-    tables = place("hybrid", False).tables
+    tables = known_problem("hybrid", False).tables
     allocation = QuantileThresholds(tables, Limits(), 1.0, 1.0, np.full(len(tables.sizes), 0.25))
     assert (allocation.widths(0.5) >= 0.75 * tables.sizes).all()
     assert (allocation.widths(1.0) == Limits().floors(tables)).all()
@@ -186,7 +186,7 @@ def test_what_is_fixed_is_not_proposed_and_still_recorded(balance: float, seed: 
     study = optuna.create_study(sampler=sampler_for("random", seed, 0))
     trial = study.ask()
     space = Space("hybrid", fixed=(("balance", balance),))
-    allocation = replace(place("hybrid", False), space=space).suggest(trial)
+    allocation = replace(known_problem("hybrid", False), space=space).suggest(trial)
     assert trial.params["balance"] == balance
     assert isinstance(allocation, QuantileThresholds)
     assert (allocation.norm, allocation.dist) == (min(1.0, 2.0 - 2.0 * balance), min(1.0, 2.0 * balance))
@@ -196,7 +196,7 @@ def test_what_is_fixed_is_not_proposed_and_still_recorded(balance: float, seed: 
 def test_a_fixed_value_keeps_to_the_limits_of_its_parameter() -> None:
     study = optuna.create_study(sampler=sampler_for("random", 0, 0))
     trial = study.ask()
-    replace(place("hybrid", False), space=Space("hybrid", fixed=(("rate", 1.0),))).suggest(trial)
+    replace(known_problem("hybrid", False), space=Space("hybrid", fixed=(("rate", 1.0),))).suggest(trial)
     assert trial.params["rate"] == 0.9
 
 
