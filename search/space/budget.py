@@ -12,7 +12,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 
 Amount = str | float | int
-COST_AXES = ("macs", "params", "latency", "memory")
+BUDGET_AXES = ("macs", "params", "latency", "memory")
 FILL = 0.02
 """A single number is a cap; a structure fills it to within this share below."""
 
@@ -106,7 +106,7 @@ class Budget:
     @property
     def axes(self) -> tuple[str, ...]:
         """The axes that are bounded."""
-        return tuple(axis for axis in COST_AXES if getattr(self, axis) is not None)
+        return tuple(axis for axis in BUDGET_AXES if getattr(self, axis) is not None)
 
     @property
     def objectives(self) -> int:

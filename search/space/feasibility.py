@@ -16,7 +16,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from scoring.criteria import CRITERIA
 from search.formatting import WIDTH, aligned
-from search.space.budget import COST_AXES, Bound, Budget, Target, cost_text
+from search.space.budget import BUDGET_AXES, Bound, Budget, Target, cost_text
 from search.space.cost_model import Floats, Ints
 from search.space.layer_removal import reduced_network
 from search.space.problem import SearchProblem, problem_of_weights
@@ -127,7 +127,7 @@ def feasibility_table(problem: SearchProblem) -> str:
     """The table shown before a search: dense and smallest reachable cost, and the budget."""
     dense, targets = problem.cost_model.dense, problem.targets
     bounded = {bound.axis for target in targets for bound in target.bounds}
-    axes = [axis for axis in COST_AXES if axis in bounded or axis in ("macs", "params")]
+    axes = [axis for axis in BUDGET_AXES if axis in bounded or axis in ("macs", "params")]
     ends = {"dense": dense, "largest reachable": dense, "smallest reachable": reachable(problem)}
     blocks = [_block(axes, ends, targets)]
     if max(map(len, blocks[0].splitlines())) > WIDTH:
