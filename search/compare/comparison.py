@@ -1,4 +1,4 @@
-"""All variants of a study, what they share shared, and the files that come of it."""
+"""`compare`: all variants of a study beside each other, and the files with their figures."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from backbones.modes import device_of
 from search.checks import check_range
-from search.compare.origins import label, start_of
-from search.compare.outcome import Outcome, Whole
+from search.compare.execution import run_in_turn, run_together
 from search.compare.results import Comparison
-from search.compare.turns import Work, follow_in_turn, follow_together
+from search.compare.shared_dense import ComparisonPlan, dense_label
+from search.compare.variant_result import DenseResult, VariantResult
 from search.review.footprint import Footprint, footprints
 from search.run.console import Console
 from search.run.dense import dense_accuracy
-from search.run.folder import RunFolder, environment, locked, open_run
+from search.run.folder import environment, locked, open_run
 from search.run.front_context import FOOTPRINT_BATCH
 from search.run.inputs import RunInputs, choose_device
 from search.run.study_file import StudyFile, read_study, read_variants
@@ -48,11 +48,11 @@ def compare(
     an earlier call has done is not done again; more seeds or variants add to it.
 
     Args:
-        path: of the study file.
-        scale: which of its [scales] holds; by default the one that its key `scale` names.
-        variants: those that are wanted; all by default.
+        path: the study file.
+        scale: which of the file's [scales] holds; by default the one that its key `scale` names.
+        variants: names of those that are wanted; all by default.
         seeds: retrainings of each structure, instead of [compare] seeds.
-        runs: holds all run folders.
+        runs: the folder that holds all run folders.
         device: for training, `auto` for a GPU when there is one.
         jobs: variants at the same time, each in a process of its own, the cores divided among them; above 1 a script
             needs the usual `if __name__ == "__main__":`.
@@ -73,18 +73,15 @@ def compare(
     with locked(folder):
         try:
             place.mkdir(exist_ok=True)
-            opened = {name: open_run(place, known[name], path) for name in wanted}
-            work = Work(known, place, device, count)
+            for name in wanted:
+                open_run(place, known[name], path)
+            plan = ComparisonPlan(known, place, device, count)
             if jobs > 1 and len(wanted) > 1:
-                found = follow_together(work, wanted, min(jobs, len(wanted)), console)
-                starts: dict[str, RunInputs] = {}
-                for name in wanted:
-                    start_of(known, name, place, starts, device)
+                found, loaded = run_together(plan, wanted, min(jobs, len(wanted)), console)
             else:
-                found, starts = follow_in_turn(work, wanted, console)
-            outcomes = [replace(found[name], whole=label(known, name)) for name in wanted]
-            wholes = _wholes(known, wanted, opened, starts)
-            measured = _measured(outcomes, wholes, known, starts)
+                found, loaded = run_in_turn(plan, wanted, console)
+            results = [replace(found[name], dense=dense_label(known, name)) for name in wanted]
+            measured = _measured(plan, results, _dense_results(plan, results, loaded), loaded)
         except KeyboardInterrupt as stop:
             stop.add_note("to go on: the same command; what is done is not done again")
             raise
@@ -103,43 +100,41 @@ def _wanted(variants: Mapping[str, StudyFile], names: Sequence[str] | None) -> l
     return list(variants) if names is None else [name for name in variants if name in names]
 
 
-def _wholes(
-    variants: Mapping[str, StudyFile],
-    wanted: Sequence[str],
-    runs: Mapping[str, RunFolder],
-    starts: Mapping[str, RunInputs],
-) -> dict[str, Whole]:
-    """Label -> dense network."""
-    found: dict[str, Whole] = {}
-    for name in wanted:
-        called, dense = label(variants, name), starts[name].graph.costs.dense
-        known = dense_accuracy(starts[name], runs[name])
-        found.setdefault(called, Whole(called, dense.macs, dense.params, known["validation"], known["test"]))
+def _dense_results(
+    plan: ComparisonPlan, results: Sequence[VariantResult], loaded: Mapping[str, RunInputs]
+) -> dict[str, DenseResult]:
+    """Label -> figures of the dense network."""
+    found: dict[str, DenseResult] = {}
+    for one in results:
+        inputs = loaded[one.variant]
+        dense, known = inputs.graph.costs.dense, dense_accuracy(inputs, plan.run_folder(one.variant))
+        figures = DenseResult(one.dense, dense.macs, dense.params, known["validation"], known["test"])
+        found.setdefault(one.dense, figures)
     return found
 
 
 def _measured(
-    outcomes: Sequence[Outcome],
-    wholes: Mapping[str, Whole],
-    variants: Mapping[str, StudyFile],
-    starts: Mapping[str, RunInputs],
-) -> tuple[tuple[Whole, ...], tuple[Outcome, ...]]:
-    """Latency and size on disk: a dense network and all that came out of it side by side, in the same rounds."""
+    plan: ComparisonPlan,
+    results: Sequence[VariantResult],
+    dense: Mapping[str, DenseResult],
+    loaded: Mapping[str, RunInputs],
+) -> tuple[tuple[DenseResult, ...], tuple[VariantResult, ...]]:
+    """The figures with latency and size on disk: a dense network and its variants side by side, in the same rounds."""
     sizes: dict[str, Footprint] = {}
-    for called in wholes:
-        family = [one for one in outcomes if one.whole == called]
-        start, study = starts[family[0].variant], variants[family[0].variant]
-        models: dict[str, nn.Module] = {called: start.model}
-        models |= {one.variant: load_artefact(Path(one.artefacts[0]), start.model) for one in family}
-        home = device_of(start.model)
-        images, _ = next(start.data.batches("validation", FOOTPRINT_BATCH))
-        with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+    for label in dense:
+        family = [one for one in results if one.dense == label]
+        inputs, study = loaded[family[0].variant], plan.variants[family[0].variant]
+        models: dict[str, nn.Module] = {label: inputs.model}
+        models |= {one.variant: load_artefact(Path(one.artefacts[0]), inputs.model) for one in family}
+        home = device_of(inputs.model)
+        images, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
+        with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
             try:
-                moved = {name: model.to(start.device) for name, model in models.items()}
-                sizes |= footprints(moved, images.to(start.device))
+                moved = {name: model.to(inputs.device) for name, model in models.items()}
+                sizes |= footprints(moved, images.to(inputs.device))
             finally:
-                start.model.to(home)
+                inputs.model.to(home)
     return (
-        tuple(replace(one, footprint=sizes[one.label]) for one in wholes.values()),
-        tuple(replace(one, footprint=sizes[one.variant]) for one in outcomes),
+        tuple(replace(one, footprint=sizes[one.label]) for one in dense.values()),
+        tuple(replace(one, footprint=sizes[one.variant]) for one in results),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.files import write_text
-from search.compare.outcome import Outcome, Spread, Whole
+from search.compare.variant_result import DenseResult, SeedStats, VariantResult
 from search.formatting import amount, counted, csv_table, markdown_table, percent, points, text_table
 from search.review.footprint import Footprint, footprint_cells
 
@@ -35,20 +35,20 @@ class Comparison:
         name: of the study, with its scale.
         seeds: retrainings of each structure.
         environment: command, versions, machine.
-        wholes: the dense networks.
-        outcomes: of the variants, in the order of the study file.
+        dense: the dense networks that variants start from.
+        variants: the result of each variant, in the order of the study file.
     """
 
     name: str
     seeds: int
     environment: Mapping[str, Any]
-    wholes: tuple[Whole, ...]
-    outcomes: tuple[Outcome, ...]
+    dense: tuple[DenseResult, ...]
+    variants: tuple[VariantResult, ...]
 
     def to_dict(self, base: Path | None = None) -> dict[str, Any]:
         """Plain values; the paths of networks are relative to `base`, where one is given."""
-        dense = {one.label: one for one in self.wholes}
-        variants = [one.to_dict(dense[one.whole]) for one in self.outcomes]
+        dense = {one.label: one for one in self.dense}
+        variants = [one.to_dict(dense[one.dense]) for one in self.variants]
         if base is not None:
             variants = [
                 {**one, "artefacts": [os.path.relpath(path, base) for path in one["artefacts"]]} for one in variants
@@ -57,7 +57,7 @@ class Comparison:
             "name": self.name,
             "seeds": self.seeds,
             "environment": dict(self.environment),
-            "dense": [one.to_dict() for one in self.wholes],
+            "dense": [one.to_dict() for one in self.dense],
             "variants": variants,
         }
 
@@ -70,28 +70,28 @@ class Comparison:
     def shown(self) -> str:
         """The table for a terminal, within 80 columns."""
         rows = []
-        for whole, family in self._families():
-            cost = (amount(whole.macs), amount(whole.params), footprint_cells(whole.footprint)[0])
-            rows.append((whole.label, *cost, points(whole.test, 2), "", _number(whole.netscore)))
+        for dense, family in self._families():
+            cost = (amount(dense.macs), amount(dense.params), footprint_cells(dense.footprint)[0])
+            rows.append((dense.label, *cost, points(dense.test, 2), "", _number(dense.netscore)))
             for one in family:
-                share = (percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params))
-                drop = points(whole.test - one.test.mean, 2)
+                share = (percent(one.macs.mean / dense.macs), percent(one.params.mean / dense.params))
+                drop = points(dense.test - one.test.mean, 2)
                 latency, _ = footprint_cells(one.footprint)
                 rows.append((one.variant, *share, latency, _points(one.test), drop, _number(one.netscore)))
                 if one.sparse is not None:
-                    share = (share[0], percent(one.sparse.nonzero.mean / whole.params))
-                    drop = points(whole.test - one.sparse.test.mean, 2)
-                    row = (_sparser(one), *share, "", _points(one.sparse.test), drop, _number(one.sparse.netscore))
+                    share = (share[0], percent(one.sparse.nonzero.mean / dense.params))
+                    drop = points(dense.test - one.sparse.test.mean, 2)
+                    row = (_sparse_name(one), *share, "", _points(one.sparse.test), drop, _number(one.sparse.netscore))
                     rows.append(row)
         return text_table(TERMINAL_HEADER, rows)
 
     def markdown(self) -> str:
         """A page with the table, the command, the machine and the seeds."""
-        first = next(one.footprint for one in self.wholes)
+        first = next(one.footprint for one in self.dense)
         threads = "" if first is None else counted(first.threads, "thread")
         facts = self.environment
         versions = ", ".join(f"{name} {facts[name]}" for name in ("secateur", "python", "torch") if name in facts)
-        scorers = dict.fromkeys(one.scorer for one in self.outcomes)
+        scorers = dict.fromkeys(one.scorer for one in self.variants)
         lines = [
             f"# {self.name}",
             "",
@@ -104,63 +104,65 @@ class Comparison:
             "",
         ]
         rows = []
-        for whole, family in self._families():
-            rows.append(_dense_cells(whole))
+        for dense, family in self._families():
+            rows.append(_dense_cells(dense))
             for one in family:
-                rows += _cells(one, whole)
+                rows += _cells(one, dense)
         return "\n".join([*lines, markdown_table(PAGE_HEADER, rows)]) + "\n"
 
     def csv(self) -> str:
         """One row a network: `kind` is dense, pruned or sparse; fractions, seconds and bytes."""
         rows: list[dict[str, Any]] = []
-        for whole, family in self._families():
-            rows.append({"variant": whole.label, "kind": "dense", **_record(whole, whole.footprint)})
+        for dense, family in self._families():
+            rows.append({"variant": dense.label, "kind": "dense", **_record(dense, dense.footprint)})
             for one in family:
                 rows.append({"variant": one.variant, "kind": "pruned", **_record(one, one.footprint)})
                 if one.sparse is not None:
                     rows.append({"variant": one.variant, "kind": "sparse", **_record(one.sparse, None)})
         return csv_table(rows)
 
-    def _families(self) -> list[tuple[Whole, list[Outcome]]]:
-        """Every dense network with what came out of it."""
-        return [(whole, [one for one in self.outcomes if one.whole == whole.label]) for whole in self.wholes]
+    def _families(self) -> list[tuple[DenseResult, list[VariantResult]]]:
+        """Every dense network with the variants that start from it."""
+        return [(dense, [one for one in self.variants if one.dense == dense.label]) for dense in self.dense]
 
 
-def _dense_cells(whole: Whole) -> list[str]:
-    latency, size = footprint_cells(whole.footprint)
-    accuracies = [points(whole.validation, 2), points(whole.test, 2)]
+def _dense_cells(dense: DenseResult) -> list[str]:
+    latency, size = footprint_cells(dense.footprint)
+    accuracies = [points(dense.validation, 2), points(dense.test, 2)]
     return [
-        whole.label, amount(whole.macs), amount(whole.params), size, latency, *accuracies, "",
-        _number(whole.netscore), "", "",
+        dense.label, amount(dense.macs), amount(dense.params), size, latency, *accuracies, "",
+        _number(dense.netscore), "", "",
     ]  # fmt: skip
 
 
-def _cells(one: Outcome, whole: Whole) -> list[list[str]]:
+def _cells(one: VariantResult, dense: DenseResult) -> list[list[str]]:
     latency, size = footprint_cells(one.footprint)
-    shares = [percent(one.macs.mean / whole.macs), percent(one.params.mean / whole.params, 2)]
-    drop = points(whole.test - one.test.mean, 2)
+    shares = [percent(one.macs.mean / dense.macs), percent(one.params.mean / dense.params, 2)]
+    drop = points(dense.test - one.test.mean, 2)
     search = ["-" if one.search_seconds is None else f"{one.search_seconds:.1f}", str(one.scored)]
     accuracies = [_points(one.validation), _points(one.test)]
-    rows = [[one.variant, *shares, size, latency, *accuracies, drop, _spread(one.netscore), *search]]
+    rows = [[one.variant, *shares, size, latency, *accuracies, drop, _with_deviation(one.netscore), *search]]
     if one.sparse is not None:
-        shares[1] = percent(one.sparse.nonzero.mean / whole.params, 2)
+        shares[1] = percent(one.sparse.nonzero.mean / dense.params, 2)
         accuracies = [_points(one.sparse.validation), _points(one.sparse.test)]
-        drop = points(whole.test - one.sparse.test.mean, 2)
-        rows.append([_sparser(one), *shares, "", "", *accuracies, drop, _spread(one.sparse.netscore), "", ""])
+        drop = points(dense.test - one.sparse.test.mean, 2)
+        rows.append(
+            [_sparse_name(one), *shares, "", "", *accuracies, drop, _with_deviation(one.sparse.netscore), "", ""]
+        )
     return rows
 
 
-def _sparser(one: Outcome) -> str:
+def _sparse_name(one: VariantResult) -> str:
     return "" if one.sparse is None else f"  {one.variant}, {percent(one.sparse.sparsity, 0)} of it zero"
 
 
 def _record(one: Any, footprint: Footprint | None) -> dict[str, Any]:
-    """The numbers of a row; a spread as mean and deviation."""
+    """The numbers of a row; what was measured for every seed as mean and deviation."""
     names = ("structure", "macs", "params", "nonzero", "validation", "test", "netscore", "scored", "search_seconds")
     found: dict[str, Any] = {}
     for name in names:
         value = getattr(one, name, None)
-        if isinstance(value, Spread):
+        if isinstance(value, SeedStats):
             found |= {name: value.mean, f"{name}_std": value.std}
         else:
             found[name] = value
@@ -169,14 +171,14 @@ def _record(one: Any, footprint: Footprint | None) -> dict[str, Any]:
     return found
 
 
-def _points(value: Spread) -> str:
+def _points(value: SeedStats) -> str:
     """A fraction in percent: 97.31 ± 0.22."""
     return points(value.mean, 2) + ("" if value.std is None else f" ± {points(value.std, 2)}")
 
 
-def _spread(value: Spread | None) -> str:
+def _with_deviation(value: SeedStats | None) -> str:
     return "-" if value is None else f"{value.mean:.2f}" + ("" if value.std is None else f" ± {value.std:.2f}")
 
 
-def _number(value: Spread | float | None) -> str:
-    return "-" if value is None else f"{value.mean if isinstance(value, Spread) else value:.1f}"
+def _number(value: SeedStats | float | None) -> str:
+    return "-" if value is None else f"{value.mean if isinstance(value, SeedStats) else value:.1f}"

@@ -1,4 +1,4 @@
-"""One variant from its study to its outcome; what a run folder has is not done again."""
+"""One variant, from its study to its figures; what its run folder has is not done again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from backbones.artefact import load as load_artefact
 from backbones.artefact import save
-from search.compare.outcome import Outcome, Sparser, Spread, omegas
+from search.compare.variant_result import SeedStats, SparseResult, VariantResult, seed_netscores
 from search.review.candidate import Candidate
 from search.run.console import Console
 from search.run.dense import dense_accuracy, ensure_dense
@@ -25,64 +25,69 @@ from search.training.parallel import fitting_threads
 from search.training.recipe import Recipe
 
 Results = Sequence[Mapping[str, Any]]
-"""Facts of the retrainings of one structure, one a seed."""
+"""Facts of the retrainings of one structure, one for each seed."""
 
 
-def follow_variant(study: StudyFile, start: RunInputs, folder: RunFolder, console: Console, seeds: int) -> Outcome:
-    """Searches, retrains with every seed, prunes weights where asked; the structure with the best validation accuracy.
+def run_variant(study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console, seeds: int) -> VariantResult:
+    """Searches, retrains with every seed, and prunes single weights where [sparsify] says so.
 
     Args:
-        study: the variant.
-        start: data, dense network and graph of it; the network is trained here where its folder has none.
-        folder: of the variant.
+        study: of the variant.
+        inputs: data, dense network and graph; the network is trained here where the folder has no trained one.
+        folder: the variant's run folder.
         console: where the user reads on.
         seeds: retrainings of each structure.
+
+    Returns:
+        the figures of the structure with the best mean validation accuracy; the label of the dense network is empty.
 
     Raises:
         SecateurError: as the stages of `secateur run`.
     """
     with locked(folder):
-        check_before_training(study, start)
-        note_command(folder, start.device)
-        with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+        check_before_training(study, inputs)
+        note_command(folder, inputs.device)
+        with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
             with timed(folder, "dense network"):
-                ensure_dense(start, study, folder, console)
-            known = dense_accuracy(start, folder)
-            opened = study_from_file(study, start, folder)
+                ensure_dense(inputs, study, folder, console)
+            known = dense_accuracy(inputs, folder)
+            opened = study_from_file(study, inputs, folder)
             search_stage(opened, study, folder, console)
             recipes = [
                 replace(study.retrain.recipe, seed=study.retrain.recipe.seed + number) for number in range(seeds)
             ]
-            best, results = _retrain(opened, study, recipes, start, folder, console)
+            best, results = _retrain(opened, study, recipes, inputs, folder, console)
             front = opened.front()
             dense = replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"])
             replace(front, dense=dense).save(folder.path)
-            outcome = _outcome(study, opened, best, results, folder)
+            result = _variant_result(study, opened, best, results, folder)
             if study.sparsify.amount > 0:
                 with timed(folder, "double pruning"):
-                    outcome = replace(outcome, sparse=_sparsify(study.sparsify, outcome, start, folder, console))
-    return outcome
+                    result = replace(result, sparse=_sparsify(study.sparsify, result, inputs, folder, console))
+    return result
 
 
 def _retrain(
-    opened: Study, study: StudyFile, recipes: Sequence[Recipe], start: RunInputs, folder: RunFolder, console: Console
+    opened: Study, study: StudyFile, recipes: Sequence[Recipe], inputs: RunInputs, folder: RunFolder, console: Console
 ) -> tuple[Candidate, Results]:
     wanted = study.retrain
     console.head(f"Retraining: the best {wanted.top}, {len(recipes)} seeds, {wanted.recipe.epochs} epochs each")
     by_seed = []
     for recipe in recipes:
         with timed(folder, "retraining"):
-            opened.retrain(wanted.top, recipe=recipe, flow=wanted.way, device=start.device, progress=console.progress)
+            opened.retrain(wanted.top, recipe=recipe, flow=wanted.way, device=inputs.device, progress=console.progress)
         by_seed.append(opened.retrained(recipe, wanted.way))
     best = max(opened.promising(wanted.top), key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
     return best, [results[best.id] for results in by_seed]
 
 
-def _outcome(study: StudyFile, opened: Study, best: Candidate, results: Results, folder: RunFolder) -> Outcome:
+def _variant_result(
+    study: StudyFile, opened: Study, best: Candidate, results: Results, folder: RunFolder
+) -> VariantResult:
     macs, params = best.on("macs") or 0.0, best.on("params") or 0.0
-    return Outcome(
+    return VariantResult(
         variant=study.name,
-        whole="",
+        dense="",
         structure=best.id,
         settings=study.fingerprint,
         scored=len({one.id for one in opened.candidates(retrained=False) if one.score is not None}),
@@ -90,47 +95,47 @@ def _outcome(study: StudyFile, opened: Study, best: Candidate, results: Results,
         score=best.score,
         scorer=study.search.scorer,
         removed=best.structure.removed if best.structure is not None else (),
-        macs=Spread(tuple(one.get("macs", macs) for one in results)),
-        params=Spread(tuple(one.get("params", params) for one in results)),
-        validation=Spread(tuple(one["accuracy"] for one in results)),
-        test=Spread(tuple(one["test_accuracy"] for one in results)),
-        retrain_seconds=Spread(tuple(one["seconds"] for one in results)),
+        macs=SeedStats(tuple(one.get("macs", macs) for one in results)),
+        params=SeedStats(tuple(one.get("params", params) for one in results)),
+        validation=SeedStats(tuple(one["accuracy"] for one in results)),
+        test=SeedStats(tuple(one["test_accuracy"] for one in results)),
+        retrain_seconds=SeedStats(tuple(one["seconds"] for one in results)),
         artefacts=tuple(one["artefact"] for one in results),
     )
 
 
 def _sparsify(
-    section: SparsifySection, outcome: Outcome, start: RunInputs, folder: RunFolder, console: Console
-) -> Sparser:
+    section: SparsifySection, result: VariantResult, inputs: RunInputs, folder: RunFolder, console: Console
+) -> SparseResult:
     """Double pruning of every seed's network; each has a folder named by what was done, so that nothing is repeated."""
     console.head(f"Double pruning: {section.amount:.0%} of the weights, {section.recipe.epochs} epochs")
     found = []
-    for number, path in enumerate(outcome.artefacts):
+    for number, path in enumerate(result.artefacts):
         network = Path(path)
         recipe = replace(section.recipe, seed=section.recipe.seed + number)
         name = f"{network.parent.name}-{RetrainConfig(recipe).key}-{section.scope}-{section.amount:g}"
         place = folder.path / "sparse" / (name + "".join(f"-{layer}" for layer in section.spare))
-        model = load_artefact(network, start.model)
+        model = load_artefact(network, inputs.model)
         sparse = sparsify(
             model,
-            start.data,
+            inputs.data,
             recipe,
             section.amount,
             scope=section.scope,
             spare=section.spare,
-            teacher=start.model,
+            teacher=inputs.model,
             folder=place,
-            device=start.device,
+            device=inputs.device,
             progress=console.progress,
         )
         save(model, place / "network.safetensors")
         found.append((sparse.parameters, sparse.history))
-    test = Spread(tuple(history.test_accuracy or 0.0 for _, history in found))
-    nonzero = Spread(tuple(float(parameters.effective) for parameters, _ in found))
-    return Sparser(
+    test = SeedStats(tuple(history.test_accuracy or 0.0 for _, history in found))
+    nonzero = SeedStats(tuple(float(parameters.effective) for parameters, _ in found))
+    return SparseResult(
         nonzero=nonzero,
-        masked=Spread(tuple(float(parameters.masked) for parameters, _ in found)),
-        validation=Spread(tuple(history.validation_accuracy for _, history in found)),
+        masked=SeedStats(tuple(float(parameters.masked) for parameters, _ in found)),
+        validation=SeedStats(tuple(history.validation_accuracy for _, history in found)),
         test=test,
-        netscore=omegas(test, nonzero, outcome.macs),
+        netscore=seed_netscores(test, nonzero, result.macs),
     )

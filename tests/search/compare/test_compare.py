@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import secateur
-from search.compare.outcome import Outcome, Sparser, Spread, Whole, omegas
 from search.compare.results import Comparison
+from search.compare.variant_result import DenseResult, SeedStats, SparseResult, VariantResult, seed_netscores
 from search.review.footprint import Footprint
 from search.run.dense import dense_accuracy
 from search.study import retrain
@@ -81,7 +81,7 @@ def test_from_variants_to_tables_and_again_without_training(
     check_numbers(first, place)
 
     known = secateur.compare("study.toml", variants=["search"], progress=False)
-    assert [(one.variant, one.structure) for one in known.outcomes] == [("search", first["variants"][0]["structure"])]
+    assert [(one.variant, one.structure) for one in known.variants] == [("search", first["variants"][0]["structure"])]
     code, out, err = called(capsys, "compare", "study.toml", "--json")
     assert code == 0, err
     assert len(trained) == 6
@@ -208,18 +208,19 @@ def test_what_cannot_be_compared_is_refused(folder: Path, capsys: pytest.Capture
 
 def test_the_terminal_table_keeps_to_80_columns_whatever_the_names() -> None:
     size = Footprint(0.0123, 0.001, 1_234_567, 128, 1)
-    whole = Whole("dense mobilenet_v3_small_cifar (a-very-long-name)", 125_485_696, 853_018, 0.94, 0.9339, size)
-    test = Spread((0.9211, 0.9187, 0.93))
-    masked = Spread((1e5, 1e5, 1e5))
-    sparse = Sparser(masked, masked, test, test, omegas(test, masked, masked))
-    one = Outcome(
+    whole = DenseResult("dense mobilenet_v3_small_cifar (a-very-long-name)", 125_485_696, 853_018, 0.94, 0.9339, size)
+    test = SeedStats((0.9211, 0.9187, 0.93))
+    masked = SeedStats((1e5, 1e5, 1e5))
+    sparse = SparseResult(masked, masked, test, test, seed_netscores(test, masked, masked))
+    one = VariantResult(
         "a-variant-with-a-name-that-is-really-much-too-long", whole.label, "0" * 12, "", 500, 12.5, 1.0, "naswot", (),
-        Spread((2.5e7,) * 3), Spread((2e5,) * 3), test, test, Spread((60.0,) * 3), ("a", "b", "c"), sparse, size,
+        SeedStats((2.5e7,) * 3), SeedStats((2e5,) * 3), test, test, SeedStats((60.0,) * 3),
+        ("a", "b", "c"), sparse, size,
     )  # fmt: skip
     result = Comparison("long", 3, {"command": "secateur compare x.toml", "time": "t", "platform": "p", "cpus": 2,
                                     "device": "cpu"}, (whole,), (one,))  # fmt: skip
     assert max(map(len, result.shown().splitlines())) <= 80
     assert "92.33 ± 0.60" in result.shown()
     assert "| a-variant-with-a-name-that-is-really-much-too-long | 19.9 % | 23.45 % |" in result.markdown()
-    assert Spread((0.5,)).std is None
-    assert omegas(Spread((0.5, 0.0)), masked, masked) is None
+    assert SeedStats((0.5,)).std is None
+    assert seed_netscores(SeedStats((0.5, 0.0)), masked, masked) is None
