@@ -1,4 +1,4 @@
-"""The way of one run folder: prepare, search, retrain, report. What is done is not done again."""
+"""The stages of a run: load, train the dense network, search, retrain, report. What is done is not done again."""
 
 from __future__ import annotations
 
@@ -94,20 +94,20 @@ def join_study(
         )
     url = storage or folder.storage
     try:
-        start = load_run_inputs(study, folder, device)
-        ensure_dense(start, study, folder, console)
-        with fitting_threads(start.graph.costs.dense.macs, study.search.batch):
-            opened = study_from_file(study, start, folder, url)
+        inputs = load_run_inputs(study, folder, device)
+        ensure_dense(inputs, study, folder, console)
+        with fitting_threads(inputs.graph.costs.dense.macs, study.search.batch):
+            opened = study_from_file(study, inputs, folder, url)
             console.head(f"Working on {study.name} in {shown_url(url)}")
             opened.work(
                 study.search.trials,
                 top=study.retrain.top,
                 recipe=study.retrain.recipe,
                 flow=study.retrain.way,
-                device=start.device,
+                device=inputs.device,
                 progress=console.progress,
             )
-        return report_stage(opened, start, folder, console)
+        return report_stage(opened, inputs, folder, console)
     except KeyboardInterrupt as stop:
         stop.add_note("to go on: the same command; other workers do not wait for this one")
         raise
@@ -122,16 +122,16 @@ def _run(
     jobs: int,
     fork: RunFolder | None,
 ) -> dict[str, Any]:
-    start = load_run_inputs(study, folder, device)
-    check_before_training(study, start)
-    note_command(folder, start.device)
-    with fitting_threads(start.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
-        return _work(study, start, folder, console, stages, jobs, fork)
+    inputs = load_run_inputs(study, folder, device)
+    check_before_training(study, inputs)
+    note_command(folder, inputs.device)
+    with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+        return _run_stages(study, inputs, folder, console, stages, jobs, fork)
 
 
-def _work(
+def _run_stages(
     study: StudyFile,
-    start: RunInputs,
+    inputs: RunInputs,
     folder: RunFolder,
     console: Console,
     stages: tuple[Stage, ...],
@@ -139,8 +139,8 @@ def _work(
     fork: RunFolder | None,
 ) -> dict[str, Any]:
     with timed(folder, "dense network"):
-        ensure_dense(start, study, folder, console)
-    opened = study_from_file(study, start, folder)
+        ensure_dense(inputs, study, folder, console)
+    opened = study_from_file(study, inputs, folder)
     if fork is not None:
         console.say(_take_over(opened, fork))
     if "search" in stages:
@@ -148,13 +148,8 @@ def _work(
         console.say(opened.feasibility())
         search_stage(opened, study, folder, console, jobs)
     if "retrain" in stages:
-        console.head(f"Retraining: the best {study.retrain.top}, {study.retrain.recipe.epochs} epochs each")
-        with timed(folder, "retraining"):
-            wanted = study.retrain
-            opened.retrain(
-                wanted.top, recipe=wanted.recipe, flow=wanted.way, device=start.device, progress=console.progress
-            )
-    return report_stage(opened, start, folder, console)
+        retrain_stage(opened, study, inputs, folder, console)
+    return report_stage(opened, inputs, folder, console)
 
 
 def note_command(folder: RunFolder, device: str) -> dict[str, Any]:
@@ -190,6 +185,16 @@ def search_stage(opened: Study, study: StudyFile, folder: RunFolder, console: Co
     _check_found(opened.front())
 
 
+def retrain_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console) -> None:
+    """Retrains the best structures, as far as they are not retrained yet."""
+    wanted = study.retrain
+    console.head(f"Retraining: the best {wanted.top}, {wanted.recipe.epochs} epochs each")
+    with timed(folder, "retraining"):
+        opened.retrain(
+            wanted.top, recipe=wanted.recipe, flow=wanted.way, device=inputs.device, progress=console.progress
+        )
+
+
 def read_structure(path: Path) -> Structure:
     """The structure in a file.
 
@@ -205,7 +210,7 @@ def read_structure(path: Path) -> Structure:
         raise SecateurError(f"[search] structure {path}: {error}") from None
 
 
-def study_from_file(study: StudyFile, start: RunInputs, folder: RunFolder, storage: str | None = None) -> Study:
+def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, storage: str | None = None) -> Study:
     """The search that a study file describes, in the run folder's own database or another storage.
 
     Raises:
@@ -213,9 +218,9 @@ def study_from_file(study: StudyFile, start: RunInputs, folder: RunFolder, stora
     """
     return Study(
         study.name,
-        start.model,
-        start.graph,
-        start.data,
+        inputs.model,
+        inputs.graph,
+        inputs.data,
         budget=study.budget.budget(),
         storage=storage or folder.storage,
         space=study.space.space(),
@@ -228,12 +233,12 @@ def study_from_file(study: StudyFile, start: RunInputs, folder: RunFolder, stora
     )
 
 
-def check_before_training(study: StudyFile, start: RunInputs) -> None:
+def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
-    check_early(start.model, start.graph, study.space.space(), study.budget.budget())
+    check_early(inputs.model, inputs.graph, study.space.space(), study.budget.budget())
     if study.search.structure is not None:
-        read_structure(study.search.structure).check(start.graph)
-    start.data.batch(study.search.batch, study.seed)
+        read_structure(study.search.structure).check(inputs.graph)
+    inputs.data.batch(study.search.batch, study.seed)
 
 
 def _check_found(front: Front) -> None:
@@ -247,13 +252,13 @@ def _check_found(front: Front) -> None:
         )
 
 
-def report_stage(opened: Study, start: RunInputs, folder: RunFolder, console: Console) -> dict[str, Any]:
+def report_stage(opened: Study, inputs: RunInputs, folder: RunFolder, console: Console) -> dict[str, Any]:
     """Saves front, best network and report, says what came out and where it is."""
-    known = dense_accuracy(start, folder)
+    known = dense_accuracy(inputs, folder)
     front = opened.front()
     front = replace(front, dense=replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"]))
     front = _compared(front, opened, folder, console)
-    front = with_footprints(front, start, folder)
+    front = with_footprints(front, inputs, folder)
     front.save(folder.path)
     folder.note(importances=importances(opened.optuna_study))
     paths = {"folder": str(folder.path), "report": str(folder.report)}
