@@ -15,7 +15,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scorers import SCORERS
-from scoring.scoring_task import ScoredStructure, ScoringTask
+from scoring.scoring_task import ScoredStructure
 from search.cli import main
 from search.data.data import subset
 from search.evaluate import trainings
@@ -23,10 +23,7 @@ from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence, with_rank_sums
 from search.run.evaluation_plan import Plan
 from search.space.budget import Budget
-from search.space.families import FAMILIES, SampledStructure, draw
-from search.space.prepare import prepare_problem
-from search.space.problem import SearchProblem
-from search.space.space import Space
+from search.space.families import SampledStructure
 from search.training.recipe import Recipe
 from tests.search.study.study_samples import small_data, small_graph, small_model
 
@@ -35,42 +32,10 @@ PLAN = Plan(structures=6, seeds=1, scorers=("params", "random", "fidelity", "par
 CONFIRM = replace(PLAN, measure="test")
 
 
-def problem() -> SearchProblem:
-    model, data = small_model(), small_data()
-    graph = small_graph(model)
-    task = ScoringTask(model, graph, *data.batch(16))
-    return prepare_problem(Space("ratios"), task, Budget(macs=0.4), scorer="params")
-
-
 def run(folder: Path, plan: Plan = PLAN, **options: Any) -> Evidence:
     model = small_model()
     wanted: dict[str, Any] = {"budget": Budget(macs=0.4), "progress": False, "folder": folder, **options}
     return evaluate(model, small_graph(model), small_data(), plan=plan, **wanted)
-
-
-def test_a_set_is_in_the_band_different_and_grows_without_changing() -> None:
-    here = problem()
-    [target] = here.targets
-    whole = draw(here, target, 20, FAMILIES, 0)
-    assert Counter(one.family for one in whole) == dict.fromkeys(FAMILIES, 4)
-    assert len({one.structure.id for one in whole}) == 20
-    assert not any(target.over(one.cost) or target.under(one.cost) for one in whole)
-    assert draw(here, target, 7, FAMILIES, 0) == whole[:7]
-    fresh = {one.structure.id for one in draw(here, target, 20, FAMILIES, 1)}
-    assert len(fresh & {one.structure.id for one in whole}) < 10
-
-
-def test_families_differ_in_what_they_say() -> None:
-    here = problem()
-    [target] = here.targets
-    sizes = here.tables.sizes
-    spread = {
-        family: np.mean(
-            [np.std([len(k) for _, k in one.structure.kept] / sizes) for one in draw(here, target, 8, (family,), 0)]
-        )
-        for family in ("depth", "extreme")
-    }
-    assert spread["extreme"] > spread["depth"]
 
 
 @pytest.mark.parametrize(

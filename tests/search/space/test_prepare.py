@@ -1,0 +1,104 @@
+"""A problem is prepared whole: families of widths at one cost, what rank sums rank among, how structures are stored."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from backbones.cost import cost
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from scoring.limits import Limits
+from scoring.scoring_task import ScoringTask
+from search.space.budget import Budget
+from search.space.families import FAMILIES, draw
+from search.space.layer_removal import Removal
+from search.space.packing import cost_of, pack, unpack
+from search.space.prepare import REFERENCES, prepare_problem, scoring_task
+from search.space.problem import SearchProblem
+from search.space.projection import Infeasible, project
+from search.space.space import Space
+from tests.search.space.problems import problem, suggested, task
+from tests.search.study.study_samples import small_data, small_graph, small_model
+
+
+def small_problem(budget: Budget, scorer: str = "params", limits: Limits | None = None) -> SearchProblem:
+    model, data = small_model(), small_data()
+    small = ScoringTask(model, small_graph(model), *data.batch(16))
+    return prepare_problem(Space("ratios", limits=limits or Limits()), small, budget, scorer=scorer)
+
+
+def test_a_set_is_in_the_band_different_and_grows_without_changing() -> None:
+    here = small_problem(Budget(macs=0.4))
+    [target] = here.targets
+    whole = draw(here, target, 20, FAMILIES, 0)
+    assert Counter(one.family for one in whole) == dict.fromkeys(FAMILIES, 4)
+    assert len({one.structure.id for one in whole}) == 20
+    assert not any(target.over(one.cost) or target.under(one.cost) for one in whole)
+    assert draw(here, target, 7, FAMILIES, 0) == whole[:7]
+    fresh = {one.structure.id for one in draw(here, target, 20, FAMILIES, 1)}
+    assert len(fresh & {one.structure.id for one in whole}) < 10
+
+
+def test_families_differ_in_what_they_say() -> None:
+    here = small_problem(Budget(macs=0.4))
+    [target] = here.targets
+    sizes = here.tables.sizes
+    spread = {
+        family: np.mean(
+            [np.std([len(k) for _, k in one.structure.kept] / sizes) for one in draw(here, target, 8, (family,), 0)]
+        )
+        for family in ("depth", "extreme")
+    }
+    assert spread["extreme"] > spread["depth"]
+
+
+def test_a_rank_sum_has_its_reference_structures_spread_over_the_targets_and_a_single_scorer_none() -> None:
+    budget = Budget(macs=[0.3, 0.5])
+    assert small_problem(budget).task.reference == ()
+    here = small_problem(budget, "params+fidelity")
+    costs = [cost(here.graph, structure) for structure in here.task.reference]
+    assert len(set(here.task.reference)) == REFERENCES
+    for target in here.targets:
+        assert sum(not target.over(one) and not target.under(one) for one in costs) == REFERENCES // 2
+    assert small_problem(budget, "params+fidelity").task.reference == here.task.reference
+
+
+def test_a_budget_out_of_reach_is_refused_while_preparing() -> None:
+    with pytest.raises(SecateurError, match=r"budget macs: .* cannot be reached; under the rate limits \(max_rate=0.3"):
+        small_problem(Budget(macs=0.1), limits=Limits(max_rate=0.3))
+
+
+def test_a_scoring_task_renews_statistics_on_the_batch_itself_or_on_others() -> None:
+    model, data = small_model(), small_data()
+    graph = small_graph(model)
+    alone = scoring_task(model, graph, data, 16, 0)
+    assert alone.recalibrate is not None
+    assert alone.recalibrate[0] is alone.batch
+    others = scoring_task(model, graph, data, 16, 0, statistics=80)
+    assert [len(images) for images in others.recalibrate or ()] == [64, 16]
+
+
+def test_why_a_reduced_network_is_infeasible_names_the_layers_that_are_gone() -> None:
+    here = problem(Space("ratios", removal=Removal(most=3, least=3)))
+    assert here.removal_order is not None
+    target, gone = Budget(macs=0.001).targets(here.cost_model.dense)[0], here.removal_order.without(3).removed
+    found = project(here, suggested(here, 0), target)
+    assert isinstance(found, Infeasible)
+    assert found.reason.startswith(f"without {', '.join(gone)} cannot be scaled into the budget: macs ")
+
+
+@pytest.mark.parametrize("removed", [(), ("layer2.1",)])
+def test_a_packed_structure_comes_back_with_its_cost(removed: tuple[str, ...]) -> None:
+    graph = task().graph
+    drawn = Structure.random(graph, keep=0.5, seed=1)
+    structure = Structure.of(graph, drawn.keep, removed)
+    spent = cost(graph, structure)
+    facts = pack(graph, structure, spent)
+    assert set(facts) == {"kept", "macs", "params"} | ({"removed"} if removed else set())
+    assert unpack(graph, facts) == structure
+    assert cost_of(facts) == spent
+    with pytest.raises(SecateurError, match="a stored structure cannot be read"):
+        unpack(graph, {**facts, "kept": "xyz"})
