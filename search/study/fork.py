@@ -10,7 +10,6 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
@@ -19,7 +18,7 @@ from search.space.problem import SearchProblem
 from search.space.proposals import AIMED, TARGET, target_params
 from search.study.identity import IDENTITY, same_scores
 from search.study.scores import ScoreCache, StructureScore
-from search.study.storage import existing_storage, patiently, quiet, shown_url
+from search.study.storage import existing_storage, find_study, quiet
 from search.study.trials import FINISHED, TrialStore, make_study
 
 REMEMBERED = " (scores)"
@@ -39,7 +38,7 @@ class ForkResult:
     scores: int
 
 
-def take_over(store: TrialStore, problem: SearchProblem, name: str, url: str, scores: ScoreCache) -> ForkResult:
+def fork_study(store: TrialStore, problem: SearchProblem, name: str, url: str, scores: ScoreCache) -> ForkResult:
     """Fills an empty study from another one.
 
     Args:
@@ -74,31 +73,12 @@ def take_over(store: TrialStore, problem: SearchProblem, name: str, url: str, sc
     return ForkResult(len(valid), len(scores.known))
 
 
-def recall(store: TrialStore, scores: ScoreCache) -> None:
+def recall_scores(store: TrialStore, scores: ScoreCache) -> None:
     """Learns the scores that a fork left in the storage."""
     if store.name + REMEMBERED in store.safely(lambda: optuna.get_all_study_names(store.storage)):
         memory = store.safely(lambda: optuna.load_study(study_name=store.name + REMEMBERED, storage=store.storage))
         for part in memory.user_attrs.values():
             scores.known |= {key: StructureScore(*value) for key, value in part.items()}
-
-
-def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:
-    """An existing study.
-
-    Args:
-        name: the study's name.
-        url: the storage's URL, for messages.
-        storage: the opened storage.
-
-    Raises:
-        SecateurError: when the storage has none of this name; those it has are named.
-    """
-    names = patiently(url, lambda: optuna.get_all_study_names(storage))
-    if name not in names:
-        has = ", ".join(map(repr, names[:5])) or "none"
-        raise SecateurError(f"storage {shown_url(url)} has no study {name!r}; it has {has}")
-    with quiet():
-        return patiently(url, lambda: optuna.load_study(study_name=name, storage=storage))
 
 
 def _remember(store: TrialStore, known: Mapping[str, StructureScore]) -> None:

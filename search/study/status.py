@@ -14,11 +14,11 @@ from backbones.errors import SecateurError
 from search.formatting import amount, percent, significant, text_table
 from search.review.candidate import ranked
 from search.study.candidates import candidate_of
-from search.study.fork import REMEMBERED, find_study
+from search.study.fork import REMEMBERED
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.retrain import RETRAINED
-from search.study.storage import existing_storage, patiently, quiet, shown_url
+from search.study.storage import existing_storage, find_study, patiently, quiet, shown_url
 
 
 @dataclass(frozen=True, slots=True)

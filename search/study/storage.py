@@ -118,6 +118,25 @@ def existing_storage(url: str) -> Iterator[BaseStorage]:
         close_storage(storage)
 
 
+def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:
+    """An existing study.
+
+    Args:
+        name: the study's name.
+        url: the storage's URL, for messages.
+        storage: the opened storage.
+
+    Raises:
+        SecateurError: when the storage has none of this name; those it has are named.
+    """
+    names = patiently(url, lambda: optuna.get_all_study_names(storage))
+    if name not in names:
+        has = ", ".join(map(repr, names[:5])) or "none"
+        raise SecateurError(f"storage {shown_url(url)} has no study {name!r}; it has {has}")
+    with quiet():
+        return patiently(url, lambda: optuna.load_study(study_name=name, storage=storage))
+
+
 def shown_url(url: str) -> str:
     """The URL without its password, and without options, some of which are secrets."""
     if url.startswith(JOURNAL):

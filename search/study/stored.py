@@ -15,12 +15,11 @@ from backbones.structure import Structure
 from search.review.candidate import Candidate
 from search.review.front import Front
 from search.study.candidates import candidate_of
-from search.study.fork import find_study
 from search.study.identity import IDENTITY
 from search.study.metadata import StudyMetadata, read_metadata
 from search.study.retrain import RETRAINED, results_of
 from search.study.status import StudyStatus, only_study, status
-from search.study.storage import DATABASE, existing_storage, folder_url, patiently, quiet, shown_url
+from search.study.storage import DATABASE, existing_storage, find_study, folder_url, patiently, quiet, shown_url
 from search.study.trials import FINISHED
 
 if TYPE_CHECKING:

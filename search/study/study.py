@@ -28,10 +28,10 @@ from search.space.feasibility import feasibility_table
 from search.space.packing import unpack
 from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
-from search.study import fork
 from search.study.candidates import candidate_of, choose
 from search.study.distributed import search_distributed
 from search.study.fixed_structures import use_rule, use_structure
+from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.retrain import RetrainConfig, Retrainer
@@ -108,7 +108,7 @@ class Study:
         url = storage or f"sqlite:///{name}.db"
         self.store = TrialStore(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
         write_metadata(self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps))
-        fork.recall(self.store, self.scores)
+        recall_scores(self.store, self.scores)
 
     def _identity(self, batch: int, statistics: int) -> dict[str, str]:
         budget = to_record(self.budget.to_dict())
@@ -236,7 +236,7 @@ class Study:
             return self.retrain(top, recipe=recipe, flow=flow, device=device, progress=progress)
         return self.front()
 
-    def fork(self, name: str, storage: str | None = None) -> fork.ForkResult:
+    def fork(self, name: str, storage: str | None = None) -> ForkResult:
         """Takes over what another study of this network found out: call it before the first trial.
 
         Its trials whose structures lie inside this study's budget become trials of this one when both propose from the
@@ -253,7 +253,7 @@ class Study:
             SecateurError: when there is no such study, its scores do not hold here (what differs is named), or this
                 study has trials already.
         """
-        return fork.take_over(self.store, self.problem, name, storage or self.store.url, self.scores)
+        return fork_study(self.store, self.problem, name, storage or self.store.url, self.scores)
 
     def candidates(self, *, retrained: bool = True) -> tuple[Candidate, ...]:
         """Every finished trial, with the result of its retraining where there is one (and is wanted)."""
