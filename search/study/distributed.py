@@ -43,7 +43,7 @@ def search_distributed(
         worker = _Worker(store, problem, scores, sampler, heartbeat)
         try:
             while time.monotonic() < stop:
-                worker.look()
+                worker.sync()
                 if len(store.finished) >= trials:
                     return
                 if not worker.left and len(store.finished) + len(store.running) >= trials:
@@ -78,7 +78,7 @@ class _Worker:
         scores.learn(store.finished)
         self._count = 0
 
-    def look(self) -> None:
+    def sync(self) -> None:
         """Takes over what others finished, and fails the claims of the dead."""
         self.scores.learn(self.store.sync())
         for claim in list(self.store.running):
@@ -115,7 +115,7 @@ class _Worker:
     def _await(self, structure: Structure, claim: FrozenTrial) -> StructureScore:
         """The score of a claimed structure, from this process or from another that claimed the structure earlier."""
         while True:
-            self.look()
+            self.sync()
             if structure.id in self.scores.known:
                 return self.scores.known[structure.id]
             rivals = (t for t in self.store.running if t.user_attrs.get("structure") == structure.id)
