@@ -1,14 +1,16 @@
 """A pruned network as one portable file: plain tensors and JSON, no code.
 
-The file is safetensors; its metadata entry `secateur` holds JSON: format version, backbone spec, structure, cost, the
-kept positions of every tensor, and what the caller added. Loading never unpickles anything.
+The file is safetensors; its metadata entry `secateur` holds JSON: format version, backbone spec, cost, what the caller
+added, and for every cut since the dense network its structure and the kept positions of every tensor. Loading never
+unpickles anything.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,10 @@ from backbones.errors import SecateurError, one_line
 from backbones.files import atomic_write
 from backbones.registry import BackboneSpec, build
 from backbones.structure import Structure
-from backbones.surgery import PruningPlan, apply_plan
+from backbones.surgery import PruningPlan, apply_plan, cuts_of
 
-ARTEFACT_FORMAT = 1
+ARTEFACT_FORMAT = 2
+"""2 is written for networks that were cut several times, 1 for all others."""
 METADATA_KEY = "secateur"
 
 
@@ -52,7 +55,7 @@ def save(
     if origin is None and spec is None:
         raise SecateurError("this model was made neither by prune() nor by build(); save its state_dict instead")
     record = {
-        "format": ARTEFACT_FORMAT,
+        "format": 1 if origin is None or origin.before is None else ARTEFACT_FORMAT,
         "spec": None if spec is None else asdict(spec),
         "origin": None if origin is None else _origin_record(origin),
         "cost": None if cost is None else asdict(cost),
@@ -74,7 +77,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     Args:
         path: a file written by `save`.
         model: the dense module to cut, for networks that `build` does not know; it is not changed, its weights do not
-            matter.
+            matter. What `prune` made of it on the way to the saved network will do as well.
 
     Raises:
         SecateurError: when the file is missing, truncated, not ours, of a newer format, or does not fit the model.
@@ -82,7 +85,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     record, tensors = read_artefact(path)
     try:
         spec = None if record["spec"] is None else BackboneSpec(**record["spec"])
-        origin = _whole(spec) if record["origin"] is None else _read_origin(record["origin"], spec)
+        cuts = (_whole(spec) if record["origin"] is None else _read_origin(record["origin"], spec)).cuts
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise SecateurError(f"{path} is not a whole secateur artefact ({error!r}); save it again") from None
     if model is None:
@@ -90,7 +93,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
             raise SecateurError(f"{path} holds a user's own network; pass its dense module: load(path, model)")
         model = build(spec.name, spec.num_classes, spec.in_channels)
     try:
-        loaded = apply_plan(model, origin)
+        loaded = _recut(model, cuts)
         _fill(loaded, tensors)
     except (RuntimeError, IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise SecateurError(f"{path} does not fit the model {type(model).__name__}: {one_line(error, 300)}") from None
@@ -122,6 +125,15 @@ def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
     return record, tensors
 
 
+def _recut(model: nn.Module, cuts: Sequence[PruningPlan]) -> nn.Module:
+    """A copy of the model after those cuts that it has not gone through yet."""
+    done = cuts_of(model)
+    left = cuts[len(done) :] if cuts[: len(done)] == done else cuts
+    for cut in left:
+        model = apply_plan(model, cut)
+    return model if left else copy.deepcopy(model)
+
+
 def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
     first: dict[int, str] = {}
     aliases = {name: first.setdefault(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}
@@ -138,7 +150,7 @@ def _origin_record(origin: PruningPlan) -> dict[str, Any]:
         "tensors": {name: {str(dim): kept for dim, kept in dims.items()} for name, dims in origin.tensors.items()},
         "sizes": {module: [int(kept) for kept in flags] for module, flags in origin.sizes.items()},
         "removed": list(origin.removed),
-    }
+    } | ({} if origin.before is None else {"before": _origin_record(origin.before)})
 
 
 def _read_origin(record: Mapping[str, Any], spec: BackboneSpec | None) -> PruningPlan:
@@ -148,6 +160,7 @@ def _read_origin(record: Mapping[str, Any], spec: BackboneSpec | None) -> Prunin
         {name: {int(dim): tuple(kept) for dim, kept in dims.items()} for name, dims in record["tensors"].items()},
         {module: tuple(bool(flag) for flag in flags) for module, flags in record["sizes"].items()},
         tuple(record["removed"]),
+        _read_origin(record["before"], spec) if "before" in record else None,
     )
 
 

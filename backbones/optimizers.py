@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.errors import SecateurError
-from backbones.surgery import PruningPlan
+from backbones.surgery import cuts_of
 
 
 def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module) -> Optimizer:
@@ -23,18 +24,22 @@ def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module
 
     Args:
         optimizer: the optimizer of the dense module; it is not changed.
-        model: the dense module.
-        pruned: what `prune` made of the dense module.
+        model: the dense module, or what an earlier cut made of it.
+        pruned: what `prune` made of that module, in one cut or several.
 
     Returns:
         an optimizer of the same class over the parameters of `pruned`.
 
     Raises:
-        SecateurError: when `pruned` carries no origin, or the optimizer holds parameters that `model` does not have.
+        SecateurError: when `pruned` carries no origin or was not cut out of `model`, or the optimizer holds parameters
+            that `model` does not have.
     """
-    origin: PruningPlan | None = getattr(pruned, "secateur_origin", None)
-    if origin is None:
+    cuts, done = cuts_of(pruned), cuts_of(model)
+    if not cuts:
         raise SecateurError("the pruned module carries no origin; make it with prune(model, graph, structure)")
+    if cuts[: len(done)] != done:
+        raise SecateurError("the pruned module was not cut out of this model; pass the one that prune() was given")
+    cuts = cuts[len(done) :]
     names = {id(value): name for name, value in model.named_parameters()}
     targets = dict(pruned.named_parameters(remove_duplicate=False))
     groups: list[dict[str, Any]] = []
@@ -50,7 +55,7 @@ def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module
             name = names[id(value)]
             if name in targets:
                 values.append(targets[name])
-                state = _cut(optimizer.state.get(value, {}), value, origin.tensors.get(name, {}))
+                state = _cut(optimizer.state.get(value, {}), value, [cut.tensors.get(name, {}) for cut in cuts])
                 if state:
                     moved[targets[name]] = state
         groups.append({**{key: setting for key, setting in group.items() if key != "params"}, "params": values})
@@ -60,13 +65,13 @@ def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module
     return result
 
 
-def _cut(state: Mapping[Any, Any], dense: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Mapping[Any, Any]:
+def _cut(state: Mapping[Any, Any], dense: Tensor, cuts: Sequence[Mapping[int, tuple[int, ...]]]) -> Mapping[Any, Any]:
     found: dict[Any, Any] = {}
     for key, item in state.items():
         if not isinstance(item, Tensor) or item.numel() == 1:
             found[key] = item.clone() if isinstance(item, Tensor) else item
         elif item.shape == dense.shape:
-            for dim, kept in dims.items():
+            for dim, kept in chain.from_iterable(dims.items() for dims in cuts):
                 item = item.index_select(dim, torch.tensor(kept, device=item.device))
             found[key] = item.clone()
         else:

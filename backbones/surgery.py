@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,17 @@ from backbones.removal import reduced
 from backbones.structure import Structure, keep_mask
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class PruningPlan:
     """Where a pruned module comes from: all that is needed to cut its like out of the dense module, without a trace.
 
     Attributes:
-        structure: what was kept.
+        structure: what the cut kept.
         spec: how the dense backbone was built, None for a user's own module.
         tensors: parameter or buffer name -> dimension -> kept positions.
         sizes: module path -> for each of its dense channels whether it is kept (see `ChannelGraph.sized`).
         removed: module paths replaced by the identity.
+        before: the cut that made the module which this one was cut out of; None where that was dense.
     """
 
     structure: Structure
@@ -39,16 +40,29 @@ class PruningPlan:
     tensors: Mapping[str, Mapping[int, tuple[int, ...]]]
     sizes: Mapping[str, tuple[bool, ...]]
     removed: tuple[str, ...]
+    before: PruningPlan | None = None
+
+    @property
+    def cuts(self) -> tuple[PruningPlan, ...]:
+        """All cuts since the dense module, the first one first."""
+        return (*(self.before.cuts if self.before else ()), self)
+
+
+def cuts_of(model: nn.Module) -> tuple[PruningPlan, ...]:
+    """The cuts that a module has gone through since it was dense, the first one first."""
+    origin: PruningPlan | None = getattr(model, "secateur_origin", None)
+    return () if origin is None else origin.cuts
 
 
 def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check: bool = True) -> nn.Module:
     """A copy of `model` that holds only what `structure` keeps.
 
     Class, hooks, `requires_grad`, dtype, device, memory format and training mode are those of the model; parameters
-    shared by two modules stay shared. The copy carries its `PruningPlan` as `secateur_origin`.
+    shared by two modules stay shared. The copy carries its `PruningPlan` as `secateur_origin`, behind those of the
+    cuts that the model went through itself.
 
     Args:
-        model: the network that was traced.
+        model: the network that was traced, dense or pruned before.
         graph: its channel graph.
         structure: what to keep.
         check: run the example through the result, and compare output shapes with the model's.
@@ -92,8 +106,12 @@ def plan(graph: ChannelGraph, structure: Structure, spec: BackboneSpec | None = 
 
 
 def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
-    """Cuts a copy of `model`, the dense module that the plan was made for or a fresh one of the same architecture."""
-    tensors: dict[int, Any] = {}
+    """Makes one cut in a copy of `model`, the module that the plan was made for or a fresh one of the same architecture.
+
+    The plan's `before` is not looked at: the copy's is what the model went through.
+    """
+    origin: PruningPlan | None = getattr(model, "secateur_origin", None)
+    tensors: dict[int, Any] = {id(origin): origin}
     changed: set[int] = set()
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         tensors[id(value)] = _selected(value, plan.tensors.get(name, {}))
@@ -113,7 +131,7 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
             sync_layer_sizes(module)
         if path in plan.sizes:
             _set_layer_sizes(module, plan.sizes[path])
-    pruned.secateur_origin = plan  # type: ignore[assignment]
+    pruned.secateur_origin = replace(plan, before=origin)  # type: ignore[assignment]
     return pruned
 
 

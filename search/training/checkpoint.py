@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.files import atomic_write, write_text
 from backbones.fingerprint import tensor_bytes
+from backbones.surgery import cuts_of
 from search.data.data import Data
 from search.formatting import csv_table
 from search.training.recipe import Recipe
@@ -110,8 +111,7 @@ def training_identity(
     The structure is the network as it prints with the shapes of its tensors, and, of a pruned network, the kept
     channels: two structures of equal widths are still different networks.
     """
-    origin = getattr(model, "secateur_origin", None)
-    kept = getattr(getattr(origin, "structure", None), "id", "")
+    kept = "".join(cut.structure.id for cut in cuts_of(model))
     shapes = [(name, tuple(tensor.shape)) for name, tensor in model.state_dict().items()]
     printed = re.sub(r" at 0x[0-9a-f]+", "", str(model))  # addresses differ from process to process
     text = repr((printed, shapes, kept))

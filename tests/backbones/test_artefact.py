@@ -152,7 +152,7 @@ def test_someone_elses_safetensors(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "has format 99, this secateur reads up to 1; upgrade secateur"),
+        ({"format": 99}, "has format 99, this secateur reads up to 2; upgrade secateur"),
         ({"format": "x"}, "is not a whole secateur artefact"),
         ({"origin": {"structure": 1}}, "is not a whole secateur artefact|does not fit"),
         ({"spec": {"name": "resnet20"}}, "is not a whole secateur artefact|does not fit"),

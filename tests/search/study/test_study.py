@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.trial import FrozenTrial
 from torch import nn
 
@@ -17,6 +18,7 @@ from backbones.artefact import load
 from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.surgery import cuts_of
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
@@ -253,6 +255,22 @@ def test_retraining_goes_from_scores_to_accuracies(tmp_path: Path, parts: Parts)
     again = study.retrain(2, recipe=recipe, progress=False)
     assert [one.accuracy for one in again.candidates] == [one.accuracy for one in front.candidates]
     assert len(study.optuna_study.get_trials()) == before
+
+
+def test_a_study_of_what_another_study_found_saves_both_cuts(tmp_path: Path, parts: Parts) -> None:
+    model, _, data = parts
+    path = tmp_path / "best.safetensors"
+    for name in ("first", "second"):
+        study = make(tmp_path, (model, small_graph(model), data), budget=Budget(macs=0.5), name=name)
+        study.search(4, progress=False)
+        best = study.retrain(1, recipe=Recipe(epochs=1, lr=0.05, batch_size=64), progress=False).best()
+        best.save(path)
+        model = load(path, small_model())
+        assert best.cost is not None
+        assert sum(p.numel() for p in model.parameters()) == best.cost.params
+    assert len(cuts_of(model)) == 2
+    start = load(path, model)
+    assert torch.equal(start(data.example), model(data.example))
 
 
 @pytest.mark.parametrize("budget", ["cap", "band", "targets"])
