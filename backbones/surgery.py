@@ -106,7 +106,7 @@ def plan(graph: ChannelGraph, structure: Structure, spec: BackboneSpec | None = 
 
 
 def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
-    """Makes one cut in a copy of `model`, the module that the plan was made for or a fresh one of the same architecture.
+    """Makes one cut in a copy of `model`: the module that the plan was made for, or a fresh one of its architecture.
 
     The plan's `before` is not looked at: the copy's is what the model went through.
     """
