@@ -22,15 +22,13 @@ def export(model: nn.Module, example: Sequence[Any]) -> Program:
     """Traces `model(*example)` in the mode it is in, through `torch.export` (non-strict).
 
     Raises:
-        SecateurError: when the example does not run, or torch.export cannot follow the code; the line names the
-            offending source line.
+        SecateurError: when torch.export cannot follow the code; the line names the offending source line.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of attributes that recurrent layers set, and puts them back
             exported = torch.export.export(model, tuple(example), strict=False)
     except Exception as error:
-        _run(model, example)
         raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
     reader = _Reader(exported)
     reader.read(exported.graph_module, {})
@@ -38,7 +36,12 @@ def export(model: nn.Module, example: Sequence[Any]) -> Program:
     return Program(tuple(reader.steps), Tensors.of(model), 1 if first is None else int(first.shape[0]))
 
 
-def _run(model: nn.Module, example: Sequence[Any]) -> None:
+def run(model: nn.Module, example: Sequence[Any]) -> None:
+    """Runs the example in the mode the model is in, without gradients.
+
+    Raises:
+        SecateurError: when it does not run; the line names the offending source line.
+    """
     try:
         with torch.no_grad():
             model(*example)

@@ -16,6 +16,7 @@ from backbones.errors import SecateurError, first_line
 from backbones.files import atomic_write
 from backbones.masked_reference import relative_difference
 from backbones.modes import evaluating
+from backbones.state import untouched
 
 EXPORT_TOLERANCE = 1e-4
 """Largest relative difference between the exported network's output and the module's."""
@@ -35,7 +36,7 @@ def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequ
     Raises:
         SecateurError: when the module cannot be exported or the program computes something else.
     """
-    with evaluating(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
+    with evaluating(model), untouched(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = model(*example)
         whole = part.with_name(part.name + ".pt2")  # torch asks for the ending
@@ -64,7 +65,7 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequenc
             else.
     """
     runtime = _onnxruntime()
-    with evaluating(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
+    with evaluating(model), untouched(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = model(*example)
         program = torch.onnx.export(_exported(model, example), tuple(example), dynamo=True, verbose=False)

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from backbones.state import State
+
 _SHARED = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, range)
 
 
@@ -62,3 +64,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(value, memo)
     except TypeError:
         return value
+    except RuntimeError:  # a result of a forward pass with gradients is no leaf: of what is only kept the values matter
+        kept = [tensor for tensor in State(value).tensors if not tensor.is_leaf and id(tensor) not in memo]
+        memo.update({id(tensor): tensor.detach().clone() for tensor in kept})
+        return copy.deepcopy(value, memo)

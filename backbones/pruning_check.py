@@ -21,6 +21,7 @@ from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
 from backbones.program import references
+from backbones.state import State
 from backbones.structure import Structure
 from backbones.surgery import apply_plan, plan
 
@@ -69,12 +70,14 @@ class PruningCheck:
         model: the same with random numbers in the place of constant weights (see `nonconstant_weights`).
         graph: the channel graph to check.
         example: inputs to compare outputs on, not the same everywhere (see `random_inputs`).
+        state: what is put back after each run.
     """
 
     plain: nn.Module
     model: nn.Module
     graph: ChannelGraph
     example: tuple[Any, ...]
+    state: State
 
     def failures(self) -> tuple[Frozen, ...]:
         """The groups that cannot really be pruned, found by pruning all at once and bisecting only where that fails.
@@ -126,6 +129,8 @@ class PruningCheck:
                 return None
         except Exception as error:
             return Defect(source_line(error), f"a literal size in the code: {first_line(error)}", _module(error))
+        finally:
+            self.state.restore()
         if all(group.name in self.graph.summed for group in groups):
             return Defect("", "a norm over these channels counts a dropped one, which is not zero by then", "")
         return Defect("", "the code uses a channel count as a number: values change when it is pruned", "")
@@ -139,9 +144,9 @@ class PruningCheck:
         ):
             chosen = plan(self.graph, Structure.of(self.graph, kept))
             if self._meta_model is not None:
-                self._check_shapes(eval_output(apply_plan(self._meta_model, chosen), self._meta_example))
+                self._check_shapes(self._output(apply_plan(self._meta_model, chosen), self._meta_example))
             else:
-                self._check_shapes(eval_output(apply_plan(self.model, chosen), self.example))
+                self._check_shapes(self._output(apply_plan(self.model, chosen), self.example))
         return True
 
     def _values_equal(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
@@ -170,13 +175,23 @@ class PruningCheck:
     @cached_property
     def _meta_model(self) -> nn.Module | None:
         """The network without data, None when its code cannot do without."""
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        meta_model = copy_with(self.model, {id(value): _to_meta(value) for value in tensors})
+        meta_model = self._copy_as(_to_meta)
         try:
-            eval_output(meta_model, self._meta_example)
+            self._output(meta_model, self._meta_example)
         except Exception:
             return None
         return meta_model
+
+    def _copy_as(self, change: Callable[[Any], Any]) -> nn.Module:
+        """The network with every tensor changed, those among its attributes too."""
+        tensors = (*self.model.parameters(), *self.model.buffers(), *State(self.model).tensors)
+        return copy_with(self.model, {id(value): change(value) for value in tensors})
+
+    def _output(self, model: nn.Module, example: Sequence[Any]) -> Any:
+        try:
+            return eval_output(model, example)
+        finally:
+            self.state.restore()
 
     def _is_equal(self, model: nn.Module, structure: Structure) -> bool:
         """Whether the pruned network's output is that of the masked dense one."""
@@ -191,14 +206,13 @@ class PruningCheck:
             return gap <= COARSE.get(_dtype(model), 1e-3)
 
     def _gap(self, model: nn.Module, structure: Structure, example: tuple[Any, ...]) -> float:
-        output = eval_output(apply_plan(model, plan(self.graph, structure)), example)
+        output = self._output(apply_plan(model, plan(self.graph, structure)), example)
         torch.manual_seed(0)
         return relative_difference(output, masked_reference(model, self.graph, structure, example))
 
     @cached_property
     def _double_model(self) -> nn.Module:
-        tensors = [*self.model.parameters(), *self.model.buffers()]
-        return copy_with(self.model, {id(value): _double(value) for value in tensors})
+        return self._copy_as(_double)
 
 
 def eval_output(model: nn.Module, example: Sequence[Any]) -> Any:

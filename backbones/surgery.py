@@ -19,6 +19,7 @@ from backbones.modes import evaluating
 from backbones.module_copy import copy_with
 from backbones.registry import BackboneSpec
 from backbones.removal import reduced
+from backbones.state import untouched
 from backbones.structure import Structure, keep_mask
 
 
@@ -193,7 +194,7 @@ def _set_layer_sizes(module: nn.Module, kept: tuple[bool, ...]) -> None:
 
 
 def _run(pruned: nn.Module, graph: ChannelGraph) -> None:
-    with evaluating(pruned), torch.no_grad():
+    with evaluating(pruned), untouched(pruned), torch.no_grad():
         try:
             pruned(*graph.example)
         except Exception as error:

@@ -13,20 +13,22 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from backbones.assemble import assemble
 from backbones.errors import SecateurError
-from backbones.export_program import export
+from backbones.export_program import export, run
 from backbones.graph import ChannelGraph, Fixed, owner
 from backbones.interpret import Interpreter
-from backbones.modes import evaluating, untouched
+from backbones.modes import evaluating
 from backbones.program import Program
 from backbones.pruning_check import PruningCheck, nonconstant_weights, random_inputs
 from backbones.rules import RULES
+from backbones.state import State, untouched
 
 
 def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: Sequence[str] = ()) -> ChannelGraph:
     """Finds the coupled channels of a network.
 
     The forward pass is exported once by `torch.export` and interpreted on label tensors; see `backbones.rules`.
-    The model is traced in eval mode and left as it was.
+    The model is traced in eval mode, after one run on the example, and left as it was: with all that its code keeps
+    between calls, on its class and in its modules too (`backbones.state`).
 
     Args:
         model: any module that torch.export can follow.
@@ -45,8 +47,13 @@ def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: S
         if not fnmatch.filter(modules, pattern):
             raise SecateurError(f"pattern {pattern!r} matches no module; modules are named like {modules[-1]!r}")
     with evaluating(model), untouched(model):
-        program = export(model, inputs)
-        graph = _verified(model, program, inputs, Fixed(tuple(ignore), tuple(only)))
+        run(model, inputs)  # what the code keeps between calls is there from now on
+        state = State(model)
+        try:
+            program = export(model, inputs)
+        finally:
+            state.restore()
+        graph = _verified(model, state, program, inputs, Fixed(tuple(ignore), tuple(only)))
     if not graph.groups:
         reasons = "; ".join(dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in graph.frozen[:3]))
         raise SecateurError(f"the network has no prunable group ({reasons or 'no layer with filters'})")
@@ -70,13 +77,13 @@ def _is_finite(value: Tensor) -> bool:
     return bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value).all())
 
 
-def _verified(model: nn.Module, program: Program, inputs: tuple[Any, ...], fixed: Fixed) -> ChannelGraph:
+def _verified(model: nn.Module, state: State, program: Program, inputs: tuple[Any, ...], fixed: Fixed) -> ChannelGraph:
     """The channel graph of which a trial pruning has found every group to be prunable."""
     live, example = nonconstant_weights(model), random_inputs(inputs)
     while True:
         constraints = Interpreter(program, fixed.literal).run(RULES, {}, ())
         graph = assemble(constraints, program, inputs, fixed)
-        failed = PruningCheck(model, live, graph, example).failures() if graph.groups else ()
+        failed = PruningCheck(model, live, graph, example, state).failures() if graph.groups else ()
         if not failed:
             return graph
         layers = {record.layer for record in failed}

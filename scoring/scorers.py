@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backbones.cost import cost
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
+from backbones.state import untouched
 from backbones.structure import Structure
 from scoring.combination import rank_sum_score
 from scoring.logit_scores import adaptive_bn, adaptive_loss, fidelity, logit_kl
@@ -137,4 +138,7 @@ def score(
     """
     scorer = scorer_of(name)
     structure.check(graph)
-    return scorer(ScoredStructure(ScoringTask(model, graph, batch, labels, recalibrate, tuple(reference)), structure))
+    with untouched(model):
+        return scorer(
+            ScoredStructure(ScoringTask(model, graph, batch, labels, recalibrate, tuple(reference)), structure)
+        )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
+from backbones.state import untouched
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.batch_norm import FoldedNetwork, fold_batch_norms, recalibrate, recalibrating
@@ -105,12 +106,14 @@ class ScoringTask:
     @cached_property
     def dense(self) -> ForwardPass:
         """What the dense network shows of the batch; one forward pass for all structures."""
-        return forward_pass(self.model, self.images)
+        with untouched(self.model):
+            return forward_pass(self.model, self.images)
 
     @cached_property
     def layout(self) -> torch.memory_format:
         """How images are laid out in memory for a forward pass."""
-        return fast_layout(self.model, self.batch)
+        with untouched(self.model):
+            return fast_layout(self.model, self.batch)
 
     @cached_property
     def images(self) -> Tensor:

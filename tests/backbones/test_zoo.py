@@ -21,12 +21,13 @@ from tests.backbones.zoo import Sample
 from tests.backbones.zoo_code import CODE
 from tests.backbones.zoo_convnets import CONVNETS
 from tests.backbones.zoo_expected import FROZEN, GROUPS
+from tests.backbones.zoo_kept import KEPT
 from tests.backbones.zoo_norms import NORMS
 from tests.backbones.zoo_others import OTHERS
 from tests.backbones.zoo_pairs import PAIRS
 from tests.backbones.zoo_patterns import COUPLINGS
 
-ZOO: Mapping[str, Callable[[], Sample]] = {**COUPLINGS, **NORMS, **CODE, **CONVNETS, **OTHERS, **PAIRS}
+ZOO: Mapping[str, Callable[[], Sample]] = {**COUPLINGS, **NORMS, **CODE, **CONVNETS, **OTHERS, **PAIRS, **KEPT}
 
 MIXED = (
     "GroupNorm", "PlainGroupNorm", "LayerNorm", "RmsNorm", "LayerNormOfImage", "convnext", "perceptron", "gated_mlp",

@@ -131,6 +131,22 @@ GROUPS: Mapping[str, str] = {
     "WeightedPairs": "stem.0:8",
     "ChannelAttention": "stem.0:8",
     "Embedding": "stem.0:8 last.0:6",
+    "InAttribute": "stem:8 tail:6",
+    "InNewAttribute": "stem:8 tail:6",
+    "OnClass": "stem:8 tail:6",
+    "InClassDict": "stem:8 tail:6",
+    "InListAttribute": "stem:8 tail:6",
+    "InObject": "stem:8 tail:6",
+    "InBuffer": "stem:8 tail:6",
+    "InModuleDict": "stem:8 tail:6",
+    "InGlobal": "stem:8 tail:6",
+    "ByObject": "stem:8 tail:6",
+    "InFunction": "stem:8 tail:6",
+    "InMethod": "stem:8 tail:6",
+    "InClosure": "stem:8 tail:6",
+    "InDefault": "stem:8 tail:6",
+    "KeptFeatures": "stem:8 tail:6",
+    "KeptByHook": "stem:8 tail:6",
 }
 """Prunable groups in the order of the forward pass."""
 
