@@ -38,7 +38,7 @@ class State:
 
     def __init__(self, root: object) -> None:
         """Looks at all that can be reached from `root`, a network or anything that it holds."""
-        self._seen: dict[int, Any] = {}
+        self._seen: dict[Any, Any] = {}
         self._mappings: list[tuple[MutableMapping[Any, Any], dict[Any, Any]]] = []
         self._lists: list[tuple[Any, list[Any]]] = []
         self._sets: list[tuple[MutableSet[Any], set[Any]]] = []
@@ -147,7 +147,7 @@ class State:
             value = namespace.get(name, _MISSING)
             if isinstance(value, ModuleType):
                 if not _is_foreign(value.__name__) and (id(value), names) not in self._seen:
-                    self._seen[id(value), names] = value  # type: ignore[index]
+                    self._seen[id(value), names] = value
                     self._note_names(vars(value), names)
             else:
                 self._names.append((namespace, name, value))

@@ -54,8 +54,8 @@ def fresh(name: str, *, warm: bool) -> nn.Module:
     zoo_kept.OWNERS.clear()
     zoo_kept.latest = None
     zoo_kept.remembered.cache_clear()
-    for base in (zoo_kept.OnClass, zoo_kept.InClassDict):
-        base.seen, base.grids = None, {}  # type: ignore[attr-defined]
+    zoo_kept.OnClass.seen = None
+    zoo_kept.InClassDict.grids.clear()
     zoo_kept.InDefault.grid.__defaults__[0].clear()  # type: ignore[index]
     torch.manual_seed(0)
     model = stirred(KEPT[name]().model)

@@ -120,6 +120,8 @@ class InObject(Kept):
 
 
 class InBuffer(Kept):
+    kept: Tensor
+
     def make(self) -> None:
         self.register_buffer("kept", torch.zeros(1), persistent=False)
 
