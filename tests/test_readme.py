@@ -73,6 +73,29 @@ def test_study_files_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert f"{path.stem}_".startswith(f"{name}_")  # system1 is system1_filters_and_layers.toml
 
 
+TUTORIALS = {
+    "own_network": r"^dense \d+\.\d%, pruned \d+\.\d% with Cost\(macs=[45]\d{6}, ",
+    "read_a_front": r"^best: [0-9a-f]{12}, best within 30 %: [0-9a-f]{12}, knee: [0-9a-f]{12}$",
+    "resume_and_workers": r"^stopped: 5 trials\nalone: 8 trials\nstudy 'shared' .*\ntrials: 16 scored; ",
+}
+
+
+def test_every_tutorial_is_run() -> None:
+    assert {path.stem for path in (ROOT / "studies/tutorials").glob("*.py")} == set(TUTORIALS)
+
+
+@pytest.mark.parametrize("name", TUTORIALS)
+def test_tutorials(name: str, tmp_path: Path) -> None:
+    path = ROOT / f"studies/tutorials/{name}.py"
+    assert len(path.read_text().splitlines()) <= 60
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", str(path)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(TUTORIALS[name], done.stdout, flags=re.MULTILINE), done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
 @pytest.mark.slow
 def test_the_script_runs(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
