@@ -23,7 +23,9 @@ class Limits:
     Attributes:
         max_rate: at most this share of a group goes, in [0, 1].
         min_channels: at least so many channels of a group stay (all of a smaller group).
-        divisor: widths are multiples of it; a group whose size is not may also stay whole.
+        divisor: widths are multiples of it. Kernels compute in blocks of 8 or 16 channels, so that a width of 13 takes
+            the time of 16. A group whose size is no multiple may also stay whole, and a group thinner than the divisor
+            always does: it fills less than a block as it is.
 
     Raises:
         SecateurError: for values out of range.
@@ -49,7 +51,7 @@ class Limits:
             rates: group name -> its own `max_rate`, for some groups.
 
         Raises:
-            SecateurError: when the divisor is larger than a group; for rates out of range or of unknown groups.
+            SecateurError: when the divisor is larger than every group; for rates out of range or of unknown groups.
         """
         return self.admit(np.zeros_like(tables.sizes), tables, rates)
 
@@ -65,11 +67,11 @@ class Limits:
             SecateurError: as `floors`.
         """
         sizes = tables.sizes
-        if self.divisor > 1 and self.divisor > sizes.min():
-            worst = int(sizes.argmin())
+        if self.divisor > 1 and self.divisor > sizes.max():
+            widest = int(sizes.argmax())
             raise SecateurError(
-                f"divisor must not exceed the smallest group, but got divisor={self.divisor} and group "
-                f"{list(tables.groups)[worst]!r} has {sizes[worst]} channels"
+                f"divisor must not exceed the widest group, but got divisor={self.divisor} and group "
+                f"{list(tables.groups)[widest]!r} has {sizes[widest]} channels"
             )
         share = self.max_rate if not rates else _own_rates(self.max_rate, tables, rates)
         least = np.ceil(sizes * (1.0 - share) - SLACK).astype(np.int64)

@@ -146,7 +146,7 @@ class SpaceSection:
         reduction: how the worth of a filter in several coupled layers becomes one: "sum", "mean", "max", "first".
         max_rate: at most this fraction of a group's channels goes.
         min_channels: at least so many stay.
-        divisor: widths are multiples of it.
+        divisor: widths are multiples of it, 8 say: kernels compute in blocks. Thinner groups stay whole.
         ignore: layers that are never pruned, by name or pattern, ["conv1", "layer3.*"].
         only: if given, only these layers are pruned.
         removal: whole layers go too, the least essential first, as measured by "cosine", "accuracy" or "score"; by

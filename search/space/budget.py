@@ -14,7 +14,7 @@ from backbones.errors import SecateurError
 Amount = str | float | int
 BUDGET_AXES = ("macs", "params", "latency", "memory")
 FILL = 0.02
-"""A single number is a cap; a structure fills it to within this share below."""
+"""A single number is a cap; a structure fills it to within this share below, or as far as whole steps of widths go."""
 
 _COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 _UNITS: dict[str, dict[str, float]] = {
@@ -42,7 +42,8 @@ class Target:
 
     Attributes:
         bounds: one per axis that the budget names.
-        capped: single numbers: of several axes it is enough that one is filled.
+        capped: single numbers: the highs alone must hold. The lows say when a structure counts as filled, of several
+            axes one is enough.
     """
 
     bounds: tuple[Bound, ...]
@@ -58,11 +59,13 @@ class Target:
         return any(getattr(cost, bound.axis) > bound.high for bound in self.bounds)
 
     def under(self, cost: Cost) -> bool:
-        """Whether the structure is too small: for caps when no axis is filled, for bands when any is below its low."""
+        """Whether more would fit: for caps when no axis is filled, for bands when any is below its low."""
         low = [getattr(cost, bound.axis) < bound.low for bound in self.bounds]
         return all(low) if self.capped else any(low)
 
     def __str__(self) -> str:
+        if self.capped:
+            return " and ".join(f"{bound.axis} <= {cost_text(bound.axis, bound.high)}" for bound in self.bounds)
         return " and ".join(
             f"{cost_text(one.axis, one.low)} <= {one.axis} <= {cost_text(one.axis, one.high)}" for one in self.bounds
         )
@@ -78,7 +81,8 @@ class Budget:
     """What the pruned network may cost; at least one of the four, several hold together.
 
     An amount is a fraction of the dense network (`0.2`, `"20%"`) or absolute (`25_000_000`, `"25M"`): up to 1 a number
-    without a unit is a fraction. A single amount is a cap, filled to within 2 % on one axis at least; `"10%..30%"` is a
+    without a unit is a fraction. A single amount is a cap: whatever is below it is feasible, and a structure fills one
+    axis to within 2 %, or as well as the widths allow. `"10%..30%"` is a
     band, and a single amount beside one is a cap that need not be filled; a list is a set of targets.
 
     Attributes:

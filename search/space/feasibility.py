@@ -43,22 +43,32 @@ def check_reachable(problem: SearchProblem) -> None:
     """Refuses a budget that no structure can meet.
 
     Raises:
-        SecateurError: when some target cannot be met; names the nearest reachable value, or the two nearest for a band
-            that lies between two structures (found in networks of at most `ENUMERABLE` combinations of widths).
+        SecateurError: when some target cannot be met; names the nearest reachable value (and the divisor where it
+            binds), or the two nearest for a band that lies between two structures (found in networks of at most
+            `ENUMERABLE` combinations of widths).
     """
     least, most, limits = reachable(problem), problem.cost_model.dense, problem.limits
     for target in problem.targets:
-        for bound in target.bounds:
+        slack = [bound.low > getattr(most, bound.axis) for bound in target.bounds]
+        for bound, beyond in zip(target.bounds, slack, strict=True):
             low, high = getattr(least, bound.axis), getattr(most, bound.axis)
-            if bound.high < low or bound.low > high:
+            if bound.high < low or (all(slack) if target.capped else beyond):
                 nearest = low if bound.high < low else high
+                finest = low if limits.divisor == 1 else getattr(reachable(_undivided(problem)), bound.axis)
+                divisor = f", divisor={limits.divisor}" if nearest > finest and nearest == low else ""
                 raise SecateurError(
-                    f"budget {bound.axis}: {_range(bound)} cannot be reached; under the rate limits (max_rate="
-                    f"{limits.max_rate:g}, min_channels={limits.min_channels}) the nearest value is "
+                    f"budget {bound.axis}: {_range(bound, target)} cannot be reached; under the rate limits (max_rate="
+                    f"{limits.max_rate:g}, min_channels={limits.min_channels}{divisor}) the nearest value is "
                     f"{cost_text(bound.axis, nearest)} ({nearest / high:.2%} of the dense network)"
                 )
-        if problem.removal_order is None:
+        if problem.removal_order is None and not target.capped:
             _check_between(problem, target)
+
+
+def _undivided(problem: SearchProblem) -> SearchProblem:
+    """The same problem with widths of any size."""
+    limits = replace(problem.limits, divisor=1)
+    return replace(problem, space=replace(problem.space, limits=limits))
 
 
 def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Budget) -> None:
@@ -88,14 +98,14 @@ def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Bud
         for bound in target.bounds:
             if bound.high < getattr(least, bound.axis):
                 raise SecateurError(
-                    f"budget {bound.axis}: {_range(bound)} cannot be reached; with all layers gone that may go the "
-                    f"nearest value is {cost_text(bound.axis, getattr(least, bound.axis))}"
+                    f"budget {bound.axis}: {_range(bound, target)} cannot be reached; with all layers gone that may go "
+                    f"the nearest value is {cost_text(bound.axis, getattr(least, bound.axis))}"
                 )
 
 
 def _check_between(problem: SearchProblem, target: Target) -> None:
-    """Looks through a small network for a structure inside the target."""
-    tables = problem.tables
+    """Looks through a small network for a structure inside the band."""
+    tables, divisor = problem.tables, problem.limits.divisor
     choices = [
         np.unique(
             problem.limits.admit(np.arange(1, tables.sizes.max() + 1)[:, None] + 0 * tables.sizes, tables)[:, group]
@@ -108,11 +118,11 @@ def _check_between(problem: SearchProblem, target: Target) -> None:
     axes = [bound.axis for bound in target.bounds]
     amounts = problem.cost_model.amounts(rows, axes)
     fits = (amounts <= [bound.high for bound in target.bounds]).all(1)
-    enough = amounts >= [bound.low for bound in target.bounds]
-    if (fits & (enough.any(1) if target.capped else enough.all(1))).any():
+    if (fits & (amounts >= [bound.low for bound in target.bounds]).all(1)).any():
         return
+    coarse = f" with divisor={divisor}" if divisor > 1 else ""
     raise SecateurError(
-        f"budget: no structure of this network lies within {target}; the nearest reachable are "
+        f"budget: no structure of this network{coarse} lies within {target}; the nearest reachable are "
         f"{_two_nearest(amounts[:, 0], target.bounds[0])}"
     )
 
@@ -145,7 +155,7 @@ def _block(axes: Sequence[str], ends: Mapping[str, Cost], targets: Sequence[Targ
         rows.append([name, *(cell for axis in axes for cell in _amount(axis, getattr(cost, axis), dense))])
     for number, target in enumerate(targets, 1):
         name = "budget" if len(targets) == 1 else f"target {number}"
-        for side, words in (("low", "at least"), ("high", "at most")):
+        for side, words in (("low", "at least"), ("high", "at most"))[target.capped :]:
             limit = {bound.axis: getattr(bound, side) for bound in target.bounds}
             cells = [_amount(axis, limit[axis], dense) if axis in limit else ("-", "-") for axis in axes]
             rows.append([f"{name}, {words}", *(cell for pair in cells for cell in pair)])
@@ -156,5 +166,6 @@ def _amount(axis: str, value: float, dense: Cost) -> tuple[str, str]:
     return cost_text(axis, value), f"{value / getattr(dense, axis):.2%}"
 
 
-def _range(bound: Bound) -> str:
-    return f"{cost_text(bound.axis, bound.low)} to {cost_text(bound.axis, bound.high)}"
+def _range(bound: Bound, target: Target) -> str:
+    low = "at most" if target.capped else f"{cost_text(bound.axis, bound.low)} to"
+    return f"{low} {cost_text(bound.axis, bound.high)}"

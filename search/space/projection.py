@@ -57,8 +57,9 @@ def project(
 
     The strength is the smallest at which nothing is over budget: bisection over the strengths between which nothing
     changes, so it is exact. Then filters come back one step (`divisor`) at a time, first those that the next weaker
-    strength would keep, then by norm, while they fit, until the target is filled. Where whole filters leave it short,
-    one is exchanged for one of another group.
+    strength would keep, then by norm, while they fit, until the target is filled. Where whole steps leave it short, one
+    is exchanged for one of another group. What then still falls short is the best there is: inside a cap, outside of a
+    band.
 
     Args:
         problem: network and cost model; its own targets are not looked at.
@@ -83,8 +84,9 @@ def _scale(
         strong = weak
     elif target.over(costs.evaluate(allocation.widths(strengths[strong]))):
         least = costs.evaluate(allocation.widths(strengths[strong]))
+        coarse = f" with divisor={allocation.limits.divisor}" if allocation.limits.divisor > 1 else ""
         return Infeasible(
-            f"cannot be scaled into the budget: {_shown(least, target)} at its strongest, wanted {target}"
+            f"cannot be scaled into the budget: {_shown(least, target)} at its strongest{coarse}, wanted {target}"
         )
     while strong - weak > 1:
         middle = (weak + strong) // 2
@@ -97,11 +99,12 @@ def _scale(
     if target.under(costs.evaluate(widths)):
         widths = _exchange(costs, allocation, target, widths)
     cost = costs.evaluate(widths)
-    if target.under(cost):
-        above = _nearest_above(costs, allocation, target, widths)
-        beyond = f", one filter more {_shown(costs.evaluate(above), target)}" if above is not None else ""
+    if target.under(cost) and not target.capped:
+        above, divisor = _nearest_above(costs, allocation, target, widths), allocation.limits.divisor
+        steps, step = ("filters", "filter") if divisor == 1 else (f"steps of {divisor} filters (divisor)", "step")
+        beyond = f", one {step} more {_shown(costs.evaluate(above), target)}" if above is not None else ""
         return Infeasible(
-            f"falls short of the budget by whole filters: {_shown(cost, target)}{beyond}, wanted {target}"
+            f"falls short of the budget by whole {steps}: {_shown(cost, target)}{beyond}, wanted {target}"
         )
     mask = np.asarray(allocation.ranks(strength) < widths[allocation.tables.owners])
     structure = Structure(graph.id, tuple(channels_by_group(allocation.tables, mask).items()))
@@ -144,29 +147,37 @@ def _fill(costs: CostModel, allocation: WidthAllocation, target: Target, widths:
 
 
 def _exchange(costs: CostModel, allocation: WidthAllocation, target: Target, widths: Ints) -> Ints:
-    """One step more in a group and one less in another, where that lands inside; else the widths as they are.
+    """One step more in a group and one less in another, where that fills the target; else the best that was tried.
 
     Of the pairs that do, the one with the largest cost on the target's first axis. Where none does, one step less in a
-    group and as many more in others as fit.
+    group and as many more in others as fit. Of a cap that all this leaves unfilled, what fills it most; of a band the
+    widths as they are.
     """
     tables, limits = allocation.tables, allocation.limits
     one = np.eye(len(widths), dtype=np.int64)
     more = limits.admit(widths + one, tables)
     less = limits.admit(np.where(one, (widths - 1) // limits.divisor * limits.divisor, widths), tables)
     more, less = more[(more > widths).any(1)], less[(less < widths).any(1)]
+    if not len(more):
+        return widths
     rows = (more[:, None] + less[None] - widths).reshape(-1, len(widths))
     axes = [bound.axis for bound in target.bounds]
     amounts = costs.amounts(rows, axes)
     enough = amounts >= [bound.low for bound in target.bounds]
-    inside = (amounts <= [bound.high for bound in target.bounds]).all(1)
-    inside &= enough.any(1) if target.capped else enough.all(1)
+    fits = (amounts <= [bound.high for bound in target.bounds]).all(1)
+    inside = fits & (enough.any(1) if target.capped else enough.all(1))
     if inside.any():
         return np.asarray(rows[np.where(inside, amounts[:, 0], -np.inf).argmax()])
+    tried = [widths]
     for row in less:
-        refilled = _fill(costs, allocation, target, row, np.where(row < widths, 0, tables.sizes))
-        if not target.under(costs.evaluate(refilled)):
-            return refilled
-    return widths
+        tried.append(_fill(costs, allocation, target, row, np.where(row < widths, 0, tables.sizes)))
+        if not target.under(costs.evaluate(tried[-1])):
+            return tried[-1]
+    if not target.capped:
+        return widths
+    found = np.concatenate([np.array(tried), rows[fits]])
+    filled = costs.amounts(found, axes) / [bound.high for bound in target.bounds]
+    return np.asarray(found[filled.max(1).argmax()])
 
 
 def _nearest_above(costs: CostModel, allocation: WidthAllocation, target: Target, widths: Ints) -> Ints | None:

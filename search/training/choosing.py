@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, cast
 
 import numpy as np
@@ -19,13 +19,11 @@ from scoring.tables import FilterTables
 from search.space.allocations import WidthAllocation
 from search.space.budget import Bound, Target
 from search.space.problem import problem_of_weights
-from search.space.projection import Projected, project
+from search.space.projection import Infeasible, project
 from search.space.space import KINDS, Space
 
 Choose = Callable[[nn.Module, ChannelGraph, Target], Structure]
 Spacing = Literal["factors", "amounts"]
-CAP_SLACK = (1.0, 0.97, 0.9, 0.7, 0.0)
-"""How far below its lower end a cap may stay, tried in turn: a study has other trials, a flow has only this one."""
 MakeAllocation = Callable[[FilterTables, Limits], WidthAllocation]
 
 
@@ -73,20 +71,16 @@ class Chooser:
     space: Space = field(default_factory=Space)
 
     def __call__(self, model: nn.Module, graph: ChannelGraph, target: Target) -> Structure:
-        """The structure within `target`; a cap that whole filters can't fill to 2 % is filled as far as they go.
+        """The structure within `target`.
 
         Raises:
             SecateurError: when the target is out of reach.
         """
         problem = problem_of_weights(self.space, model, graph)
-        allocation, reason = self.allocate(problem.tables, problem.limits), ""
-        for share in CAP_SLACK if target.capped else CAP_SLACK[:1]:
-            loose = Target(tuple(replace(bound, low=share * bound.low) for bound in target.bounds), target.capped)
-            found = project(problem, allocation, loose)
-            if isinstance(found, Projected):
-                return found.structure
-            reason = found.reason
-        raise SecateurError(f"no structure can be chosen: {reason}")
+        found = project(problem, self.allocate(problem.tables, problem.limits), target)
+        if isinstance(found, Infeasible):
+            raise SecateurError(f"no structure can be chosen: {found.reason}")
+        return found.structure
 
     @property
     def key(self) -> str:

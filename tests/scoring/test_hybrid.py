@@ -194,9 +194,13 @@ def test_limits_out_of_range(settings_: dict[str, float], message: str) -> None:
         Limits(**settings_)  # type: ignore[arg-type]
 
 
-def test_divisor_larger_than_a_group() -> None:
-    with pytest.raises(SecateurError, match=r"divisor=8 and group 'g1' has 4 channels"):
-        hybrid(random_tables(0, sizes=(16, 4, 9, 9, 9)), 0.5, 0.5, Limits(divisor=8))
+def test_groups_thinner_than_the_divisor_stay_whole() -> None:
+    tables = random_tables(0, sizes=(16, 4, 9, 9, 7))
+    assert Limits(1.0, divisor=8).floors(tables).tolist() == [8, 4, 8, 8, 7]
+    kept = hybrid(tables, 0.5, 0.5, Limits(divisor=8))
+    assert (len(kept["g1"]), len(kept["g4"])) == (4, 7)
+    with pytest.raises(SecateurError, match=r"divisor=17 and group 'g0' has 16 channels"):
+        hybrid(tables, 0.5, 0.5, Limits(divisor=17))
 
 
 @pytest.mark.parametrize(("rates", "message"), [({"g9": 0.5}, "unknown group 'g9'"), ({"g1": 2.0}, "rate=2.0 for")])

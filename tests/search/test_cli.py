@@ -280,7 +280,7 @@ def test_bad_input_costs_one_line(
 
 
 def test_a_budget_between_two_structures_names_both(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change(folder, '"30%..50%"', '"30%"')
+    change(folder, '"30%..50%"', '"29.4%..30%"')
     line = refused(capsys, "run", "study.toml")
     assert "no structure of this network lies within 17,622 <= macs <= 17,982" in line
     assert "the nearest reachable are macs 17,307 and 18,441" in line

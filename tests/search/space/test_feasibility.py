@@ -40,8 +40,34 @@ def test_a_band_between_two_structures_names_both() -> None:
         check_reachable(bounded(here, Budget(macs="11..14")))
     check_reachable(bounded(here, Budget(macs="11..15")))
     even = problem_of_weights(Space(limits=Limits(divisor=2)), model, graph)
-    with pytest.raises(SecateurError, match="macs 10 and 20"):
+    with pytest.raises(SecateurError, match=r"no structure of this network with divisor=2 .* macs 10 and 20"):
         check_reachable(bounded(even, Budget(macs="11..15")))
+
+
+def test_a_cap_between_two_structures_is_met_by_the_lower_one() -> None:
+    model, graph = tiny()
+    for divisor in (1, 2):
+        here = problem_of_weights(Space(limits=Limits(divisor=divisor)), model, graph)
+        check_reachable(bounded(here, Budget(macs="14")))
+    with pytest.raises(SecateurError, match=r"macs: at most 30 cannot be reached.* nearest value is 20 \(100.00%"):
+        check_reachable(bounded(here, Budget(macs="30")))
+    check_reachable(bounded(here, Budget(macs="30", params=0.9)))
+    lines = feasibility_table(bounded(here, Budget(macs="14"))).splitlines()
+    assert [line.split(" ")[1] for line in lines if line.startswith("budget")] == ["at"]
+    assert lines[-1].startswith("budget, at most")
+
+
+def test_the_divisor_is_named_where_it_binds() -> None:
+    model, graph = tiny()
+    fine = problem_of_weights(Space(), model, graph)
+    low = reachable(fine).macs
+    even = problem_of_weights(Space(limits=Limits(divisor=2)), model, graph)
+    with pytest.raises(SecateurError, match=r"max_rate=0.9, min_channels=1, divisor=2\) the nearest value is 10 "):
+        check_reachable(bounded(even, Budget(macs=str(low))))
+    with pytest.raises(SecateurError, match=r"max_rate=0.9, min_channels=1\) the nearest value"):
+        check_reachable(bounded(fine, Budget(macs=str(low - 1))))
+    with pytest.raises(SecateurError, match=r"max_rate=0.4, min_channels=1\) the nearest value"):
+        check_reachable(bounded(problem(Space(limits=Limits(0.4, divisor=1))), Budget(macs=0.01)))
 
 
 def test_removal_reaches_further_down() -> None:
@@ -82,8 +108,8 @@ def test_what_does_not_depend_on_the_weights_is_refused_early() -> None:
     check_early(model, graph, Space(), Budget(memory=0.5))
     with pytest.raises(SecateurError, match="cannot be reached"):
         check_early(model, graph, Space(limits=Limits(max_rate=0.3)), Budget(macs=0.2))
-    with pytest.raises(SecateurError, match=r"divisor must not exceed the smallest group.*16 channels"):
-        check_early(model, graph, Space(limits=Limits(divisor=32)), Budget(macs=0.2))
+    with pytest.raises(SecateurError, match=r"divisor must not exceed the widest group.*64 channels"):
+        check_early(model, graph, Space(limits=Limits(divisor=128)), Budget(macs=0.2))
     untrained, plain = tiny()
     with pytest.raises(SecateurError, match=r"criterion 'bn_gamma' needs a batch norm with weights on every group"):
         check_early(untrained, plain, Space("global", criterion="bn_gamma"), Budget(macs=0.8))
