@@ -111,14 +111,18 @@ def reference_structures(problem: SearchProblem, number: int, seed: int) -> tupl
 def _draw_new(
     problem: SearchProblem, target: Target, family: str, rng: np.random.Generator, seen: set[str]
 ) -> SampledStructure | Infeasible:
-    reason = "each was drawn before"
+    """A structure that fills the target; where no draw gives one, the fullest below it."""
+    reason, fullest = "each was drawn before", None
     for _ in range(ATTEMPTS):
         found = project(problem, _allocation(problem, family, rng), target)
         if isinstance(found, Infeasible):
             reason = found.reason
         elif found.structure.id not in seen:
-            return SampledStructure(family, found.structure, found.cost)
-    return Infeasible(f"gives no further structure within {target} in {ATTEMPTS} draws: {reason}")
+            one = SampledStructure(family, found.structure, found.cost)
+            if not target.under(found.cost):
+                return one
+            fullest = one if fullest is None or one.cost.macs > fullest.cost.macs else fullest
+    return fullest or Infeasible(f"gives no further structure within {target} in {ATTEMPTS} draws: {reason}")
 
 
 def _allocation(problem: SearchProblem, family: str, rng: np.random.Generator) -> WidthAllocation:
