@@ -47,6 +47,8 @@ from backbones.version import VERSION
 from scoring.batch_norm import recalibrate
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
+from scoring.reconstruction.reconstruct import reconstruct
+from scoring.reconstruction.targets import DenseTargets, gather_targets
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
 from search.compare.comparison import compare
@@ -87,6 +89,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Data",
+    "DenseTargets",
     "Evidence",
     "FilterTables",
     "Flow",
@@ -117,6 +120,7 @@ __all__ = [
     "export_program",
     "filter_tables",
     "footprints",
+    "gather_targets",
     "hybrid",
     "latency",
     "load",
@@ -129,6 +133,7 @@ __all__ = [
     "prune",
     "read_study",
     "recalibrate",
+    "reconstruct",
     "removable",
     "save",
     "score",

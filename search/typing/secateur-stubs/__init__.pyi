@@ -17,6 +17,8 @@ from backbones.trace import trace
 from scoring.batch_norm import recalibrate
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
+from scoring.reconstruction.reconstruct import reconstruct
+from scoring.reconstruction.targets import DenseTargets, gather_targets
 from scoring.scorers import SCORERS, score
 from scoring.tables import FilterTables, filter_tables
 from search.compare.comparison import compare
@@ -57,6 +59,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Data",
+    "DenseTargets",
     "Evidence",
     "FilterTables",
     "Flow",
@@ -87,6 +90,7 @@ __all__ = [
     "export_program",
     "filter_tables",
     "footprints",
+    "gather_targets",
     "hybrid",
     "latency",
     "load",
@@ -99,6 +103,7 @@ __all__ = [
     "prune",
     "read_study",
     "recalibrate",
+    "reconstruct",
     "removable",
     "save",
     "score",
