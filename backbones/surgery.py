@@ -16,7 +16,7 @@ from backbones.architectures.resnet_cifar import ZeroPadShortcut
 from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
-from backbones.module_copy import copy_with
+from backbones.module_copy import copy_with, runs_apart
 from backbones.registry import BackboneSpec
 from backbones.removal import reduced
 from backbones.state import untouched
@@ -69,13 +69,14 @@ def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check:
         check: run the example through the result, and compare output shapes with the model's.
 
     Raises:
-        SecateurError: when the structure is of another graph, or code with literal sizes no longer fits.
+        SecateurError: when the structure is of another graph, code with literal sizes no longer fits, or the copy
+            would go on computing with the given model's weights.
     """
     structure.check(graph)
     _check_model(model, graph)
     pruned = apply_plan(model, plan(graph, structure, getattr(model, "secateur_spec", None)))
     if check:
-        _run(pruned, graph)
+        _run(model, pruned, graph)
     return pruned
 
 
@@ -193,9 +194,11 @@ def _set_layer_sizes(module: nn.Module, kept: tuple[bool, ...]) -> None:
         module.num_channels = sum(kept)
 
 
-def _run(pruned: nn.Module, graph: ChannelGraph) -> None:
+def _run(model: nn.Module, pruned: nn.Module, graph: ChannelGraph) -> None:
     with evaluating(pruned), untouched(pruned), torch.no_grad():
         try:
-            pruned(*graph.example)
+            runs_apart(model, pruned, graph.example)
+        except SecateurError:
+            raise
         except Exception as error:
             raise SecateurError(f"the pruned network does not run on the example: {first_line(error)}") from error

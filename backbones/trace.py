@@ -17,6 +17,7 @@ from backbones.export_program import export, run
 from backbones.graph import ChannelGraph, Fixed, owner
 from backbones.interpret import Interpreter
 from backbones.modes import evaluating
+from backbones.module_copy import copy_with, runs_apart
 from backbones.program import Program
 from backbones.pruning_check import PruningCheck, nonconstant_weights, random_inputs
 from backbones.rules import RULES
@@ -50,6 +51,9 @@ def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: S
         run(model, inputs)  # what the code keeps between calls is there from now on
         state = State(model)
         try:
+            with torch.no_grad():
+                runs_apart(model, copy_with(model, {id(value): _cloned(value) for value in model.parameters()}), inputs)
+            state.restore()
             program = export(model, inputs)
         finally:
             state.restore()
@@ -70,6 +74,10 @@ def _check_weights(model: nn.Module) -> None:
             raise SecateurError(f"{name} has no shape yet; run the model once on an example")
         if value.is_floating_point() and not _is_finite(value):
             raise SecateurError(f"{name} holds NaN or infinite values; every weight must be finite")
+
+
+def _cloned(value: nn.Parameter) -> nn.Parameter:
+    return nn.Parameter(value.detach().clone(), value.requires_grad)
 
 
 def _is_finite(value: Tensor) -> bool:

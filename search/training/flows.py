@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import nn
 
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
+from backbones.module_copy import copy_with
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
@@ -199,7 +199,7 @@ def _asymptotic(context: FlowContext, steps: int) -> FlowResult:
 
 
 def _with_zeros(context: FlowContext, growth: Growth) -> FlowResult:
-    live = copy.deepcopy(context.model)
+    live = copy_with(context.model, {})
     after_epoch = SoftPruningCallback(
         live, context.graph, context.data, context.recipe, context.choose, context.target, growth
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.errors import SecateurError
+from backbones.module_copy import copy_with
 from search.data.data import Data
 from search.data.sources import Split, Stream
 from search.training.feed import resident, steps_per_epoch
@@ -96,7 +96,7 @@ def prepare_training(
     mask()  # before the average starts from these weights
     if teacher is not None and recipe.distill > 0:
         check_fits(teacher, data)
-        teacher = copy.deepcopy(teacher).requires_grad_(False).eval()
+        teacher = copy_with(teacher, {}).requires_grad_(False).eval()
         move_model(teacher, processes.device, order)
     else:
         teacher = None
