@@ -51,20 +51,20 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     given = {key: getattr(arguments, key) for key in ("structures", "seeds", "set")} | {"measure": arguments.on}
     plan = dataclasses.replace(study.evaluate, **{key: value for key, value in given.items() if value is not None})
     with locked(folder):
-        start = load_run_inputs(study, folder, arguments.device)
-        ensure_dense(start, study, folder, console)
+        inputs = load_run_inputs(study, folder, arguments.device)
+        ensure_dense(inputs, study, folder, console)
         console.head(f"Evaluation: {plan.structures} structures, {plan.seeds} retrainings each, set {plan.set}")
         with importable(arguments.study.resolve().parent, Path.cwd()):  # for the processes that retrain
             evidence = evaluate(
-                start.model,
-                start.graph,
-                start.data,
+                inputs.model,
+                inputs.graph,
+                inputs.data,
                 budget=study.budget.budget(),
                 plan=plan,
                 space=study.space.space(),
                 folder=folder.path,
                 jobs=arguments.jobs,
-                device=start.device,
+                device=inputs.device,
                 progress=console.progress,
             )
     console.result(evaluation_table(evidence))

@@ -18,47 +18,47 @@ STUDIES, FOLDERS = shtab.glob("*.toml"), shtab.DIRECTORY
 
 
 def add_path(parser: argparse.ArgumentParser, *names: str, offers: Any, **options: Any) -> None:
-    """An argument that names a file or folder.
+    """Declares an argument that names a file or folder.
 
     Args:
-        parser: of the command.
-        names: of the argument.
-        offers: `STUDIES` or `FOLDERS`.
-        options: of `add_argument`.
+        parser: the command's parser.
+        names: names of the argument, as `add_argument` takes them.
+        offers: what the Tab key offers: `STUDIES` or `FOLDERS`.
+        options: further options of `add_argument`.
     """
     action: Any = parser.add_argument(*names, **{"type": Path, **options})
     action.complete = offers
 
 
 def add_study_file(parser: argparse.ArgumentParser) -> None:
-    """The study file alone."""
+    """Declares `STUDY.toml` and `--scale`."""
     add_path(parser, "study", offers=STUDIES, metavar="STUDY.toml", help="`secateur init` writes one")
     parser.add_argument("--scale", metavar="NAME", help="which of the study's [scales], such as small or full")
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
-    """The study file, and where runs go."""
+    """Declares `STUDY.toml`, `--scale` and `--runs`."""
     add_study_file(parser)
     add_path(parser, "--runs", offers=FOLDERS, default=Path("runs"), metavar="DIR", help="holds all run folders (runs)")
 
 
 def add_trials(parser: argparse.ArgumentParser) -> None:
-    """How long the search goes."""
+    """Declares `--trials`: how many the search makes."""
     parser.add_argument("--trials", type=int, metavar="N", help="instead of [search] trials")
 
 
 def add_top(parser: argparse.ArgumentParser) -> None:
-    """How many are retrained."""
+    """Declares `--top`: how many structures are retrained."""
     parser.add_argument("--top", type=int, metavar="K", help="instead of [retrain] top")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """Where tensors live."""
+    """Declares `--device`: where networks are trained and scored."""
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, …; auto takes a GPU when there is one")
 
 
 def add_jobs(parser: argparse.ArgumentParser, what: str = "structures scored") -> None:
-    """How many are done at once."""
+    """Declares `--jobs`: how many of `what` are done at the same time."""
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=f"{what} at the same time (1)")
 
 
@@ -69,19 +69,19 @@ def _count(text: str) -> int:
 
 
 def add_fork(parser: argparse.ArgumentParser) -> None:
-    """What a new run begins with."""
+    """Declares `--fork`: a run whose scores a new run begins with."""
     add_path(
         parser, "--fork", offers=FOLDERS, metavar="RUN", help="begin with the scores of another run of the same network"
     )
 
 
 def forked(arguments: argparse.Namespace) -> RunFolder | None:
-    """The run that `--fork` names."""
+    """The run folder that `--fork` names, None where it is not given."""
     return None if arguments.fork is None else find_run(arguments.fork)[0]
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
-    """A folder that `run` or `search` made."""
+    """Declares `RUN`: a folder that `secateur run` or `secateur search` made."""
     add_path(parser, "run", offers=FOLDERS, metavar="RUN", help="a run folder, runs/<name>")
 
 

@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Runs the search and the report of it."""
+    """Runs the search and writes its report."""
     folder, study = opened(arguments)
     how: dict[str, Any] = {"jobs": arguments.jobs, "fork": forked(arguments)}
     return run_study(study, folder, console, stages=("search",), device=arguments.device, **how)

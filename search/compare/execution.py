@@ -22,8 +22,8 @@ def run_in_turn(
     """Runs one variant after the other.
 
     Args:
-        plan: of the comparison.
-        names: of the variants.
+        plan: what is compared.
+        names: names of the variants to run.
         console: where the user reads on.
 
     Returns:
@@ -44,8 +44,8 @@ def run_together(
     """As `run_in_turn`, several variants at a time: first the different dense networks, then all variants.
 
     Args:
-        plan: of the comparison.
-        names: of the variants.
+        plan: what is compared.
+        names: names of the variants to run.
         processes: how many variants at a time.
         console: where the user reads on.
     """

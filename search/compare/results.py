@@ -32,7 +32,7 @@ class Comparison:
     """Variants of one study beside each other.
 
     Attributes:
-        name: of the study, with its scale.
+        name: the study's name, with its scale.
         seeds: retrainings of each structure.
         environment: command, versions, machine.
         dense: the dense networks that variants start from.

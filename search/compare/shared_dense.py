@@ -40,8 +40,8 @@ def load_variant(plan: ComparisonPlan, name: str, loaded: dict[str, RunInputs]) 
     marked in the graph, so that a graph is shared only where those agree.
 
     Args:
-        plan: of the comparison.
-        name: of the variant.
+        plan: what is compared.
+        name: the variant's name.
         loaded: what was loaded for other variants; the variant is added.
     """
     study = plan.variants[name]

@@ -32,7 +32,7 @@ def run_variant(study: StudyFile, inputs: RunInputs, folder: RunFolder, console:
     """Searches, retrains with every seed, and prunes single weights where [sparsify] says so.
 
     Args:
-        study: of the variant.
+        study: the variant's settings.
         inputs: data, dense network and graph; the network is trained here where the folder has no trained one.
         folder: the variant's run folder.
         console: where the user reads on.

@@ -111,11 +111,11 @@ class VariantResult:
         settings: fingerprint of the variant's study.
         scored: number of different structures that the search scored, or that a rule gave.
         search_seconds: that the search took; None where the record of the run does not know.
-        score: of the structure, by the study's scorer.
+        score: what the study's scorer said of the structure; None where it could not score it.
         scorer: name of that scorer.
         removed: names of the layers that are gone as a whole.
         macs: multiply-adds for one image; a flow that chooses again may end with others for every seed.
-        params: number of parameters; likewise.
+        params: number of parameters; it too may differ between seeds.
         validation: validation accuracy after the last epoch, a fraction.
         test: test accuracy after the last epoch, a fraction.
         retrain_seconds: that each retraining took.

@@ -53,7 +53,7 @@ class Evidence:
     """Structures of one cost, their scores, and their accuracies after retraining.
 
     Attributes:
-        name: of the study, for titles.
+        name: the study's name, for titles.
         settings: plan, budget, machine and versions, as plain values.
         structures: each was retrained with every seed.
         scores: scorer -> (structures,) scores, NaN where the scorer failed.

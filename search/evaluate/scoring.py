@@ -48,8 +48,8 @@ def score_all(
     """Scores what `path` does not hold yet.
 
     Args:
-        task: dense network and images.
-        structures: to score.
+        task: the dense network and the images that scorers look at.
+        structures: what is scored.
         scorers: keys of `SCORERS`.
         path: JSON file of the table, written after every structure.
         progress: show a bar when standard error is a terminal.

@@ -20,7 +20,8 @@ class Interval:
 
     Attributes:
         value: on the whole sample; NaN where it is not defined.
-        low, high: of the interval.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     value: float
@@ -48,9 +49,9 @@ def bootstrap_tau(scores: Floats, accuracies: Floats, resamples: int = RESAMPLES
     """Tau with its interval over resampled structures.
 
     Args:
-        scores: (n,) of the structures.
-        accuracies: (n,) of the same.
-        resamples: of n structures with replacement.
+        scores: (n,) scores of n structures.
+        accuracies: (n,) accuracies of the same structures.
+        resamples: how many times n structures are drawn with replacement.
         seed: equal seeds resample equal structures, so that intervals of several scores can be compared.
     """
     draws = resampled_tau({"": scores}, accuracies, resamples, seed)[""]
@@ -90,8 +91,8 @@ def regret(scores: Floats, accuracies: Floats, share: float | None = None) -> fl
     """What is lost by choosing with a score: the best accuracy minus the best among the chosen.
 
     Args:
-        scores: (n,) of the structures.
-        accuracies: (n,) of the same.
+        scores: (n,) scores of n structures.
+        accuracies: (n,) accuracies of the same structures.
         share: of structures with the highest scores that are all retrained; by default only the one on top. Among
             equal scores the mean accuracy counts.
     """
@@ -109,7 +110,7 @@ def ceiling(accuracies: Floats) -> tuple[float, float]:
     No score can be expected to exceed it by much when it is measured against one seed.
 
     Args:
-        accuracies: (structures, seeds).
+        accuracies: (structures, seeds) accuracies after retraining.
 
     Returns:
         over all structures, and inside the top third: each seed against the mean of the others, the top third chosen

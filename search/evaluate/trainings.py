@@ -24,7 +24,7 @@ class TrainingResult:
 
     Attributes:
         key: names the network: the id of its structure.
-        seed: of the recipe.
+        seed: the recipe's seed.
         validation: validation accuracy after the last epoch, a fraction.
         test: test accuracy after the last epoch, a fraction; None where the test images were not looked at.
         start: validation accuracy before the first step, with renewed batch-norm statistics, a fraction.
