@@ -12,14 +12,15 @@ import torch
 from torch import nn
 
 from backbones.errors import SecateurError, first_line, source_line
+from backbones.inputs import call, named
 from backbones.program import Program, Ref, Step, Tensors
 
 WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
 """Blocks under `torch.no_grad` and `torch.autocast` -> position of their body among the arguments: read as if plain."""
 
 
-def export(model: nn.Module, example: Sequence[Any]) -> Program:
-    """Traces `model(*example)` in the mode it is in, through `torch.export` (non-strict).
+def export(model: nn.Module, example: Sequence[Any], batch: int) -> Program:
+    """Traces a model on `batch` samples in the mode it is in, through `torch.export` (non-strict).
 
     Raises:
         SecateurError: when torch.export cannot follow the code; the line names the offending source line.
@@ -27,13 +28,12 @@ def export(model: nn.Module, example: Sequence[Any]) -> Program:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of attributes that recurrent layers set, and puts them back
-            exported = torch.export.export(model, tuple(example), strict=False)
+            exported = torch.export.export(model, tuple(example), named(example), strict=False)
     except Exception as error:
         raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
     reader = _Reader(exported)
     reader.read(exported.graph_module, {})
-    first = next((item for item in example if isinstance(item, torch.Tensor) and item.ndim > 0), None)
-    return Program(tuple(reader.steps), Tensors.of(model), 1 if first is None else int(first.shape[0]))
+    return Program(tuple(reader.steps), Tensors.of(model), batch)
 
 
 def run(model: nn.Module, example: Sequence[Any]) -> None:
@@ -44,7 +44,7 @@ def run(model: nn.Module, example: Sequence[Any]) -> None:
     """
     try:
         with torch.no_grad():
-            model(*example)
+            call(model, example)
     except Exception as error:
         raise SecateurError(
             f"the model does not run on the example {_describe(example)}: {first_line(error)}{_where(error)}"
@@ -155,6 +155,8 @@ def _where(error: BaseException) -> str:
 
 
 def _describe(example: Sequence[Any]) -> str:
+    inputs = [*(("", item) for item in example), *((f"{name}=", item) for name, item in named(example).items())]
     return ", ".join(
-        f"tensor{tuple(item.shape)}" if isinstance(item, torch.Tensor) else type(item).__name__ for item in example
+        f"{name}{f'tensor{tuple(item.shape)}' if isinstance(item, torch.Tensor) else type(item).__name__}"
+        for name, item in inputs
     )

@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from backbones.graph import ChannelGraph
+from backbones.inputs import named
 from backbones.modes import evaluating
 from backbones.structure import Structure
 
@@ -39,7 +40,7 @@ def masked_reference(model: nn.Module, graph: ChannelGraph, structure: Structure
             positions = torch.from_numpy(member.index[dropped].reshape(-1))
             changed[member.tensor].index_fill_(member.dim, positions.to(changed[member.tensor].device), 0.0)
     with evaluating(model), torch.no_grad():
-        return functional_call(model, changed, tuple(example))
+        return functional_call(model, changed, tuple(example), named(example))
 
 
 def relative_difference(left: Any, right: Any) -> float:

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from backbones.errors import SecateurError
+from backbones.inputs import call
 from backbones.modes import device_of, evaluating
 
 
@@ -70,7 +71,7 @@ def latency(model: nn.Module, pruned: nn.Module, example: Sequence[Any], *, roun
         low,
         high,
         rounds,
-        int(example[0].shape[0]),
+        next((int(item.shape[0]) for item in tree_leaves(example) if isinstance(item, Tensor) and item.ndim), 1),
         torch.get_num_threads(),
         torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {os.cpu_count()} cores",
     )
@@ -99,7 +100,7 @@ def _once(model: nn.Module, example: Sequence[Any]) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
-    model(*example)
+    call(model, example)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
@@ -121,7 +122,7 @@ def memory_course(model: nn.Module, example: Sequence[Any]) -> tuple[int, ...]:
     """The bytes that activations take after each operation of the forward pass that `peak_memory` looks at."""
     ledger = _Ledger([*model.parameters(), *model.buffers(), *tree_leaves(example)])
     with evaluating(model), torch.no_grad(), ledger:
-        model(*example)
+        call(model, example)
     return tuple(ledger.course)
 
 

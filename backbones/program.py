@@ -94,7 +94,7 @@ class Program:
     Attributes:
         steps: the traced operations.
         tensors: the parameters and buffers they use.
-        batch: size of the example's first dimension.
+        batch: number of samples in the example.
     """
 
     steps: tuple[Step, ...]

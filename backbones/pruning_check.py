@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from backbones.cost_table import Cost
 from backbones.errors import first_line, source_line
 from backbones.graph import ChannelGraph, Frozen, Group
+from backbones.inputs import call
 from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
@@ -219,7 +220,7 @@ def eval_output(model: nn.Module, example: Sequence[Any]) -> Any:
     """The output of `model` on `example` in eval mode, without gradients, with the random numbers of seed 0."""
     torch.manual_seed(0)
     with evaluating(model), torch.no_grad():
-        return model(*example)
+        return call(model, example)
 
 
 def _parted(groups: Sequence[Group], module: str) -> tuple[Sequence[Group], Sequence[Group]]:
@@ -239,7 +240,7 @@ def _module(error: BaseException) -> str:
     return next((path for path, found in modules[0].named_modules() if found is modules[-1]), "") if modules else ""
 
 
-def random_inputs(example: Sequence[Any]) -> tuple[Any, ...]:
+def random_inputs(example: tuple[Any, ...]) -> tuple[Any, ...]:
     """The inputs, with noise for floating-point tensors that are the same everywhere: zeros would hide mistakes."""
     generator = torch.Generator().manual_seed(0)
 
@@ -248,7 +249,7 @@ def random_inputs(example: Sequence[Any]) -> tuple[Any, ...]:
             return torch.randn(value.shape, generator=generator).to(value)
         return value
 
-    return tuple(tree_map(replace, item) for item in example)
+    return tree_map(replace, example)
 
 
 def nonconstant_weights(model: nn.Module) -> nn.Module:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,16 +16,26 @@ from backbones.assemble import assemble
 from backbones.errors import SecateurError
 from backbones.export_program import export, run
 from backbones.graph import ChannelGraph, Fixed, owner
+from backbones.inputs import Inputs
 from backbones.interpret import Interpreter
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with, runs_apart
 from backbones.program import Program
-from backbones.pruning_check import PruningCheck, nonconstant_weights, random_inputs
+from backbones.pruning_check import PruningCheck, eval_output, nonconstant_weights, random_inputs
 from backbones.rules import RULES
+from backbones.samples import count_samples
 from backbones.state import State, untouched
 
 
-def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: Sequence[str] = ()) -> ChannelGraph:
+def trace(
+    model: nn.Module,
+    example: Any,
+    *,
+    kwargs: Mapping[str, Any] | None = None,
+    samples: int | None = None,
+    ignore: Sequence[str] = (),
+    only: Sequence[str] = (),
+) -> ChannelGraph:
     """Finds the coupled channels of a network.
 
     The forward pass is exported once by `torch.export` and interpreted on label tensors; see `backbones.rules`.
@@ -33,15 +44,20 @@ def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: S
 
     Args:
         model: any module that torch.export can follow.
-        example: one input tensor, or a tuple of inputs. Batch size 1 is enough, and makes MACs exact.
+        example: one input tensor, or a tuple of inputs, the empty one where all have names. One sample is enough.
+        kwargs: inputs by name, for a forward pass that takes some so.
+        samples: how many samples the example holds, for MACs are those of one. By default found out: the size of the
+            first or second dimension, whichever samples stand along (`backbones.samples`).
         ignore: globs of module paths (`layer3.*`) whose filters stay.
         only: if given, globs of module paths; all other filters stay.
 
     Raises:
         SecateurError: when the model does not run on the example, cannot be exported, has NaN weights, a pattern
-            matches no module, or no channel of the network can be pruned.
+            matches no module, the number of samples cannot be found out, or no channel of the network can be pruned.
     """
-    inputs = tuple(example) if isinstance(example, (tuple, list)) else (example,)
+    inputs = Inputs(example if isinstance(example, (tuple, list)) else (example,), kwargs or {})
+    if samples is not None and samples < 1:
+        raise SecateurError(f"1 <= samples must hold, but got samples={samples}")
     _check_weights(model)
     modules = [name for name, _ in model.named_modules()]
     for pattern in (*ignore, *only):
@@ -50,14 +66,18 @@ def trace(model: nn.Module, example: Any, *, ignore: Sequence[str] = (), only: S
     with evaluating(model), untouched(model):
         run(model, inputs)  # what the code keeps between calls is there from now on
         state = State(model)
+        live, noisy = nonconstant_weights(model), random_inputs(inputs)
         try:
             with torch.no_grad():
                 runs_apart(model, copy_with(model, {id(value): _cloned(value) for value in model.parameters()}), inputs)
             state.restore()
-            program = export(model, inputs)
+            batch = samples or count_samples(lambda some: eval_output(live, some), noisy)
+            state.restore()
+            program = export(model, inputs, batch)
         finally:
             state.restore()
-        graph = _verified(model, state, program, inputs, Fixed(tuple(ignore), tuple(only)))
+        check = partial(PruningCheck, model, live, example=noisy, state=state)
+        graph = _verified(check, program, inputs, Fixed(tuple(ignore), tuple(only)))
     if not graph.groups:
         reasons = "; ".join(dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in graph.frozen[:3]))
         raise SecateurError(f"the network has no prunable group ({reasons or 'no layer with filters'})")
@@ -85,13 +105,14 @@ def _is_finite(value: Tensor) -> bool:
     return bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value).all())
 
 
-def _verified(model: nn.Module, state: State, program: Program, inputs: tuple[Any, ...], fixed: Fixed) -> ChannelGraph:
-    """The channel graph of which a trial pruning has found every group to be prunable."""
-    live, example = nonconstant_weights(model), random_inputs(inputs)
+def _verified(
+    check: Callable[..., PruningCheck], program: Program, inputs: tuple[Any, ...], fixed: Fixed
+) -> ChannelGraph:
+    """The channel graph of which a trial pruning (`check` of it) has found every group to be prunable."""
     while True:
         constraints = Interpreter(program, fixed.literal).run(RULES, {}, ())
         graph = assemble(constraints, program, inputs, fixed)
-        failed = PruningCheck(model, live, graph, example, state).failures() if graph.groups else ()
+        failed = check(graph=graph).failures() if graph.groups else ()
         if not failed:
             return graph
         layers = {record.layer for record in failed}
