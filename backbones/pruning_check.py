@@ -249,7 +249,8 @@ def random_inputs(example: tuple[Any, ...]) -> tuple[Any, ...]:
             return torch.randn(value.shape, generator=generator).to(value)
         return value
 
-    return tree_map(replace, example)
+    inputs: tuple[Any, ...] = tree_map(replace, example)
+    return inputs
 
 
 def nonconstant_weights(model: nn.Module) -> nn.Module:
