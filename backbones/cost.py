@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
-from backbones.inputs import call
+from backbones.inputs import output_of
 from backbones.modes import evaluating
 from backbones.removal import reduced
 from backbones.structure import Structure
@@ -53,7 +53,7 @@ def recount(model: nn.Module, example: Sequence[Any]) -> Cost:
         # with gradients: without, the counter trips over parameters that are handed to a module as an argument
         math, counter = sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False)
         with evaluating(model), torch.enable_grad(), math, counter:
-            call(model, example)
+            output_of(model, example)
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     return Cost(counter.get_total_flops() // 2, sum(value.numel() for value in model.parameters()))

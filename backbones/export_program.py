@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from backbones.errors import SecateurError, first_line, source_line
-from backbones.inputs import call, named
+from backbones.inputs import named, output_of
 from backbones.program import Program, Ref, Step, Tensors
 
 WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
@@ -44,7 +44,7 @@ def run(model: nn.Module, example: Sequence[Any]) -> None:
     """
     try:
         with torch.no_grad():
-            call(model, example)
+            output_of(model, example)
     except Exception as error:
         raise SecateurError(
             f"the model does not run on the example {_describe(example)}: {first_line(error)}{_where(error)}"

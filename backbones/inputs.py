@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils._pytree import Context, register_pytree_node
 
 
-class Inputs(tuple[Any, ...]):
+class NamedInputs(tuple[Any, ...]):
     """A tuple of positional inputs that holds keyword inputs beside them.
 
     Attributes:
@@ -18,7 +18,7 @@ class Inputs(tuple[Any, ...]):
 
     named: Mapping[str, Any]
 
-    def __new__(cls, positional: Iterable[Any], named: Mapping[str, Any]) -> Inputs:
+    def __new__(cls, positional: Iterable[Any], named: Mapping[str, Any]) -> NamedInputs:
         """Both kinds of inputs."""
         self = super().__new__(cls, positional)
         self.named = dict(named)
@@ -29,24 +29,24 @@ class Inputs(tuple[Any, ...]):
         return tuple(self), self.named
 
 
-def _flatten(inputs: Inputs) -> tuple[list[Any], Context]:
+def _flatten(inputs: NamedInputs) -> tuple[list[Any], Context]:
     return [*inputs, *inputs.named.values()], tuple(inputs.named)
 
 
-def _unflatten(leaves: Iterable[Any], names: Context) -> Inputs:
+def _unflatten(leaves: Iterable[Any], names: Context) -> NamedInputs:
     leaves = list(leaves)
     count = len(leaves) - len(names)
-    return Inputs(leaves[:count], dict(zip(names, leaves[count:], strict=True)))
+    return NamedInputs(leaves[:count], dict(zip(names, leaves[count:], strict=True)))
 
 
-register_pytree_node(Inputs, _flatten, _unflatten, serialized_type_name="secateur.Inputs")
+register_pytree_node(NamedInputs, _flatten, _unflatten, serialized_type_name="secateur.NamedInputs")
 
 
 def named(example: Sequence[Any]) -> dict[str, Any]:
     """The keyword inputs of an example, none where it is a plain sequence."""
-    return dict(example.named) if isinstance(example, Inputs) else {}
+    return dict(example.named) if isinstance(example, NamedInputs) else {}
 
 
-def call(model: nn.Module, example: Sequence[Any]) -> Any:
+def output_of(model: nn.Module, example: Sequence[Any]) -> Any:
     """The output of a model on its inputs."""
     return model(*example, **named(example))

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from backbones.errors import SecateurError
-from backbones.inputs import call
+from backbones.inputs import output_of
 from backbones.modes import device_of, evaluating
 
 
@@ -100,7 +100,7 @@ def _once(model: nn.Module, example: Sequence[Any]) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     start = time.perf_counter()
-    call(model, example)
+    output_of(model, example)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - start
@@ -122,7 +122,7 @@ def memory_course(model: nn.Module, example: Sequence[Any]) -> tuple[int, ...]:
     """The bytes that activations take after each operation of the forward pass that `peak_memory` looks at."""
     ledger = _Ledger([*model.parameters(), *model.buffers(), *tree_leaves(example)])
     with evaluating(model), torch.no_grad(), ledger:
-        call(model, example)
+        output_of(model, example)
     return tuple(ledger.course)
 
 

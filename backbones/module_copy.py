@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from backbones.errors import SecateurError, source_line
-from backbones.inputs import call
+from backbones.inputs import output_of
 from backbones.state import State
 
 _SHARED = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size, range)
@@ -185,14 +185,14 @@ def runs_apart(original: nn.Module, copied: nn.Module, example: Sequence[Any]) -
     """
     try:
         with _Watch({_storage(value): name for name, value in original.named_parameters() if _storage(value)}):
-            call(copied, example)
+            output_of(copied, example)
     except _StillReadError as error:
         raise SecateurError(
             f"a copy of the network still computes with {error} of the one it was copied from (at "
             f"{source_line(error)}): the code holds on to that network by a global or a closure; make it a method"
         ) from None
     except Exception:  # not everything runs while it is watched
-        call(copied, example)
+        output_of(copied, example)
 
 
 class _StillReadError(Exception):

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from backbones.cost_table import Cost
 from backbones.errors import first_line, source_line
 from backbones.graph import ChannelGraph, Frozen, Group
-from backbones.inputs import call
+from backbones.inputs import output_of
 from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
@@ -220,7 +220,7 @@ def eval_output(model: nn.Module, example: Sequence[Any]) -> Any:
     """The output of `model` on `example` in eval mode, without gradients, with the random numbers of seed 0."""
     torch.manual_seed(0)
     with evaluating(model), torch.no_grad():
-        return call(model, example)
+        return output_of(model, example)
 
 
 def _parted(groups: Sequence[Group], module: str) -> tuple[Sequence[Group], Sequence[Group]]:

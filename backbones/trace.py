@@ -16,7 +16,7 @@ from backbones.assemble import assemble
 from backbones.errors import SecateurError
 from backbones.export_program import export, run
 from backbones.graph import ChannelGraph, Fixed, owner
-from backbones.inputs import Inputs
+from backbones.inputs import NamedInputs
 from backbones.interpret import Interpreter
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with, runs_apart
@@ -55,7 +55,7 @@ def trace(
         SecateurError: when the model does not run on the example, cannot be exported, has NaN weights, a pattern
             matches no module, the number of samples cannot be found out, or no channel of the network can be pruned.
     """
-    inputs = Inputs(example if isinstance(example, (tuple, list)) else (example,), kwargs or {})
+    inputs = NamedInputs(example if isinstance(example, (tuple, list)) else (example,), kwargs or {})
     if samples is not None and samples < 1:
         raise SecateurError(f"1 <= samples must hold, but got samples={samples}")
     _check_weights(model)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from backbones.cost import cost, recount
 from backbones.graph import ChannelGraph
-from backbones.inputs import call
+from backbones.inputs import output_of
 from backbones.masked_reference import masked_reference
 from backbones.modes import evaluating
 from backbones.structure import Structure
@@ -47,7 +47,7 @@ def tensors_of(value: Any) -> list[Tensor]:
 def gap(model: nn.Module, graph: ChannelGraph, structure: Structure, pruned: nn.Module) -> float:
     """The largest difference of the pruned network to the masked dense one, relative to the largest value."""
     with evaluating(pruned), torch.no_grad():
-        found = tensors_of(call(pruned, graph.example))
+        found = tensors_of(output_of(pruned, graph.example))
     wanted = tensors_of(masked_reference(model, graph, structure, graph.example))
     assert [tensor.shape for tensor in found] == [tensor.shape for tensor in wanted]
     scale = max(float(tensor.abs().max()) for tensor in wanted)
@@ -87,7 +87,7 @@ def assert_finite_gradients(pruned: nn.Module, graph: ChannelGraph, without_grad
     """Every parameter that the forward pass uses gets a finite gradient, but those known to have none."""
     pruned.eval()
     pruned.zero_grad()
-    outputs = [tensor for tensor in tensors_of(call(pruned, graph.example)) if tensor.requires_grad]
+    outputs = [tensor for tensor in tensors_of(output_of(pruned, graph.example)) if tensor.requires_grad]
     torch.autograd.backward([tensor.square().sum() for tensor in outputs])
     silent = set()
     for name, value in pruned.named_parameters():

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from backbones.cost import recount
 from backbones.errors import SecateurError
-from backbones.inputs import Inputs, call, named
+from backbones.inputs import NamedInputs, named, output_of
 from backbones.structure import Structure
 from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
@@ -48,7 +48,7 @@ class Tokens(nn.Module):
 
 
 class Named(Images):
-    """Inputs in a dictionary, or by name only."""
+    """NamedInputs in a dictionary, or by name only."""
 
     def forward(self, batch: Any = None, *, image: Tensor | None = None, scale: Tensor | None = None) -> Tensor:
         found = batch["image"] if image is None else image
@@ -115,10 +115,10 @@ def assert_named_law(model: nn.Module, graph: Any) -> Any:
 
 
 def test_named_inputs_survive_copies_and_maps() -> None:
-    inputs = Inputs((torch.ones(1),), {"a": torch.ones(2)})
+    inputs = NamedInputs((torch.ones(1),), {"a": torch.ones(2)})
     for other in (copy.deepcopy(inputs), tree_map(lambda value: value * 1, inputs)):
-        assert isinstance(other, Inputs)
+        assert isinstance(other, NamedInputs)
         assert [tuple(leaf.shape) for leaf in tree_leaves(other)] == [(1,), (2,)]
         assert list(named(other)) == ["a"]
     assert named((1,)) == {}
-    assert call(nn.Identity(), (3,)) == 3
+    assert output_of(nn.Identity(), (3,)) == 3
