@@ -96,7 +96,10 @@ SECTIONS: dict[str, type] = {
     "evaluate": Plan,
 }
 REQUIRED = ("model", "data", "budget")
-MAY_CHANGE = ("[search] trials", "[retrain] top", "[sparsify] ", "[compare] ", "[evaluate] ")
+MAY_CHANGE = (
+    "[search] trials", "[dense] compile", "[retrain] top", "[retrain] compile", "[sparsify] ", "[compare] ",
+    "[evaluate] ",
+)  # fmt: skip
 """How the settings begin that do not make another study; an evaluation's results know what they rest on."""
 
 

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class RetrainConfig:
     @property
     def text(self) -> str:
         """The settings as canonical JSON: equal for equal settings."""
-        return to_record({**asdict(self.recipe), "flow": self.flow.name, "steps": self.flow.count})
+        return to_record({**self.recipe.to_dict(), "flow": self.flow.name, "steps": self.flow.count})
 
     @property
     def key(self) -> str:

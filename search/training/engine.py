@@ -19,6 +19,7 @@ from backbones.modes import device_of
 from scoring.batch_norm import recalibrate
 from search.data.data import Data
 from search.training.checkpoint import Epoch, History, read_checkpoint, training_identity, write_checkpoint
+from search.training.compiling import compile_training
 from search.training.feed import seed_of, training_batches
 from search.training.metrics import accuracy, count_right
 from search.training.parallel import process_group
@@ -51,7 +52,8 @@ def train(
     """Trains `model` in place on the training split; looks at the test split once, after the last epoch.
 
     The same model, data, recipe and number of processes and threads give the same weights, interrupted or not: every
-    random draw follows from (seed, epoch, process), and a checkpoint holds the rest. After Ctrl-C, SIGTERM turned into
+    random draw follows from (seed, epoch, process), and a checkpoint holds the rest. Compiled steps round otherwise than
+    others; whether steps are compiled is decided once and kept in the checkpoint (`search.training.compiling`). After Ctrl-C, SIGTERM turned into
     KeyboardInterrupt, or an error, the model is as it was after the last whole epoch. Under `torchrun` all processes
     train the one network together; `batch_size` is then shared out among them.
 
@@ -106,6 +108,10 @@ def _run(
 ) -> History:
     saved = read_checkpoint(folder, wanted) if folder is not None else None
     history = _begin(state) if saved is None else _restore(state, saved)
+    decided = None if saved is None else int(saved.get("compiled", 0))
+    left = state.recipe.epochs - len(history.epochs)
+    compile_training(state, decided, state.steps * left, progress=progress)
+    state.network = state.processes.wrap(state.network)
     good = _clone(state.model)
     total = state.steps * state.recipe.epochs
     bar = tqdm(
@@ -198,6 +204,7 @@ def _save(state: TrainState, folder: Path | None, wanted: dict[str, Any], histor
             "identity": wanted,
             "model": state.model.state_dict(),
             "optimiser": state.optimiser.state_dict(),
+            "compiled": state.compiled,
             "average": None if state.ema is None else state.ema.state_dict(),
             "history": history.to_dict(),
         }

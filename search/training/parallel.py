@@ -43,7 +43,7 @@ class ProcessGroup:
     device: torch.device
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model itself, or one that averages gradients over all processes; weights come from rank 0."""
+        """The model itself, or one that averages gradients over all processes."""
         if self.size == 1:
             return model
         return DistributedDataParallel(model, device_ids=[self.device.index] if self.device.type == "cuda" else None)
@@ -53,6 +53,12 @@ class ProcessGroup:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def same_weights(self, model: nn.Module) -> None:
+        """Gives every process the parameters and buffers of rank 0."""
+        if self.size > 1:
+            for tensor in model.state_dict().values():
+                dist.broadcast(tensor, 0)
 
     def same_buffers(self, model: nn.Module) -> None:
         """Gives every process the batch-norm statistics of rank 0."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn, optim
@@ -105,6 +105,9 @@ class Recipe:
             of 24 x 24 pixels and more on a CPU with bfloat16 instructions (a step of ResNet-20 takes half the time).
         channels_last: keep images and weights in that memory order while training, which is faster (on a CPU by a
             quarter in float32).
+        compile: run the steps as code from `torch.compile`: true, false, or "auto": where there is a compiler and the
+            training is long enough to earn the minutes of compiling back (`search.training.compiling`). It changes
+            rounding, not what is trained: trainings that differ in it alone count as the same.
         recalibrate: batches that renew the batch-norm statistics before anything is evaluated; 0 for none.
         augment: instead of the data's own.
         slim: lambda of the L1 penalty on batch-norm gammas (`search.training.losses`); 0 for none.
@@ -127,6 +130,7 @@ class Recipe:
     clip: float = 0.0
     precision: str = "auto"
     channels_last: bool = True
+    compile: Literal["auto"] | bool = "auto"
     recalibrate: int = 20
     augment: Augment | None = None
     slim: float = 0.0
@@ -137,6 +141,8 @@ class Recipe:
         _known("optimiser", self.optimiser, OPTIMISERS)
         _known("schedule", self.schedule, SCHEDULES)
         _known("precision", self.precision, PRECISIONS)
+        if self.compile != "auto" and not isinstance(self.compile, bool):
+            raise SecateurError(f"recipe: compile must be 'auto', True or False, but got compile={self.compile!r}")
         for name, low in (("epochs", 1), ("batch_size", 1), ("recalibrate", 0), ("seed", 0)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
@@ -164,8 +170,10 @@ class Recipe:
         return OPTIMISERS[self.optimiser]([{"params": wanted, "weight_decay": self.weight_decay}], self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, checkpoints and fingerprints."""
-        return {**asdict(self), "slim_layers": dict(self.slim_layers)}
+        """Plain values, for JSON, checkpoints and fingerprints; without `compile`, which changes no meaning."""
+        values = {**asdict(self), "slim_layers": dict(self.slim_layers)}
+        del values["compile"]
+        return values
 
 
 def bfloat16(recipe: Recipe, data: Data, device: torch.device) -> bool:

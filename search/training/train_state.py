@@ -30,7 +30,8 @@ class TrainState:
 
     Attributes:
         model: the network that is trained, in place.
-        network: `model`, or `model` wrapped so that gradients are averaged over all processes.
+        network: what a step runs: `model`, or `model` wrapped so that whole batches run as compiled code and gradients
+            are averaged over all processes.
         data: the task, its training images on the device where they fit.
         recipe: how to train.
         teacher: the dense network to learn from, or None.
@@ -41,6 +42,7 @@ class TrainState:
         mask: sets masked weights to zero, after the optimiser's step.
         steps: batches an epoch.
         half: compute in bfloat16.
+        compiled: images of the batches that run as compiled code (`search.training.compiling`); 0 where none do.
     """
 
     model: nn.Module
@@ -55,6 +57,7 @@ class TrainState:
     mask: Callable[[], None]
     steps: int
     half: bool
+    compiled: int = 0
 
 
 def check_trainable(model: nn.Module, data: Data, recipe: Recipe) -> None:
@@ -92,6 +95,7 @@ def prepare_training(
         )
     order = torch.channels_last if recipe.channels_last else torch.contiguous_format
     move_model(model, processes.device, order)
+    processes.same_weights(model)
     mask = hold(model, masks) if masks else _nothing
     mask()  # before the average starts from these weights
     if teacher is not None and recipe.distill > 0:
@@ -102,7 +106,7 @@ def prepare_training(
         teacher = None
     return TrainState(
         model=model,
-        network=processes.wrap(model),
+        network=model,
         data=resident(data, processes.device),
         recipe=recipe,
         teacher=teacher,
@@ -118,35 +122,40 @@ def prepare_training(
 
 def train_step(state: TrainState, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
     """One update; returns the loss and the number of right answers, without gradient."""
-    recipe = state.recipe
     for group in state.optimiser.param_groups:
         group["lr"] = rate
     state.optimiser.zero_grad(set_to_none=True)
+    loss, logits = step_loss(state, images, labels)
+    loss.backward()
+    state.penalty()
+    if state.recipe.clip:
+        nn.utils.clip_grad_norm_(state.model.parameters(), state.recipe.clip)
+    state.optimiser.step()
+    state.mask()
+    if state.ema is not None:
+        state.ema.update()
+    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+
+def step_loss(state: TrainState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The forward passes of one step: the loss, with gradient, and the logits (B, num_classes) in float32."""
+    recipe = state.recipe
     with torch.autocast(images.device.type, torch.bfloat16) if state.half else nullcontext():
         logits = forward(state.network, images, state.data.num_classes)
         with torch.no_grad():
             soft = None if state.teacher is None else state.teacher(images).float()
     logits = logits.float()
     if soft is None:
-        loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    else:
-        loss = distillation_loss(
-            logits,
-            soft,
-            labels,
-            weight=recipe.distill,
-            temperature=recipe.temperature,
-            label_smoothing=recipe.label_smoothing,
-        )
-    loss.backward()
-    state.penalty()
-    if recipe.clip:
-        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip)
-    state.optimiser.step()
-    state.mask()
-    if state.ema is not None:
-        state.ema.update()
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+        return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing), logits
+    loss = distillation_loss(
+        logits,
+        soft,
+        labels,
+        weight=recipe.distill,
+        temperature=recipe.temperature,
+        label_smoothing=recipe.label_smoothing,
+    )
+    return loss, logits
 
 
 def move_model(model: nn.Module, device: torch.device, order: torch.memory_format) -> None:

@@ -201,6 +201,16 @@ def test_more_trials_is_the_same_study_and_another_sampler_is_not(tmp_path: Path
     assert differences(other, study) == ['[search] sampler is "nsga2", not "tpe"']
 
 
+def test_compiling_is_a_key_of_every_training_and_makes_no_other_study(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, SMALL))
+    text = SMALL + "[dense]\ncompile = true\n[retrain]\ncompile = false\n"
+    compiled = read_study(write(tmp_path, text))
+    assert (study.dense.compile, compiled.dense.compile, compiled.retrain.recipe.compile) == ("auto", True, False)
+    assert compiled.fingerprint == study.fingerprint
+    message = "[dense] compile must be 'auto', true or false, but got 1"
+    assert message in refused(tmp_path, SMALL + "[dense]\ncompile = 1\n")
+
+
 def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> None:
     text = SMALL.replace('macs = "30%"', 'latency = "20ms"\nmemory = "1MB..2MB"')
     text += '[space]\nfeatures = "both"\nreduction = "max"\nremoval = "accuracy"\nremoval_most = 3\nremoval_least = 1\n'

@@ -1,0 +1,177 @@
+"""`torch.compile` for the forward passes of a training step: whether it pays is found out before the first one."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import time
+import warnings
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from backbones.modes import untouched
+from search.data.sources import Stream
+from search.training.train_state import TrainState, step_loss
+
+SECONDS_A_LAYER = 2.0
+"""Estimated time to compile one layer with parameters, forward and backward.
+
+A ResNet-56 whose 115 layers all differ in width took 240 s of processor time on two cores.
+"""
+GAIN = 0.25
+"""Share of a step that compiling is expected to save: a ResNet-56 at 20 % of its MACs was faster by a third."""
+
+
+class CompiledForBatch(nn.Module):
+    """A network whose whole batches run as compiled code; a batch of another size runs through the network itself.
+
+    So there is one compilation, of one shape. Left to itself torch compiles general code when it meets a second size,
+    and may use it for the first size from then on: a resumed training would round otherwise than a whole one.
+
+    Args:
+        model: shares its parameters and buffers with the compiled code, which reads them anew in every call; what
+            changes them in place (optimiser, average, masks, soft pruning) needs no care.
+        size: images of a whole batch.
+    """
+
+    def __init__(self, model: nn.Module, size: int) -> None:
+        super().__init__()
+        self.model, self.size = model, size
+        # Deterministic: kernels are not chosen by the clock. Isolated: many networks of a study share one forward, of
+        # which torch compiles eight forms and no more.
+        compiled = torch.compile(model, dynamic=False, isolate_recompiles=True, options={"deterministic": True})
+        self._compiled = lambda images: compiled(images)  # not a module of its own, which would list all twice
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What `model` gives."""
+        outputs: Tensor = self._compiled(images) if len(images) == self.size else self.model(images)
+        return outputs
+
+
+def compile_training(state: TrainState, decided: int | None, steps: int, *, progress: bool = True) -> None:
+    """Lets the steps of a training run as compiled code where the recipe asks for it; notes in `state.compiled` which.
+
+    With `recipe.compile` = "auto" that is where all of these hold:
+
+    1. there is a compiler: a C++ compiler for a CPU, triton for CUDA; and no module of the network has hooks;
+    2. `GAIN` of the time that `steps` uncompiled steps take is more than `SECONDS_A_LAYER` for each layer (half of it
+       for a layer of the teacher, which has no backward pass): two steps are timed, on the weights as they are;
+    3. once compiled, a step is really faster.
+
+    Compiled sums are rounded otherwise than uncompiled ones, and the clock may decide otherwise another time. So the
+    decision is made before the first step, holds for the whole training, and is kept in its checkpoint: a training that
+    goes on does as it did before, and ends in the same weights as one that was never stopped. One that was killed
+    before its first checkpoint begins, and decides, anew. Weights are those of compile = true or of compile = false,
+    bit by bit, never of a mixture.
+
+    Where compilation fails a warning says why, and the training runs uncompiled.
+
+    Args:
+        state: `network` and `teacher` are replaced; weights, buffers and random numbers stay.
+        decided: `state.compiled` of the checkpoint that is continued; None at the beginning.
+        steps: batches that are to come.
+        progress: show that it compiles when standard error is a terminal.
+    """
+    wanted = state.recipe.compile
+    size = _whole_batch(state) if decided is None else decided
+    if wanted is False or size == 0 or steps == 0:
+        return
+    measured = math.inf
+    if wanted == "auto" and decided is None:
+        measured = _worth_it(state, size, steps)
+    found = measured > 0 and _compiled(state, size, measured, progress and state.processes.rank == 0)
+    agreed = state.processes.sum(torch.tensor(int(found), device=state.processes.device))
+    if int(agreed) == state.processes.size:
+        state.compiled = size
+    elif found:
+        _run_uncompiled(state)
+
+
+def _whole_batch(state: TrainState) -> int:
+    """Images that this process sees in a step; 0 where a stream does not say."""
+    if isinstance(state.data.train, Stream):
+        return state.data.train.loader.batch_size or 0
+    return state.recipe.batch_size // state.processes.size
+
+
+def _worth_it(state: TrainState, size: int, steps: int) -> float:
+    """Seconds of an uncompiled step where compiling would pay, else 0."""
+    if not _has_compiler(state.processes.device) or _has_hooks(state.model):
+        return 0.0
+    cost = SECONDS_A_LAYER * _layers(state.model)
+    if state.teacher is not None:
+        cost += SECONDS_A_LAYER / 2 * _layers(state.teacher)
+    # The first step is a slow one: where not even that is slow enough, no second one is needed.
+    for times in (1, 2):
+        seconds = _seconds_a_step(state, size, times)
+        if GAIN * seconds * steps <= cost:
+            return 0.0
+    return seconds
+
+
+def _compiled(state: TrainState, size: int, measured: float, progress: bool) -> bool:
+    """Compiles network and teacher; puts all back and returns False where that fails or does not pay."""
+    label = "compiling (a minute or more; `compile = false` does without)"
+    try:
+        with (
+            tqdm(desc=label, bar_format="{desc}", leave=False, disable=None if progress else True),
+            warnings.catch_warnings(action="ignore"),  # those of torch about torch
+        ):
+            state.network = CompiledForBatch(state.model, size)
+            state.teacher = None if state.teacher is None else CompiledForBatch(state.teacher, size)
+            _seconds_a_step(state, size, 1)
+        if measured == math.inf or _seconds_a_step(state, size, 2) < measured:
+            return True
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        warnings.warn(f"torch.compile failed ({reason}); the training runs uncompiled", UserWarning, stacklevel=2)
+    _run_uncompiled(state)
+    return False
+
+
+def _run_uncompiled(state: TrainState) -> None:
+    state.network = state.model
+    if isinstance(state.teacher, CompiledForBatch):
+        state.teacher = state.teacher.model
+
+
+def _seconds_a_step(state: TrainState, size: int, times: int) -> float:
+    """The least time of a forward and a backward pass; weights, statistics and random numbers stay as they are."""
+    device = state.processes.device
+    images, labels = state.data.batch(size, state.recipe.seed)
+    order = torch.channels_last if state.recipe.channels_last else torch.contiguous_format
+    images, labels = images.to(device, memory_format=order), labels.to(device)
+    state.network.train()
+    best = math.inf
+    with untouched(state.model):
+        for _ in range(times):
+            start = time.perf_counter()
+            step_loss(state, images, labels)[0].backward()
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+            best = min(best, time.perf_counter() - start)
+    state.optimiser.zero_grad(set_to_none=True)
+    return best
+
+
+def _has_compiler(device: torch.device) -> bool:
+    """Whether torch finds what it compiles with."""
+    if device.type != "cpu":
+        return device.type == "cuda" and find_spec("triton") is not None
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    return shutil.which(os.environ.get("CXX", usual)) is not None
+
+
+def _has_hooks(model: nn.Module) -> bool:
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for module in model.modules() for kind in kinds)
+
+
+def _layers(model: nn.Module) -> int:
+    """Modules with parameters of their own."""
+    return sum(1 for module in model.modules() if module._parameters)
