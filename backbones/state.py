@@ -45,11 +45,11 @@ class State:
         self._classes: list[tuple[type, frozenset[str]]] = []
         self._names: list[tuple[Any, str, Any]] = []
         self._caches: list[tuple[Any, Any]] = []
-        self._values: list[tuple[Tensor, Tensor, int]] = []
+        self._values: list[tuple[Tensor, Tensor]] = []
         self._waiting: list[Any] = [root]
         while self._waiting:
             self._note(self._waiting.pop())
-        self.tensors = [value for value, _, _ in self._values]
+        self.tensors = [value for value, _ in self._values]
 
     def restore(self) -> None:
         """Makes everything what it was."""
@@ -75,8 +75,8 @@ class State:
             if cache.cache_info().misses != info.misses:
                 cache.cache_clear()
         with torch.no_grad():
-            for tensor, value, version in self._values:
-                if tensor._version != version:
+            for tensor, value in self._values:
+                if not torch.equal(tensor, value):  # batch norm writes its statistics without counting a version
                     tensor.copy_(value)
 
     def _note(self, value: Any) -> None:
@@ -85,7 +85,7 @@ class State:
         self._seen[id(value)] = value
         if isinstance(value, Tensor):
             if not isinstance(value, nn.Parameter) and not value.is_inference():
-                self._values.append((value, value.detach().clone(), value._version))
+                self._values.append((value, value.detach().clone()))
         elif isinstance(value, MutableMapping):
             self._mappings.append((value, dict(value)))
             self._waiting.extend(value.values())

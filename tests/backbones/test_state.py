@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from backbones import trace as tracing
 from backbones.exports import export_program
+from backbones.state import untouched
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
@@ -116,3 +117,11 @@ def test_also_where_it_cannot_be_exported() -> None:
         trace(model, noise(1, 3, 8, 8))
     assert everything(model) == before
     assert Undecided.grids == {}
+
+
+def test_statistics_of_batch_norm_in_training_are_what_they_were() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with untouched(model):
+        model(torch.randn(8, 1, 8, 8))
+    torch.testing.assert_close(dict(model.state_dict()), before, rtol=0, atol=0)
