@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from backbones.modes import untouched
+from backbones.state import untouched
 from search.data.sources import Stream
 from search.training.train_state import TrainState, step_loss
 

@@ -52,8 +52,8 @@ def train(
     """Trains `model` in place on the training split; looks at the test split once, after the last epoch.
 
     The same model, data, recipe and number of processes and threads give the same weights, interrupted or not: every
-    random draw follows from (seed, epoch, process), and a checkpoint holds the rest. Compiled steps round otherwise than
-    others; whether steps are compiled is decided once and kept in the checkpoint (`search.training.compiling`). After Ctrl-C, SIGTERM turned into
+    random draw follows from (seed, epoch, process), and a checkpoint holds the rest, also whether steps are compiled
+    (`search.training.compiling`: compiled sums are rounded otherwise). After Ctrl-C, SIGTERM turned into
     KeyboardInterrupt, or an error, the model is as it was after the last whole epoch. Under `torchrun` all processes
     train the one network together; `batch_size` is then shared out among them.
 

@@ -120,10 +120,8 @@ def after(model, done):
     print(done, flush=True)
     if done == 2:
         sys.stdin.readline()
-teacher = network(12, seed=1)
-train(
-    network(dropout=0.2), load_data("digits"), recipe(compile=True), teacher=teacher, folder=sys.argv[1], after_epoch=after
-)
+data, teacher = load_data("digits"), network(12, seed=1)
+train(network(dropout=0.2), data, recipe(compile=True), teacher=teacher, folder=sys.argv[1], after_epoch=after)
 """
 
 
