@@ -8,7 +8,9 @@ import shutil
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +46,10 @@ class CompiledForBatch(nn.Module):
         self.model, self.size = model, size
         # Deterministic: kernels are not chosen by the clock. Isolated: many networks of a study share one forward, of
         # which torch compiles eight forms and no more.
-        compiled = torch.compile(model, dynamic=False, isolate_recompiles=True, options={"deterministic": True})
-        self._compiled = lambda images: compiled(images)  # not a module of its own, which would list all twice
+        compile_: Any = torch.compile  # torch's annotations lack isolate_recompiles
+        compiled = compile_(model, dynamic=False, isolate_recompiles=True, options={"deterministic": True})
+        # Hidden in a function: a second module would list every parameter twice.
+        self._compiled: Callable[[Tensor], Any] = lambda images: compiled(images)
 
     def forward(self, images: Tensor) -> Tensor:
         """What `model` gives."""

@@ -95,8 +95,7 @@ def test_compiled_training_is_the_same_one_and_is_resumed_exactly(digits: Data, 
         stop_at(1)(model, done)
 
     def run(compiled: bool, folder: Path | None = None, after: Any = silence) -> nn.Module:
-        model = network(4)[:3].append(nn.Flatten()).append(nn.Linear(4 * 64, 10))
-        torch.nn.init.constant_(model[4].weight, 0.01)
+        model = nn.Sequential(*list(network(4))[:3], nn.Flatten(), nn.Linear(4 * 64, 10))
         train(model, digits, replace(everything, compile=compiled), folder=folder, after_epoch=after, masks=masks)
         return model
 
