@@ -76,6 +76,8 @@ class _Reader:
                 return args[0]
             if node.op == "placeholder" and node in values:
                 continue
+            if _is_assertion(node):
+                continue
             if body is not None:
                 start = WRAPPERS[node.target.__name__]
                 inputs = [found for found in body.graph.nodes if found.op == "placeholder"]
@@ -109,6 +111,12 @@ class _Reader:
             kind, op = ("output" if node.op == "output" else "constant"), node.name
         shape = _shape(node.meta.get("val"))
         return Step(kind, op, target, tuple(args), dict(kwargs), shape, _modules(node), _line(node))
+
+
+def _is_assertion(node: torch.fx.Node) -> bool:
+    """Whether a node only checks something, such as the type that a cast begins from."""
+    name = getattr(node.target, "__name__", "")
+    return node.op == "call_function" and name.startswith(("_assert", "sym_constrain_range", "_check"))
 
 
 def _filled(value: Any, values: Mapping[torch.fx.Node, Any]) -> Any:

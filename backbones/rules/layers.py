@@ -11,34 +11,31 @@ from torch import Tensor
 from backbones.interpret import Interpreter, Param
 from backbones.labels import along, compact, varying
 from backbones.program import Step
-from backbones.rules.pointwise import pointwise
 
 
-def convolution(
-    run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any = None, *rest: Any, **options: Any
-) -> Any:
+def convolution(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any = None, *rest: Any, **options: Any) -> Any:
     """conv1d, conv2d, conv3d: (x, weight, bias, stride, padding, dilation, groups)."""
     groups = options.get("groups", rest[3] if len(rest) > 3 else 1)
     return _convolve(run, step, x, weight, bias, groups, transposed=False)
 
 
 def transposed_convolution(
-    run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any = None, *rest: Any, **options: Any
+    run: Interpreter, step: Step, x: Any, weight: Any, bias: Any = None, *rest: Any, **options: Any
 ) -> Any:
     """conv_transpose1d/2d/3d: (x, weight, bias, stride, padding, output_padding, groups, dilation)."""
     groups = options.get("groups", rest[3] if len(rest) > 3 else 1)
     return _convolve(run, step, x, weight, bias, groups, transposed=True)
 
 
-def general(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, *rest: Any) -> Any:
+def general(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, *rest: Any) -> Any:
     """aten.convolution: (x, weight, bias, stride, padding, dilation, transposed, output_padding, groups)."""
     return _convolve(run, step, x, weight, bias, rest[5], transposed=rest[3])
 
 
-def _convolve(run: Interpreter, step: Step, x: Tensor, weight: Any, bias: Any, groups: int, *, transposed: bool) -> Any:
+def _convolve(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, groups: int, *, transposed: bool) -> Any:
+    x = run.labels(x, step)
     spatial = len(weight.shape) - 2
     channel = x.ndim - spatial - 1
-    x = run.labels(x, step)
     channel_only(run, step, x, channel, "a convolution over positions that are channels")
     inputs = run.constraints.channels(x, channel, step)
     outs = step.shape[channel]
@@ -87,7 +84,7 @@ def embedding(run: Interpreter, step: Step, weight: Any, index: Tensor, *rest: A
     return along(-1, filters, step.shape)
 
 
-def batch_norm(run: Interpreter, step: Step, x: Tensor, *vectors: Any, **options: Any) -> Any:
+def batch_norm(run: Interpreter, step: Step, x: Any, *vectors: Any, **options: Any) -> Any:
     """batch_norm and instance_norm: (x, weight, bias, running mean, running variance, …), one value per channel."""
     x = run.labels(x, step)
     if step.op.endswith("instance_norm"):
@@ -103,7 +100,7 @@ def batch_norm(run: Interpreter, step: Step, x: Tensor, *vectors: Any, **options
 
 
 def group_norm(
-    run: Interpreter, step: Step, x: Tensor, groups: int, weight: Any = None, bias: Any = None, *rest: Any
+    run: Interpreter, step: Step, x: Any, groups: int, weight: Any = None, bias: Any = None, *rest: Any
 ) -> Any:
     """Statistics over groups of channels: every group keeps the same positions."""
     x = run.labels(x, step)
@@ -120,7 +117,7 @@ def group_norm(
     return along(1, filters, step.shape)
 
 
-def channel_only(run: Interpreter, step: Step, x: Tensor, channel: int, reason: str) -> None:
+def channel_only(run: Interpreter, step: Step, x: Any, channel: int, reason: str) -> None:
     """Freezes labels that change along positions (dimensions behind `channel`) and not along `channel`."""
     moving = varying(x)
     if moving and channel not in moving and moving[-1] > channel:
@@ -130,7 +127,7 @@ def channel_only(run: Interpreter, step: Step, x: Tensor, channel: int, reason: 
 def layer_norm(
     run: Interpreter,
     step: Step,
-    x: Tensor,
+    x: Any,
     shape: Any,
     weight: Any = None,
     bias: Any = None,
@@ -151,11 +148,15 @@ def layer_norm(
 
 def prelu(run: Interpreter, step: Step, x: Any, weight: Any) -> Any:
     """A slope per channel, or one for all."""
-    if not isinstance(weight, Param):
-        return pointwise(run, step, x, weight)
     x = run.labels(x, step)
     if weight.shape[0] > 1:
-        run.bind(weight, 0, "vector", run.constraints.channels(x, 1, step), step)
+        filters = run.constraints.channels(x, 1, step)
+        if isinstance(weight, Param):
+            run.bind(weight, 0, "vector", filters, step)
+        else:
+            run.constraints.tie(filters, weight, step)
+    elif not isinstance(weight, Param):
+        run.constraints.freeze(weight, step, "one channel is applied to many")
     return x
 
 

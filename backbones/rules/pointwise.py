@@ -69,20 +69,29 @@ def like(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any
     return run.labels(x, step)
 
 
+def cast(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Another type, device or place in memory, also those of another tensor: a parameter stays a parameter."""
+    return x
+
+
 NAMES = """
 abs acos acosh add addcdiv addcmul alpha_dropout asin asinh atan atan2 atanh bernoulli bitwise_and bitwise_not
-bitwise_or ceil celu clamp clamp_max clamp_min clip clone contiguous cos cosh deg2rad detach detach_copy div divide
+bitwise_or ceil celu clamp clamp_max clamp_min clip cos cosh deg2rad div divide
 dropout elu eq erf erfc erfinv exp exp2 expm1 feature_alpha_dropout feature_dropout fill float floor floor_divide
 floor_mod fmax fmin fmod frac ge gelu gt hardshrink hardsigmoid hardswish hardtanh isfinite isinf isnan le leaky_relu
-lerp lift_fresh log log10 log1p log2 log_sigmoid logical_and logical_not logical_or logical_xor logit lt masked_fill
+lerp log log10 log1p log2 log_sigmoid logical_and logical_not logical_or logical_xor logit lt masked_fill
 maximum minimum mish mul multiply nan_to_num ne neg negative pow reciprocal relu relu6 remainder round rrelu rsqrt
-rsub selu sgn sigmoid sign silu sin sinh softplus softshrink softsign sqrt square sub subtract tan tanh threshold to
-true_divide trunc type_as where xlogy _to_copy alias special_expit special_erf log_sigmoid_forward
+rsub selu sgn sigmoid sign silu sin sinh softplus softshrink softsign sqrt square sub subtract tan tanh threshold
+true_divide trunc where xlogy special_expit special_erf log_sigmoid_forward
 """
 """Operations without weights whose result has one element per element of their broadcast operands."""
 
+CASTS = "_to_copy alias clone contiguous cpu cuda detach detach_copy lift lift_fresh to to_dense type_as"
+"""Operations whose result has the elements of their first operand."""
+
 RULES: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(NAMES.split(), pointwise),
+    **dict.fromkeys(CASTS.split(), cast),
     **dict.fromkeys(("zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "scalar_tensor"), filled),
     **dict.fromkeys(("zeros_like", "ones_like", "full_like"), like),
 }

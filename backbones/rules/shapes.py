@@ -23,7 +23,8 @@ def move(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any
 
 def expand_as(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
     """One value for all the channels of `other` (the norm in F.normalize) is the same for any of them."""
-    labels, channels = run.labels(x, step), varying(run.labels(other, step))
+    labels, other = run.labels(x, step), run.labels(other, step)
+    channels = varying(other)
     sizes = [1] * (len(step.shape) - labels.ndim) + list(labels.shape)
     if channels and all(sizes[dim] == 1 for dim in channels) and not bool((compact(labels) >= 0).any()):
         return constant_labels(step.shape, UNIFORM)

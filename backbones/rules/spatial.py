@@ -8,17 +8,18 @@ from typing import Any
 
 from torch import Tensor
 
-from backbones.interpret import Interpreter
+from backbones.interpret import Interpreter, Param
 from backbones.labels import along, compact, compress, varying
 from backbones.program import Step, TensorShape
 from backbones.rules.pointwise import pointwise
 
 
-def pooling(run: Interpreter, step: Step, x: Tensor, *rest: Any, **options: Any) -> Any:
+def pooling(run: Interpreter, step: Step, x: Any, *rest: Any, **options: Any) -> Any:
     """Pooling and interpolation: every channel keeps its place, in dimension 1 (0 without a batch)."""
     shapes: Sequence[TensorShape] = step.shape if isinstance(step.shape[0], tuple) else (step.shape,)
-    channel = x.ndim - DIMENSIONS[step.op.removeprefix("aten.")] - 1
+    run.freeze_all((rest, options), step, "read as coordinates")
     x = run.labels(x, step)
+    channel = x.ndim - DIMENSIONS[step.op.removeprefix("aten.")] - 1
     moving = varying(x)
     if moving and channel not in moving and moving[-1] > channel:
         run.constraints.freeze(x, step, "pooled over positions that are channels")
@@ -27,12 +28,12 @@ def pooling(run: Interpreter, step: Step, x: Tensor, *rest: Any, **options: Any)
     return results if isinstance(step.shape[0], tuple) else results[0]
 
 
-def reduction(run: Interpreter, step: Step, x: Tensor, dims: Any = None, *rest: Any, **options: Any) -> Any:
+def reduction(run: Interpreter, step: Step, x: Any, dims: Any = None, *rest: Any, **options: Any) -> Any:
     """mean, sum, amax …: fine over positions; over channels they stay, since the result depends on all of them.
 
     Only a norm over channels leaves them free: it divides by no count, so a dropped channel is one that is zero.
     """
-    if isinstance(dims, Tensor):  # max(x, y) and min(x, y) element by element
+    if isinstance(dims, (Tensor, Param)):  # max(x, y) and min(x, y) element by element
         return pointwise(run, step, x, dims)
     x = run.labels(x, step)
     order = None
@@ -61,9 +62,10 @@ def is_norm(step: Step, order: Any) -> bool:
     return step.op in VECTOR_NORMS and (order is None or (isinstance(order, (int, float)) and 0 < order < math.inf))
 
 
-def normalised(run: Interpreter, step: Step, x: Tensor, dim: Any, *rest: Any, **options: Any) -> Any:
+def normalised(run: Interpreter, step: Step, x: Any, dim: Any, *rest: Any, **options: Any) -> Any:
     """Softmax and log_softmax: like a reduction over `dim`, but of the same shape."""
-    x, dim = run.labels(x, step), dim % x.ndim
+    x = run.labels(x, step)
+    dim %= x.ndim
     moving = varying(x)
     if dim in moving:
         if len(moving) != 2:

@@ -18,6 +18,7 @@ from backbones.structure import Structure
 from backbones.trace import trace
 from tests.backbones.parity import assert_law, stirred
 from tests.backbones.zoo import Sample
+from tests.backbones.zoo_casts import CASTS
 from tests.backbones.zoo_code import CODE
 from tests.backbones.zoo_convnets import CONVNETS
 from tests.backbones.zoo_expected import FROZEN, GROUPS
@@ -26,8 +27,19 @@ from tests.backbones.zoo_norms import NORMS
 from tests.backbones.zoo_others import OTHERS
 from tests.backbones.zoo_pairs import PAIRS
 from tests.backbones.zoo_patterns import COUPLINGS
+from tests.backbones.zoo_values import VALUES
 
-ZOO: Mapping[str, Callable[[], Sample]] = {**COUPLINGS, **NORMS, **CODE, **CONVNETS, **OTHERS, **PAIRS, **KEPT}
+ZOO: Mapping[str, Callable[[], Sample]] = {
+    **COUPLINGS,
+    **NORMS,
+    **CODE,
+    **CONVNETS,
+    **OTHERS,
+    **PAIRS,
+    **KEPT,
+    **CASTS,
+    **VALUES,
+}
 
 MIXED = (
     "GroupNorm", "PlainGroupNorm", "LayerNorm", "RmsNorm", "LayerNormOfImage", "convnext", "perceptron", "gated_mlp",

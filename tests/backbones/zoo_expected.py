@@ -147,6 +147,23 @@ GROUPS: Mapping[str, str] = {
     "InDefault": "stem:8 tail:6",
     "KeptFeatures": "stem:8 tail:6",
     "KeptByHook": "stem:8 tail:6",
+    "CastToItself": "stem:8 tail:6",
+    "CastDown": "stem:8 tail:6",
+    "CastLikeWeight": "stem:8 tail:6",
+    "Moved": "stem:8 tail:6",
+    "CastMask": "stem:8 tail:6",
+    "CastInBlock": "stem:8 tail:6",
+    "CastWeight": "stem:8 inner:8 tail:6",
+    "CastNorm": "stem:8 tail:6",
+    "Weighted": "stem:8 tail:6",
+    "Position": "stem:8 tail:6",
+    "ScaledByNormal": "stem:8 tail:6",
+    "PooledBuffer": "stem:8 tail:6",
+    "ConvolvedBuffer": "stem:8 tail:6",
+    "Warped": "stem:8 tail:6",
+    "SlopesOfGate": "stem:8 tail:6",
+    "ByEverything": "stem:8 tail:6",
+    "ByEverythingKept": "stem:8 tail:6",
 }
 """Prunable groups in the order of the forward pass."""
 
@@ -224,5 +241,6 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
     "RowNorms": ("last.0:6 aten.linalg_vector_norm",),
     "WeightedPairs": ("last.0:6 aten.mul",),
     "ChannelAttention": ("last.0:6 aten.softmax",),
+    "Warped": ("shift:2 aten.grid_sampler",),
 }
 """Layers that stay (the outputs left out): layer:channels and the operation that freezes them."""
