@@ -15,7 +15,7 @@ from backbones.graph import Group
 from scoring.channel_weights import Floats, Weights, filter_members, member_rows, row_norms
 from scoring.clusters import distance_sums
 
-Needs = Literal["weights", "gradients", "ranks", "zeros"]
+Needs = Literal["weights", "gradients", "ranks", "zeros", "grams"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class CriterionInputs:
         tensors: the model's state dict.
         norm_layers: module paths of its batch norms.
         gradients: per filter weight the gradient of the loss, for criteria that need `gradients`.
-        maps: per group one (n,) figure for each layer that reads it, for criteria that need `ranks` or `zeros`.
+        maps: per group one (n,) figure for each layer that reads it, for criteria that need `ranks` or `zeros`; for
+            `grams` one (n,) figure, the error at which each channel goes.
         seed: what the criterion "random" draws by.
     """
 
@@ -146,6 +147,11 @@ CRITERIA: Mapping[str, Criterion] = {
     ),
     "apoz": Criterion(
         measured_maps, "zeros", "1 - average percentage of zeros in the activations (Hu et al. 2016, arXiv 1607.03250)"
+    ),
+    "reconstruction": Criterion(
+        measured_maps,
+        "grams",
+        "relative error of the layers that read the group, refitted, when the channel goes in the best order",
     ),
     "random": Criterion(random_control, "weights", "random control"),
 }

@@ -27,6 +27,7 @@ from backbones.graph import ChannelGraph, Group, Member
 from backbones.modes import evaluating
 from scoring.channel_weights import Floats, as_array, filter_members
 from scoring.criteria import CRITERIA, CriterionInputs
+from scoring.reconstruction.channel_order import channel_errors
 
 #: A batch: images as the model takes them, and int64 labels where the loss is needed.
 LabelledImages = tuple[Tensor, Tensor | None]
@@ -66,6 +67,12 @@ def gather_inputs(
         if labels is None:
             raise SecateurError(f"criterion {criterion!r} needs labels; give data=(images, labels)")
         return CriterionInputs(tensors, norm_layers, loss_gradients(model, graph, images, labels), seed=seed)
+    if needs == "grams":
+        with measuring(model, images):
+            errors = channel_errors(model, graph, images)
+        return CriterionInputs(
+            tensors, norm_layers, maps={name: (values,) for name, values in errors.items()}, seed=seed
+        )
     measure = map_ranks if needs == "ranks" else map_zeros
     return CriterionInputs(tensors, norm_layers, maps=reading_maps(model, graph, images, measure), seed=seed)
 
