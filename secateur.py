@@ -47,10 +47,11 @@ from backbones.version import VERSION
 from scoring.batch_norm import recalibrate
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
+from scoring.reconstruction.grams import DenseGrams, gather_grams
 from scoring.reconstruction.reconstruct import reconstruct
 from scoring.reconstruction.targets import DenseTargets, gather_targets
 from scoring.scorers import SCORERS, score
-from scoring.tables import FilterTables, filter_tables
+from scoring.tables import FilterTables, error_table, filter_tables
 from search.compare.comparison import compare
 from search.compare.results import Comparison
 from search.data.augment import Augment
@@ -89,6 +90,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Data",
+    "DenseGrams",
     "DenseTargets",
     "Evidence",
     "FilterTables",
@@ -115,11 +117,13 @@ __all__ = [
     "compare",
     "cost",
     "describe",
+    "error_table",
     "evaluate",
     "export_onnx",
     "export_program",
     "filter_tables",
     "footprints",
+    "gather_grams",
     "gather_targets",
     "hybrid",
     "latency",

@@ -184,6 +184,27 @@ def filter_tables(
     return FilterTables({table.name: table for table in groups}, **settings, key=key)
 
 
+def error_table(tables: FilterTables, group: str) -> Floats:
+    """What the layers that read a group lose at every width, when its best channels by norm are kept.
+
+    Args:
+        tables: of the criterion "reconstruction".
+        group: a name of the channel graph.
+
+    Returns:
+        (n,) relative squared error, summed over the layers that read the group, with 0, 1, … n - 1 channels kept; with
+        all n it is 0.
+
+    Raises:
+        SecateurError: for tables of another criterion, or an unknown group.
+    """
+    if tables.criterion != "reconstruction":
+        raise SecateurError(f"an error table needs criterion='reconstruction', but got tables of {tables.criterion!r}")
+    check_name("group", group, tables.groups)
+    table = tables.groups[group]
+    return np.sort(table.norms)[::-1] * table.mean_norm
+
+
 def channels_by_group(tables: FilterTables, mask: NDArray[np.bool_]) -> dict[str, tuple[int, ...]]:
     """A (units,) mask as group name -> sorted channel indices."""
     kept = np.flatnonzero(mask)

@@ -2,8 +2,8 @@
 
 From the dense network's moments alone: channels are dropped one after the other, always the one that raises the error
 least, summed over all layers that read the group, each relative to its own output. The layers are taken as refitted to
-the channels that are left, so that of two equal channels one goes for nothing. A step is a rank-one downdate (the optimal
-brain surgeon of Hassibi and Stork, 1993, on channels).
+the channels that are left, so that of two equal channels one goes for nothing. A step is a rank-one downdate (optimal
+brain surgeon, Hassibi and Stork, 1993, on channels).
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group, Index, Member
 from scoring.channel_weights import Floats
-from scoring.reconstruction.grams import PRECISE, InputGram, depthwise, gather_grams
+from scoring.reconstruction.grams import InputGram, depthwise, gather_grams
 from scoring.reconstruction.layers import REFITTABLE, TRANSPOSED, refit_layers
 from scoring.reconstruction.patches import parts, weight_matrix
-from scoring.reconstruction.ridge import cholesky
+from scoring.reconstruction.ridge import FLOAT64_UNKNOWNS, cholesky
+from scoring.reconstruction.targets import ROWS
 
 ORDER_RIDGE = 1e-3
 """Relative to the mean diagonal of the Gram; more where there are few rows for the channels."""
@@ -104,8 +105,8 @@ class _Moments:
     @cached_property
     def shift(self) -> float:
         """The ridge in units of the moments; 1 where all of them are 0."""
-        mean = np.mean(self.rows**2) if self.second is None else np.mean(np.diagonal(self.second))
-        return float(mean) * self.ridge or 1.0
+        values = np.diagonal(self.second) if self.second is not None else np.square(self.rows)  # type: ignore[arg-type]
+        return float(np.mean(values)) * self.ridge or 1.0
 
     @cached_property
     def whole_inverse(self) -> Floats:
@@ -125,7 +126,7 @@ class _Moments:
     def block(self, index: Index) -> Floats:
         """(n, n) products of n channels, mean over their (n, width) inputs."""
         if self.second is not None:
-            return np.mean([self.second[np.ix_(at, at)] for at in index.T], axis=0)
+            return np.asarray(np.mean([self.second[np.ix_(at, at)] for at in index.T], axis=0))
         assert self.rows is not None
         picked = self.rows[:, index].swapaxes(1, 2).reshape(-1, len(index))
         return picked.T @ picked / len(picked)
@@ -152,13 +153,13 @@ def _inverse(products: Floats, shift: float) -> Floats:
 
 
 def channel_errors(
-    model: nn.Module, graph: ChannelGraph, images: Any, *, rows: int = 8192, ridge: float = ORDER_RIDGE
+    model: nn.Module, graph: ChannelGraph, images: Any, *, rows: int = ROWS, ridge: float = ORDER_RIDGE
 ) -> dict[str, Floats]:
     """Per group (n,) the relative error, summed over the layers that read the group, at which each channel goes.
 
     Sorted by it, largest first, the first k channels are those to keep, and the value at place k is the error with
     k channels kept. Other groups' channels in a layer's input stay. A layer that is not refitted counts with the error
-    of leaving the channel out. Of a group that no convolution or linear layer reads (recurrent layers, attention with
+    of leaving the channel out. Of a group that no convolution or linear layer reads (but, say, a module with
     weights of its own) the channels themselves have to be made up for, as the layers give them that make them.
 
     Args:
@@ -171,36 +172,31 @@ def channel_errors(
     Raises:
         SecateurError: as `gather_grams`; for a group that no convolution or linear layer reads or makes.
     """
-    read = {group.name: _watched(model, graph, group.inputs, makes=False) for group in graph.groups}
+    read = {group.name: _watched(model, group.inputs, makes=False) for group in graph.groups}
     grams = gather_grams(model, graph, images, rows=rows)
     readers = {group.name: Readers(group.size) for group in graph.groups}
     refitted = refit_layers(model, graph)[0]
     with threadpool_limits(1):
         for path, gram in grams.inputs.items():
             members = {name: found[path] for name, found in read.items() if path in found}
-            layer = refitted.get(path)
+            centred = refitted[path].centred if path in refitted else None
             if members:
-                _note_readers(model.get_submodule(path), gram, members, layer and layer.centred, ridge, readers)
+                _note_readers(model.get_submodule(path), gram, members, centred, ridge, readers)
         unread = [group for group in graph.groups if not readers[group.name].seen]
         if unread:
             _note_makers(unread, model, graph, images, rows, ridge, readers)
         return {name: drop_in_order(found) for name, found in readers.items()}
 
 
-def _watched(model: nn.Module, graph: ChannelGraph, members: Sequence[Member], *, makes: bool) -> dict[str, Member]:
-    """Module path -> member, for convolutions and linear layers that own these weights, or what they come from."""
+def _watched(model: nn.Module, members: Sequence[Member], *, makes: bool) -> dict[str, Member]:
+    """Module path -> member, for convolutions and linear layers that read the channels, or make them."""
     found = {}
     for member in members:
-        path = member.layer.partition(".parametrizations.")[0]
-        try:
-            module = model.get_submodule(path)
-        except AttributeError:
-            continue
-        if not isinstance(module, REFITTABLE) or module.weight.shape != graph.tensors[member.tensor].shape:
-            continue
-        makers = {1, 0} if depthwise(module) else {1 if isinstance(module, TRANSPOSED) else 0}
-        if (member.dim in makers) == makes:
-            found[path] = member
+        module = model.get_submodule(member.layer)
+        if isinstance(module, REFITTABLE) and member.tensor == f"{member.layer}.weight":
+            makers = (0, 1) if depthwise(module) else (1,) if isinstance(module, TRANSPOSED) else (0,)
+            if (member.dim in makers) == makes:
+                found[member.layer] = member
     return found
 
 
@@ -225,13 +221,13 @@ def _reading_weights(module: nn.Module, gram: InputGram) -> Floats:
     """(parts, channels, taps x outputs) the weights that read each channel; behind a flatten its positions are taps."""
     weight, channels = module.weight, gram.mean.shape[1]
     assert isinstance(weight, Tensor)
-    weight = weight.detach().to("cpu", torch.float64 if channels <= PRECISE else torch.float32)
+    weight = weight.detach().to("cpu", torch.float64 if channels <= FLOAT64_UNKNOWNS else torch.float32)
     if gram.places is not None:
-        return weight[:, gram.places].permute(1, 2, 0).reshape(1, channels, -1).numpy()  # type: ignore[no-any-return]
+        return weight[:, gram.places].permute(1, 2, 0).reshape(1, channels, -1).numpy()
     matrix = weight_matrix(module, weight)
     groups, _, outputs = matrix.shape
     matrix = matrix.reshape(groups, -1, channels, outputs).movedim(1, 2)
-    return matrix.reshape(groups, channels, -1).numpy()  # type: ignore[no-any-return]
+    return matrix.reshape(groups, channels, -1).numpy()
 
 
 def _inputs(module: nn.Module, gram: InputGram, member: Member) -> Index:
@@ -258,7 +254,7 @@ def _note_makers(
     Raises:
         SecateurError: where none ran.
     """
-    makers = {group.name: _watched(model, graph, group.filters, makes=True) for group in groups}
+    makers = {group.name: _watched(model, group.filters, makes=True) for group in groups}
     wanted = frozenset(path for found in makers.values() for path in found)
     grams = gather_grams(model, graph, images, rows=rows, outputs=wanted).outputs
     for name, found in makers.items():

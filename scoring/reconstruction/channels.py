@@ -86,8 +86,9 @@ def _refit(
     current = module.weight
     assert isinstance(current, Tensor)
     if gram.places is not None:
-        wide[:, gram.places[channels]] = solved[0].permute(2, 1, 0)
-        current.copy_(wide[:, stays])
+        whole = torch.zeros_like(wide)
+        whole[:, gram.places[channels]] = solved[0].permute(2, 1, 0)
+        current.copy_(whole[:, stays])
     else:
         current.copy_(weight_of(module, solved.flatten(1, 2), current))
     if layer.centred:

@@ -18,10 +18,8 @@ from backbones.modes import evaluating
 from backbones.module_copy import copy_with
 from scoring.reconstruction.layers import REFITTABLE
 from scoring.reconstruction.patches import Sample, channel_rows, padded, parts, sample
-from scoring.reconstruction.targets import as_inputs, check_finite
-
-PRECISE = 1024
-"""Products of at most so many channels are summed in float64."""
+from scoring.reconstruction.ridge import FLOAT64_UNKNOWNS
+from scoring.reconstruction.targets import ROWS, as_inputs, refuse_nonfinite
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +80,7 @@ def gather_grams(
     graph: ChannelGraph,
     images: Any,
     *,
-    rows: int = 8192,
+    rows: int = ROWS,
     seed: int = 0,
     outputs: frozenset[str] = frozenset(),
 ) -> DenseGrams:
@@ -111,13 +109,20 @@ def gather_grams(
             module.register_forward_hook(_looking(draw, read, given if path in outputs else None), with_kwargs=True)
     with evaluating(dense), torch.no_grad():
         output = dense(*inputs)
-    check_finite(output, "the dense network's output")
+    refuse_nonfinite(output, "the dense network's output")
     return DenseGrams(model, graph, read, given)
 
 
 @dataclass(frozen=True, eq=False)
 class _Draw:
-    """How one layer is looked at: `places` are `InputGram.places`, empty where rows have to be kept."""
+    """How one layer is looked at.
+
+    Attributes:
+        path: of its module.
+        rows: how many at most.
+        seed: of their positions.
+        places: as `InputGram.places`; empty where rows have to be kept.
+    """
 
     path: str
     rows: int
@@ -180,7 +185,9 @@ def _gram(seen: Tensor, groups: int, draw: _Draw) -> InputGram:
             seen = seen[order[: draw.rows].sort().values.to(seen.device)]
     count, channels = seen.shape
     split = seen.reshape(count, groups, channels // groups).movedim(1, 0)
-    split = split.to(torch.float64 if channels // groups <= PRECISE else torch.promote_types(seen.dtype, torch.float32))
+    split = split.to(
+        torch.float64 if channels // groups <= FLOAT64_UNKNOWNS else torch.promote_types(seen.dtype, torch.float32)
+    )
     mean = split.mean(1, dtype=torch.float64)
     split = split - mean[:, None].to(split.dtype)
     if groups == 1 and (kept or (places is None and channels > count)):

@@ -17,10 +17,11 @@ from backbones.trace import trace
 from scoring.batch_norm import recalibrate
 from scoring.hybrid import hybrid
 from scoring.limits import Limits
+from scoring.reconstruction.grams import DenseGrams, gather_grams
 from scoring.reconstruction.reconstruct import reconstruct
 from scoring.reconstruction.targets import DenseTargets, gather_targets
 from scoring.scorers import SCORERS, score
-from scoring.tables import FilterTables, filter_tables
+from scoring.tables import FilterTables, error_table, filter_tables
 from search.compare.comparison import compare
 from search.compare.results import Comparison
 from search.data.augment import Augment
@@ -59,6 +60,7 @@ __all__ = [
     "Comparison",
     "Cost",
     "Data",
+    "DenseGrams",
     "DenseTargets",
     "Evidence",
     "FilterTables",
@@ -85,11 +87,13 @@ __all__ = [
     "compare",
     "cost",
     "describe",
+    "error_table",
     "evaluate",
     "export_onnx",
     "export_program",
     "filter_tables",
     "footprints",
+    "gather_grams",
     "gather_targets",
     "hybrid",
     "latency",
