@@ -32,9 +32,9 @@ ORDER_RIDGE = 1e-3
 """Relative to the mean diagonal of the Gram; more where there are few rows for the channels."""
 BLOCK = 32
 """Downdates that are put off and then made together."""
-APART = 1e-12
+LEAST_STEP = 1e-12
 """Channels next to each other in the order differ by at least this share of the whole error, so that none are equal."""
-LEAST = 1e-12
+LEAST_SHARE = 1e-12
 """No downdate takes more of a diagonal than all but this share: what is less is rounding."""
 
 
@@ -313,14 +313,14 @@ def drop_in_order(readers: Readers) -> Floats:
             turn[:, step] = p / inverse_at[:, j : j + 1]
             half[:, step] = g - turn[:, step] * weights_at[:, j : j + 1] / 2
             weights_at = np.maximum(weights_at - 2 * turn[:, step] * half[:, step], 0.0)
-            inverse_at = np.maximum(inverse_at - root[:, step] ** 2, inverse_at * LEAST)
+            inverse_at = np.maximum(inverse_at - root[:, step] ** 2, inverse_at * LEAST_SHARE)
             cut += 2 * readers.as_cut[left[j], left]
         stay = ~gone
         inverse = _rest(inverse - root.swapaxes(1, 2) @ root, stay)
         weights = _rest(weights - turn.swapaxes(1, 2) @ half - half.swapaxes(1, 2) @ turn, stay)
         inverse_at, weights_at, cut, left = inverse_at[:, stay], weights_at[:, stay], cut[stay], left[stay]
     worth = np.zeros(size)
-    worth[order] = np.asarray(errors) + APART * total * np.arange(size)
+    worth[order] = np.asarray(errors) + LEAST_STEP * total * np.arange(size)
     return worth
 
 
