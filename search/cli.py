@@ -22,6 +22,7 @@ from search.commands import (
     evaluate,
     init,
     inspect,
+    prune,
     report,
     resume,
     retrain,
@@ -33,7 +34,7 @@ from search.commands import (
 from search.run.console import RED, Console, Terminated, paint, sigterm_as_interrupt
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
-COMMANDS = (init, inspect, run, search, resume, retrain, report, compare, evaluate, work, status, completion)
+COMMANDS = (init, inspect, prune, run, search, resume, retrain, report, compare, evaluate, work, status, completion)
 GUIDE = """\
 a first run:
   secateur init study.toml             a study that runs as it is (on digits)
@@ -44,6 +45,9 @@ a first run:
 
 your own network:
   secateur inspect study.toml          what can be pruned, what cannot and why
+
+a smaller network at once, nothing trained (it has a [model] checkpoint):
+  secateur prune study.toml            search, refit in closed form, save
 
 step by step:
   secateur search study.toml           only the search: seconds to minutes

@@ -11,8 +11,8 @@ from search.run.stages import ALL, run_study
 
 SUMMARY = "go on with a run that was stopped"
 DESCRIPTION = """\
-Does what is still to do in a run folder: trials, retraining, report. A search
-that was killed gives the same finished trials as one that never was.
+Does what is still to do in a run folder: trials, refitting, retraining, report.
+A search that was killed gives the same finished trials as one that never was.
 
   secateur resume runs/digits
   secateur resume runs/digits --trials 1000"""

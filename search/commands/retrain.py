@@ -27,4 +27,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Runs the retraining and the report."""
     folder, study = reopened(arguments)
-    return run_study(study, folder, console, stages=("retrain",), device=arguments.device)
+    return run_study(study, folder, console, stages=("refit", "retrain", "report"), device=arguments.device)

@@ -12,9 +12,10 @@ from search.run.stages import ALL, run_study
 SUMMARY = "train or load, search, retrain, report; again: go on"
 DESCRIPTION = """\
 Runs a study from beginning to end in runs/<name>: trains the dense network
-(or loads its checkpoint), searches for structures within the budget, retrains
-the best, tests them, writes the report. What an earlier run of the same study
-has done is not done again.
+(or loads its checkpoint), searches for structures within the budget, refits the
+best in closed form (runs/<name>/refitted.safetensors, usable at once), retrains
+and tests them, writes the report. What an earlier run of the same study has
+done is not done again.
 
   secateur run study.toml
   secateur run study.toml --trials 1000     a longer search, going on"""

@@ -1,4 +1,4 @@
-"""`secateur search`: up to the front of scores, nothing retrained."""
+"""`secateur search`: up to the front of scores and refitted networks, nothing retrained."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from search.run.stages import run_study
 
 SUMMARY = "only the search; retrain later"
 DESCRIPTION = """\
-Searches for structures within the budget, by score, without retraining any.
+Searches for structures within the budget, by score, without retraining any,
+and refits the best, so that there is a network that works before any training.
 Seconds to minutes; repeat with more --trials to go on.
 
   secateur search study.toml --trials 1000
@@ -28,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Runs the search and writes its report."""
+    """Runs the search, the refitting and their report."""
     folder, study = opened(arguments)
     how: dict[str, Any] = {"jobs": arguments.jobs, "fork": forked(arguments)}
-    return run_study(study, folder, console, stages=("search",), device=arguments.device, **how)
+    return run_study(study, folder, console, stages=("search", "refit", "report"), device=arguments.device, **how)

@@ -12,8 +12,9 @@ from backbones.artefact import save
 from search.compare.variant_result import SeedStats, SparseResult, VariantResult, seed_netscores
 from search.review.candidate import Candidate
 from search.run.console import Console
-from search.run.dense import dense_accuracy, ensure_dense
+from search.run.dense import ensure_dense
 from search.run.folder import RunFolder, locked
+from search.run.front_context import with_dense_accuracy
 from search.run.inputs import RunInputs
 from search.run.sections import SparsifySection
 from search.run.stages import check_before_training, note_command, search_stage, study_from_file, timed
@@ -50,16 +51,13 @@ def run_variant(study: StudyFile, inputs: RunInputs, folder: RunFolder, console:
         with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
             with timed(folder, "dense network"):
                 ensure_dense(inputs, study, folder, console)
-            known = dense_accuracy(inputs, folder)
             opened = study_from_file(study, inputs, folder)
             search_stage(opened, study, folder, console)
             recipes = [
                 replace(study.retrain.recipe, seed=study.retrain.recipe.seed + number) for number in range(seeds)
             ]
             best, results = _retrain(opened, study, recipes, inputs, folder, console)
-            front = opened.front()
-            dense = replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"])
-            replace(front, dense=dense).save(folder.path)
+            with_dense_accuracy(opened.front(), inputs, folder).save(folder.path)
             result = _variant_result(study, opened, best, results, folder)
             if study.sparsify.amount > 0:
                 with timed(folder, "double pruning"):
@@ -75,8 +73,15 @@ def _retrain(
     by_seed = []
     for recipe in recipes:
         with timed(folder, "retraining"):
-            opened.retrain(wanted.top, recipe=recipe, flow=wanted.way, device=inputs.device, progress=console.progress)
-        by_seed.append(opened.retrained(recipe, wanted.way))
+            opened.retrain(
+                wanted.top,
+                recipe=recipe,
+                flow=wanted.way,
+                start=wanted.start,
+                device=inputs.device,
+                progress=console.progress,
+            )
+        by_seed.append(opened.retrained(recipe, wanted.way, wanted.start))
     best = max(opened.promising(wanted.top), key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
     return best, [results[best.id] for results in by_seed]
 

@@ -20,6 +20,21 @@ Axis = Literal["macs", "params", "latency", "memory", "batch_seconds"]
 Measure = Literal["accuracy", "score"]
 
 
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """A structure's network before any training, with refitted weights.
+
+    Attributes:
+        artefact: the refitted network (safetensors).
+        accuracy: on the validation split, a fraction in [0, 1].
+        cut_accuracy: the same with the weights that the cut leaves, batch-norm statistics renewed.
+    """
+
+    artefact: Path
+    accuracy: float
+    cut_accuracy: float
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One structure that a search looked at (a trial), the dense network, or a baseline to compare with.
@@ -35,6 +50,7 @@ class Candidate:
         seconds: time spent on the trial, retraining not included.
         reason: why it is infeasible, one sentence; None when it is feasible.
         artefact: the retrained network (safetensors).
+        refit: what it reaches before any training, where it was refitted.
         footprint: measured latency and size on disk, of networks that were retrained and of the dense one.
         label: a name to show instead of the trial number, `dense`, `uniform`.
     """
@@ -49,6 +65,7 @@ class Candidate:
     seconds: float = 0.0
     reason: str | None = None
     artefact: Path | None = None
+    refit: Refit | None = None
     footprint: Footprint | None = None
     label: str = ""
 
@@ -61,6 +78,16 @@ class Candidate:
     def name(self) -> str:
         """What people call it: its label, or `trial 17`."""
         return self.label or f"trial {self.number}"
+
+    @property
+    def cut_accuracy(self) -> float | None:
+        """On the validation split with the weights that the cut leaves; None where it was not refitted."""
+        return None if self.refit is None else self.refit.cut_accuracy
+
+    @property
+    def refitted_accuracy(self) -> float | None:
+        """On the validation split with refitted weights, before any training; None where it was not refitted."""
+        return None if self.refit is None else self.refit.accuracy
 
     def on(self, axis: Axis) -> float | None:
         """The cost on one axis; None when unknown. `batch_seconds` is the latency of the footprint."""

@@ -137,12 +137,13 @@ class Front:
         return max(zip(points, xs, ys, strict=True), key=lambda row: (round(row[2] - row[1], 12), -row[1]))[0]
 
     def highlights(self, most: int = 60) -> tuple[Candidate, ...]:
-        """What a result table shows: the dense network, then front, retrained networks and baselines, cheapest first.
+        """What a result table shows: dense network, front, what was refitted or trained, baselines, cheapest first.
 
         Args:
-            most: points of the front at most, from its cheap end; the retrained ones are all there.
+            most: points of the front at most, from its cheap end; those that were trained or refitted are all there.
         """
-        shown = {one.number: one for one in self.candidates if one.value("accuracy") is not None and one.reason is None}
+        feasible = [one for one in self.candidates if one.reason is None]
+        shown = {one.number: one for one in feasible if one.value("accuracy") is not None or one.refit is not None}
         shown |= {one.number: one for one in self.points()[:most]}
         baselines = [one for one in self.baselines if one.reason is None]
         return (self.dense, *sorted([*shown.values(), *baselines], key=lambda one: one.on("macs") or 0.0))

@@ -10,7 +10,7 @@ from typing import Any
 
 from backbones.cost_table import Cost
 from backbones.structure import Structure
-from search.review.candidate import Candidate
+from search.review.candidate import Candidate, Refit
 from search.review.footprint import Footprint
 
 
@@ -25,6 +25,8 @@ def flat_record(one: Candidate) -> dict[str, Any]:
         "batch_seconds": footprint and footprint.latency,
         "disk_bytes": footprint and footprint.disk,
         "score": one.score,
+        "cut_accuracy": one.cut_accuracy,
+        "refitted_accuracy": one.refitted_accuracy,
         "accuracy": one.accuracy,
         "test_accuracy": one.test_accuracy,
         "seconds": one.seconds,
@@ -54,6 +56,7 @@ def candidate_record(one: Candidate, folder: Path) -> dict[str, Any]:
         "seconds": one.seconds,
         "reason": one.reason,
         "artefact": _relative(one.artefact, folder),
+        "refit": one.refit and {**asdict(one.refit), "artefact": _relative(one.refit.artefact, folder)},
         "footprint": asdict(one.footprint) if one.footprint else None,
     }
 
@@ -77,6 +80,7 @@ def read_candidate(record: Mapping[str, Any], graphs: Mapping[str, Sequence[str]
         seconds=float(record["seconds"]),
         reason=record["reason"],
         artefact=folder / record["artefact"] if record["artefact"] else None,
+        refit=_refit(record.get("refit"), folder),
         footprint=Footprint(**record["footprint"]) if record["footprint"] else None,
         label=record["label"],
     )
@@ -99,6 +103,10 @@ def _structure(record: Mapping[str, Any] | None, graphs: Mapping[str, Sequence[s
         bits = bin(int(text, 16))[:1:-1]
         kept.append((name, tuple(channel for channel, bit in enumerate(bits) if bit == "1")))
     return Structure(record["graph"], tuple(kept), tuple(record["removed"]))
+
+
+def _refit(record: Mapping[str, Any] | None, folder: Path) -> Refit | None:
+    return None if record is None else Refit(**{**record, "artefact": folder / record["artefact"]})
 
 
 def _finite(value: float | None) -> float | None:

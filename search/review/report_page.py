@@ -108,7 +108,8 @@ def _result_rows(fronts: Sequence[Front], folder: Path) -> list[dict[str, Any]]:
         for one in front.highlights():
             name, *cells = result_cells(front.dense, one)
             name = f"{front.name}: {name}" if several else name
-            rows.append({"cells": (name, *cells), "dense": one is front.dense, "link": _link(one.artefact, folder)})
+            file = one.artefact or (None if one.refit is None else one.refit.artefact)
+            rows.append({"cells": (name, *cells), "dense": one is front.dense, "link": _link(file, folder)})
     return rows
 
 

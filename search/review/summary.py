@@ -12,6 +12,7 @@ from search.review.front import Front
 
 RESULT_HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
+VALIDATED = ("structure", "MACs", "share", "dense", "as cut", "refitted", "retrained")
 
 
 def retrained(front: Front) -> list[Candidate]:
@@ -21,6 +22,33 @@ def retrained(front: Front) -> list[Candidate]:
         if one.accuracy is not None:
             found.setdefault(one.id, one)
     return ranked(found.values(), "accuracy")
+
+
+def refitted(front: Front) -> list[Candidate]:
+    """What was refitted: best validation accuracy before any training first, of equals the cheapest; each once."""
+    found: dict[str, tuple[float, float, Candidate]] = {}
+    for one in front.candidates:
+        if one.refit is not None:
+            found.setdefault(one.id, (-one.refit.accuracy, one.on("macs") or 0.0, one))
+    return [one for *_, one in sorted(found.values(), key=lambda row: row[:2])]
+
+
+def validation_table(front: Front) -> str:
+    """Validation accuracy on the way: dense, as cut, refitted and, where there is any, retrained; the best first."""
+    ones = list({one.id: one for one in (*retrained(front), *refitted(front))}.values())
+    rows = [
+        (
+            one.id,
+            *_costs(one, front.dense)[:2],
+            percent(front.dense.accuracy),
+            percent(one.cut_accuracy),
+            percent(one.refitted_accuracy),
+            percent(one.accuracy),
+        )
+        for one in ones
+    ]
+    count = len(VALIDATED) if retrained(front) else len(VALIDATED) - 1
+    return text_table(VALIDATED[:count], [row[:count] for row in rows])
 
 
 def final_table(front: Front) -> str:
@@ -51,6 +79,7 @@ def result_values(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
         "infeasible": statuses.count("infeasible"),
         "dense": _values(front.dense),
         "front": [_values(one) for one in front.points("score")],
+        "refitted": [_values(one) for one in refitted(front)],
         "retrained": [_values(one) for one in retrained(front)],
         **paths,
     }
@@ -75,6 +104,8 @@ def _values(one: Candidate) -> dict[str, Any]:
         "macs": one.on("macs"),
         "params": one.on("params"),
         "score": one.value("score"),
+        "cut_accuracy": one.cut_accuracy,
+        "refitted_accuracy": one.refitted_accuracy,
         "validation_accuracy": one.value("accuracy"),
         "test_accuracy": one.test_accuracy,
     }

@@ -52,13 +52,13 @@ def write_tables(report: Report, folder: Path) -> list[str]:
 
 
 def _compared(report: Report) -> Table:
-    """The dense network, the baselines and everything retrained: what a result table needs."""
+    """The dense network, the baselines and everything refitted or retrained: what a result table needs."""
     table = []
     for front in report.fronts:
-        retrained = [one for one in front.candidates if one.accuracy is not None]
+        made = [one for one in front.candidates if one.accuracy is not None or one.refit is not None]
         table += [
             {"study": front.name, "network": one.name, "structure": one.id, **_measured(one)}
-            for one in (front.dense, *front.baselines, *retrained)
+            for one in (front.dense, *front.baselines, *made)
         ]
     return table
 
@@ -72,6 +72,8 @@ def _measured(one: Candidate) -> dict[str, Any]:
         "batch_seconds": one.on("batch_seconds"),
         "disk_bytes": one.footprint and one.footprint.disk,
         "score": one.value("score"),
+        "cut_accuracy": one.cut_accuracy,
+        "refitted_accuracy": one.refitted_accuracy,
         "accuracy": one.value("accuracy"),
         "test_accuracy": one.test_accuracy,
         "reason": one.reason,

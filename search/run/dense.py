@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +15,7 @@ from backbones.errors import SecateurError
 from backbones.files import atomic_write, write_text
 from backbones.structure import Structure
 from backbones.surgery import prune
+from search.data.data import SplitName
 from search.run.console import Console
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
@@ -45,18 +46,23 @@ def ensure_dense(inputs: RunInputs, study: StudyFile, folder: RunFolder, console
     save(prune(inputs.model, inputs.graph, Structure.full(inputs.graph), check=False), folder.dense)
 
 
-def dense_accuracy(inputs: RunInputs, folder: RunFolder) -> dict[str, float]:
-    """Validation and test accuracy of the dense network, measured once a run and then read from its record.
+def dense_accuracy(
+    inputs: RunInputs, folder: RunFolder, splits: Sequence[SplitName] = ("validation", "test")
+) -> dict[str, float]:
+    """Accuracy of the dense network, measured once a run and then read from its record.
+
+    Args:
+        inputs: the dense network and its data.
+        folder: of the run.
+        splits: on which it is wanted.
 
     Returns:
-        "validation" and "test" -> accuracy as a fraction.
+        split -> accuracy as a fraction; also of other splits that were measured before.
     """
-    known = folder.record().get("dense_accuracy")
-    if not isinstance(known, dict):
-        known = {
-            "validation": accuracy(inputs.model, inputs.data, "validation", device=inputs.device),
-            "test": accuracy(inputs.model, inputs.data, "test", device=inputs.device),
-        }
+    known: dict[str, float] = folder.record().get("dense_accuracy", {})
+    missing = [split for split in splits if split not in known]
+    if missing:
+        known |= {split: accuracy(inputs.model, inputs.data, split, device=inputs.device) for split in missing}
         folder.note(dense_accuracy=known)
     return known
 

@@ -64,6 +64,16 @@ class RunFolder:
         return self.path / "best.safetensors"
 
     @property
+    def refits(self) -> Path:
+        """Holds the refitted networks of the best structures."""
+        return self.path / "refitted"
+
+    @property
+    def refitted(self) -> Path:
+        """The best of them."""
+        return self.path / "refitted.safetensors"
+
+    @property
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from backbones.modes import device_of
 from backbones.structure import Structure
+from search.data.data import SplitName
 from search.formatting import amount, significant, text_table
 from search.review.candidate import Candidate
 from search.review.footprint import Footprint, footprints
 from search.review.front import Front
+from search.run.dense import dense_accuracy
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
 from search.study.rules import BASELINES
@@ -19,6 +22,15 @@ from search.study.study import Study, baseline
 
 FOOTPRINT_BATCH = 128
 """Images in the batch whose latency is measured."""
+
+
+def with_dense_accuracy(
+    front: Front, inputs: RunInputs, folder: RunFolder, splits: Sequence[SplitName] = ("validation", "test")
+) -> Front:
+    """The front with the accuracy of the dense network on these splits, and on others where it is known."""
+    known = dense_accuracy(inputs, folder, splits)
+    dense = replace(front.dense, accuracy=known.get("validation"), test_accuracy=known.get("test"))
+    return replace(front, dense=dense)
 
 
 def known_references(front: Front, folder: RunFolder) -> Front | None:

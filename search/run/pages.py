@@ -23,6 +23,7 @@ from search.study.storage import quiet
 ENOUGH, MOST = 20, 1000
 SHOWN = {
     "best network": "best.safetensors",
+    "best network before any training": "refitted.safetensors",
     "dense network": "dense.safetensors",
     "trials with parameters and widths (CSV)": "front.csv",
     "everything (JSON)": "front.json",

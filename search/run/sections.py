@@ -19,6 +19,7 @@ from search.checks import check_range
 from search.space.budget import Amount, Budget
 from search.space.layer_removal import Removal
 from search.space.space import KINDS, Space
+from search.study.retrain import DEFAULT_START, STARTS, RetrainConfig
 from search.study.rules import BASELINES
 from search.study.samplers import SAMPLERS
 from search.training.flows import Flow
@@ -247,22 +248,31 @@ class RetrainSection:
         flow: how pruning and training alternate: "one-shot" (cut, then train), "iterative" (in steps, trained between),
             "soft" (silenced channels may win their place back in every epoch) or "asymptotic" (softly, more and more).
         steps: of "iterative"; each is a training with the whole recipe.
+        start: of "one-shot": "cut" (the weights that the cut leaves) or "reconstructed" (refitted before the training).
+            The other flows train before they cut, and start as they always do.
         recipe: the rest of the section.
     """
 
     top: int = 3
     flow: str = "one-shot"
     steps: int = 3
+    start: str = DEFAULT_START
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
         check_range("top", self.top, 1)
         Flow(self.flow, self.steps)
+        known_name("start", self.start, STARTS)
 
     @property
     def way(self) -> Flow:
         """The flow with its steps."""
         return Flow(self.flow, self.steps)
+
+    @property
+    def config(self) -> RetrainConfig:
+        """How each structure is retrained."""
+        return RetrainConfig(self.recipe, self.way, self.start)
 
 
 @dataclass(frozen=True, slots=True)

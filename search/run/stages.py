@@ -1,4 +1,4 @@
-"""The stages of a run: load, train the dense network, search, retrain, report. What is done is not done again."""
+"""The stages of a run: dense network, search, refit, retrain, report. What is done is not done again."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
+from search.formatting import percent
 from search.review.front import Front
-from search.review.summary import final_table, result_values, retrained, score_table
+from search.review.summary import final_table, result_values, retrained, score_table, validation_table
 from search.run.console import Console
-from search.run.dense import dense_accuracy, ensure_dense, take_dense
+from search.run.dense import ensure_dense, take_dense
 from search.run.folder import RunFolder, environment, locked
-from search.run.front_context import comparison, known_references, with_footprints, with_references
+from search.run.front_context import (
+    comparison,
+    known_references,
+    with_dense_accuracy,
+    with_footprints,
+    with_references,
+)
 from search.run.inputs import RunInputs, load_run_inputs
 from search.run.pages import importances, run_report
+from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile, read_written_study
 from search.space.feasibility import check_early
 from search.study.storage import shown_url
 from search.study.study import Study
 from search.training.parallel import fitting_threads
 
-Stage = Literal["search", "retrain"]
-ALL: tuple[Stage, ...] = ("search", "retrain")
+Stage = Literal["search", "refit", "retrain", "report"]
+ALL: tuple[Stage, ...] = ("search", "refit", "retrain", "report")
 
 
 def run_study(
@@ -87,11 +94,7 @@ def join_study(
     """
     if not study.search.searches:
         raise SecateurError("a [search] rule or structure leaves nothing to share out; `secateur run` does it alone")
-    if study.model.checkpoint is None and not folder.dense.is_file():
-        raise SecateurError(
-            f"workers need one dense network that all start from: a [model] checkpoint, or {folder.shown}/"
-            f"dense.safetensors, which `secateur search` makes"
-        )
+    check_trained(study, folder, "workers need one dense network that all start from")
     url = storage or folder.storage
     try:
         inputs = load_run_inputs(study, folder, device)
@@ -104,9 +107,11 @@ def join_study(
                 top=study.retrain.top,
                 recipe=study.retrain.recipe,
                 flow=study.retrain.way,
+                start=study.retrain.start,
                 device=inputs.device,
                 progress=console.progress,
             )
+            refit_stage(opened, study, inputs, folder, console)
         return report_stage(opened, inputs, folder, console)
     except KeyboardInterrupt as stop:
         stop.add_note("to go on: the same command; other workers do not wait for this one")
@@ -147,9 +152,13 @@ def _run_stages(
         console.head("What the budget allows")
         console.say(opened.feasibility())
         search_stage(opened, study, folder, console, jobs)
+    if "refit" in stages:
+        refit_stage(opened, study, inputs, folder, console)
     if "retrain" in stages:
         retrain_stage(opened, study, inputs, folder, console)
-    return report_stage(opened, inputs, folder, console)
+    if "report" in stages:
+        return report_stage(opened, inputs, folder, console)
+    return refitted_result(opened, inputs, folder, console)
 
 
 def note_command(folder: RunFolder, device: str) -> dict[str, Any]:
@@ -185,13 +194,30 @@ def search_stage(opened: Study, study: StudyFile, folder: RunFolder, console: Co
     _check_found(opened.front())
 
 
+def refit_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console) -> None:
+    """Refits the best structures, as far as they are not refitted yet: networks that work before any training."""
+    top = study.retrain.top
+    console.head(f"Refitting: the best {top}, on {opened.refitter.count} images, nothing trained")
+    with timed(folder, "refitting"):
+        best = refit_best(opened, top, folder, inputs.device, progress=console.progress)
+    console.say(
+        f"{best.id}: {percent(best.cut_accuracy)} as cut, {percent(best.refitted_accuracy)} refitted (validation)"
+    )
+
+
 def retrain_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console) -> None:
     """Retrains the best structures, as far as they are not retrained yet."""
     wanted = study.retrain
-    console.head(f"Retraining: the best {wanted.top}, {wanted.recipe.epochs} epochs each")
+    begin = ", from refitted weights" if wanted.config.refits else ""
+    console.head(f"Retraining: the best {wanted.top}, {wanted.recipe.epochs} epochs each{begin}")
     with timed(folder, "retraining"):
         opened.retrain(
-            wanted.top, recipe=wanted.recipe, flow=wanted.way, device=inputs.device, progress=console.progress
+            wanted.top,
+            recipe=wanted.recipe,
+            flow=wanted.way,
+            start=wanted.start,
+            device=inputs.device,
+            progress=console.progress,
         )
 
 
@@ -233,6 +259,14 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
     )
 
 
+def check_trained(study: StudyFile, folder: RunFolder, need: str) -> None:
+    """Raises SecateurError, beginning with what needs it, where the dense network would have to be trained first."""
+    if study.model.checkpoint is None and not folder.dense.is_file():
+        raise SecateurError(
+            f"{need}: a [model] checkpoint, or {folder.shown}/dense.safetensors, which `secateur search` makes"
+        )
+
+
 def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
     check_early(inputs.model, inputs.graph, study.space.space(), study.budget.budget())
@@ -254,21 +288,38 @@ def _check_found(front: Front) -> None:
 
 def report_stage(opened: Study, inputs: RunInputs, folder: RunFolder, console: Console) -> dict[str, Any]:
     """Saves front, best network and report, says what came out and where it is."""
-    known = dense_accuracy(inputs, folder)
-    front = opened.front()
-    front = replace(front, dense=replace(front.dense, accuracy=known["validation"], test_accuracy=known["test"]))
+    front = with_dense_accuracy(with_refits(opened.front(), folder), inputs, folder)
     front = _compared(front, opened, folder, console)
     front = with_footprints(front, inputs, folder)
     front.save(folder.path)
     folder.note(importances=importances(opened.optuna_study))
-    paths = {"folder": str(folder.path), "report": str(folder.report)}
     if retrained(front):
         front.best(measure="accuracy").save(folder.best)
-        paths["best"] = str(folder.best)
     with timed(folder, "report"):
         run_report(folder)
     _conclude(front, folder, console)
-    return result_values(front, paths)
+    return result_values(front, _paths(folder))
+
+
+def refitted_result(opened: Study, inputs: RunInputs, folder: RunFolder, console: Console) -> dict[str, Any]:
+    """Saves the front, says how good the refitted networks are and where they are; no comparison and no report."""
+    front = with_dense_accuracy(with_refits(opened.front(), folder), inputs, folder, ("validation",))
+    front = with_footprints(known_references(front, folder) or front, inputs, folder)
+    front.save(folder.path)
+    console.head("Result")
+    console.result(validation_table(front))
+    _hints(
+        ("to use it", f'model = secateur.load("{folder.shown}/{folder.refitted.name}")'),
+        ("to retrain", f"secateur retrain {folder.shown}"),
+        console=console,
+    )
+    return result_values(front, _paths(folder))
+
+
+def _paths(folder: RunFolder) -> dict[str, str]:
+    """Where the files of a result are, by their names in it."""
+    files = {"report": folder.report, "best": folder.best, "best_refitted": folder.refitted}
+    return {"folder": str(folder.path), **{name: str(path) for name, path in files.items() if path.is_file()}}
 
 
 def _compared(front: Front, opened: Study, folder: RunFolder, console: Console) -> Front:
@@ -287,17 +338,23 @@ def _compared(front: Front, opened: Study, folder: RunFolder, console: Console) 
 
 def _conclude(front: Front, folder: RunFolder, console: Console) -> None:
     console.head("Result")
+    best = folder.best if retrained(front) else folder.refitted
+    lines = [("to use it", f'model = secateur.load("{folder.shown}/{best.name}")')]
     if retrained(front):
-        console.result(final_table(front))
+        console.result(f"{final_table(front)}\n\n{validation_table(front)}")
         console.say("\nThe first is the best by validation accuracy; the test images chose nothing.")
-        lines = [("to use it", f'model = secateur.load("{folder.shown}/best.safetensors")')]
     else:
-        console.result(score_table(front))
-        lines = [("to retrain", f"secateur retrain {folder.shown}")]
-    lines += [
+        console.result(f"{score_table(front)}\n\n{validation_table(front)}")
+        lines.append(("to retrain", f"secateur retrain {folder.shown}"))
+    _hints(
+        *lines,
         ("to look", f"open {folder.shown}/report.html in a browser"),
         ("to go on", f"secateur resume {folder.shown} --trials {2 * max(1, len(front.candidates))}"),
-    ]
+        console=console,
+    )
+
+
+def _hints(*lines: tuple[str, str], console: Console) -> None:
     console.say()
     for label, text in lines:
         console.say(f"  {label + ':':<12}{text}")

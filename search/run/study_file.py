@@ -66,7 +66,8 @@ class StudyFile:
     @property
     def fingerprint(self) -> str:
         """16 hex digits over every setting, except those that may change between runs of one study."""
-        settled = {key: value for key, value in settings(self).items() if not may_change(key)}
+        known = settings(self).items()
+        settled = {key: value for key, value in known if not may_change(key) and (key, value) not in ONCE.items()}
         return hashlib.sha256(repr(sorted(settled.items())).encode()).hexdigest()[:16]
 
 
@@ -101,6 +102,8 @@ MAY_CHANGE = (
     "[evaluate] ",
 )  # fmt: skip
 """How the settings begin that do not make another study; an evaluation's results know what they rest on."""
+ONCE = {"[retrain] start": "cut"}
+"""What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""
 
 
 def read_study(path: str | os.PathLike[str], scale: str | None = None) -> StudyFile:
@@ -124,12 +127,17 @@ def read_study(path: str | os.PathLike[str], scale: str | None = None) -> StudyF
 def read_written_study(path: Path) -> StudyFile:
     """Reads the `study.toml` of a run folder, which an older version may have written.
 
-    It lists all scorers of its day under [evaluate]; those that are no longer offered are left out.
+    It lists all scorers of its day under [evaluate]; those that are no longer offered are left out. A setting that it
+    lacks was not there yet, and has the value of `ONCE`.
 
     Raises:
         SecateurError: as `read_study`.
     """
     table = _table(path)
+    for label, value in ONCE.items():
+        section, _, key = label.removeprefix("[").partition("] ")
+        if isinstance(table.get(section, {}), dict):
+            table = {**table, section: {key: value, **table.get(section, {})}}
     plan = table.get("evaluate")
     if isinstance(plan, dict) and isinstance(plan.get("scorers"), list):
         offered = [name for name in plan["scorers"] if not REPLACED.keys() & set(str(name).split("+"))]

@@ -49,6 +49,19 @@ def candidate_of(graph: Layout | None, trial: FrozenTrial, results: Mapping[str,
     )
 
 
+def given_structure(one: Candidate | Structure) -> Structure:
+    """The structure itself, or that of a candidate.
+
+    Raises:
+        SecateurError: for a candidate without one.
+    """
+    if isinstance(one, Structure):
+        return one
+    if one.structure is None:
+        raise SecateurError(f"{one.name} has no structure" + (f": {one.reason}" if one.reason else ""))
+    return one.structure
+
+
 def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
     """The structures worth retraining: best scores first, spread over the front, different from each other.
 

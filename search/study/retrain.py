@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from tqdm import tqdm
 from backbones.artefact import save
 from backbones.cost import cost
 from backbones.cost_table import Cost
+from backbones.errors import check_name
 from backbones.graph import ChannelGraph
+from backbones.structure import Structure
 from search.data.data import Data
 from search.review.candidate import Candidate
 from search.space.budget import FILL, Bound, Target
@@ -32,6 +34,9 @@ from search.training.choosing import chooser_of
 from search.training.flows import Flow, run_flow
 from search.training.recipe import Recipe
 
+STARTS = ("cut", "reconstructed")
+DEFAULT_START = "cut"
+
 
 @dataclass(frozen=True, slots=True)
 class RetrainConfig:
@@ -41,15 +46,27 @@ class RetrainConfig:
         recipe: optimiser, schedule and losses of each training.
         flow: how pruning and training alternate. Any flow but "one-shot" follows the trial's proposal anew as the
             weights change, within the same MACs and parameters, and may end with other filters.
+        start: what a one-shot training starts from: "cut" (the dense network's weights, as they are left) or
+            "reconstructed" (refitted in closed form first). Other flows start as they always do.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     flow: Flow = field(default_factory=Flow)
+    start: str = "cut"
+
+    def __post_init__(self) -> None:
+        check_name("start", self.start, STARTS)
+
+    @property
+    def refits(self) -> bool:
+        """Whether the training starts from refitted weights."""
+        return self.start == "reconstructed" and not self.flow.chooses_again
 
     @property
     def text(self) -> str:
-        """The settings as canonical JSON: equal for equal settings."""
-        return to_record({**self.recipe.to_dict(), "flow": self.flow.name, "steps": self.flow.count})
+        """The settings as canonical JSON: equal for equal settings; of "cut" what it was before there was a choice."""
+        start = {"start": "reconstructed"} if self.refits else {}
+        return to_record({**self.recipe.to_dict(), "flow": self.flow.name, "steps": self.flow.count, **start})
 
     @property
     def key(self) -> str:
@@ -83,12 +100,21 @@ class Retrainer:
         data: the task.
         folder: holds one folder per structure and config: network, checkpoint and curve of each training.
         space: the search's space, for flows that choose again.
+        refit: makes the network of a structure with refitted weights.
     """
 
     def __init__(
-        self, store: TrialStore, model: nn.Module, graph: ChannelGraph, data: Data, folder: Path, space: Space
+        self,
+        store: TrialStore,
+        model: nn.Module,
+        graph: ChannelGraph,
+        data: Data,
+        folder: Path,
+        space: Space,
+        refit: Callable[[Structure], nn.Module],
     ) -> None:
         self.model, self.graph, self.data, self.folder, self.space = model, graph, data, folder, space
+        self.refit = refit
         name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
         self.writer = TrialWriter(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
@@ -168,6 +194,7 @@ class Retrainer:
             config.recipe,
             again if config.flow.chooses_again else lambda model, graph, target: chosen,
             within(one.cost),
+            cut=self.refit if config.refits else None,
             folder=folder,
             device=device,
             progress=progress,

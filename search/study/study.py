@@ -28,13 +28,14 @@ from search.space.feasibility import feasibility_table
 from search.space.packing import unpack
 from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
-from search.study.candidates import candidate_of, choose
+from search.study.candidates import candidate_of, choose, given_structure
 from search.study.distributed import search_distributed
 from search.study.fixed_structures import use_rule, use_structure
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
 from search.study.metadata import StudyMetadata, write_metadata
-from search.study.retrain import RetrainConfig, Retrainer
+from search.study.refitter import Refitter
+from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
 from search.study.rules import RuleSettings, rule_candidates
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
@@ -71,6 +72,7 @@ class Study:
     Attributes:
         problem: what the trials propose from: network, space, filter tables, cost model, targets.
         scores: the scores of all structures that are known.
+        refitter: makes refitted networks of structures.
         store: the trials.
 
     Raises:
@@ -105,6 +107,7 @@ class Study:
         task = scoring_task(model, graph, data, batch, seed, statistics)
         self.problem = prepare_problem(self.space, task, budget, scorer=scorer, seed=seed, folder=self.folder)
         self.scores = ScoreCache(scorer, self.problem.task)
+        self.refitter = Refitter(model, graph, data, seed)
         url = storage or f"sqlite:///{name}.db"
         self.store = TrialStore(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
         write_metadata(self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps))
@@ -211,6 +214,7 @@ class Study:
         top: int = 0,
         recipe: Recipe | None = None,
         flow: Flow | None = None,
+        start: str = DEFAULT_START,
         timeout: float | None = None,
         callbacks: Sequence[Callback] = (),
         device: str = "cpu",
@@ -223,6 +227,7 @@ class Study:
             top: structures that all workers together retrain; 0 for none.
             recipe: how they are trained, as in `retrain`.
             flow: how pruning and training alternate, as in `retrain`.
+            start: what the trainings start from, as in `retrain`.
             timeout: seconds after which no further trial is begun.
             callbacks: called with the study and each trial that this process finished.
             device: torch device on which this worker retrains.
@@ -233,7 +238,7 @@ class Study:
         """
         self.search(trials, timeout=timeout, callbacks=callbacks, progress=progress, shared=True)
         if top > 0 and len(self.store.finished) >= trials:
-            return self.retrain(top, recipe=recipe, flow=flow, device=device, progress=progress)
+            return self.retrain(top, recipe=recipe, flow=flow, start=start, device=device, progress=progress)
         return self.front()
 
     def fork(self, name: str, storage: str | None = None) -> ForkResult:
@@ -283,6 +288,7 @@ class Study:
         *,
         recipe: Recipe | None = None,
         flow: Flow | None = None,
+        start: str = DEFAULT_START,
         device: str = "cpu",
         progress: bool = True,
     ) -> Front:
@@ -295,14 +301,16 @@ class Study:
             epochs: number of epochs, in the place of the recipe's.
             recipe: how they are trained; the default recipe distils from the dense network.
             flow: how pruning and training alternate; by default the structures are cut at once and trained.
+            start: "cut" for the weights that the cut leaves, "reconstructed" for weights that are refitted first (see
+                `reconstruct`). Flows other than the default train before they cut, and start as they always do.
             device: torch device for the training.
             progress: show bars when standard error is a terminal.
 
         Raises:
-            SecateurError: when nothing feasible was found yet.
+            SecateurError: when nothing feasible was found yet; for an unknown start.
         """
         recipe = recipe or Recipe()
-        config = RetrainConfig(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow())
+        config = RetrainConfig(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow(), start)
         self._retrainer().run(self.promising(top), config, device=device, progress=progress)
         return self.front()
 
@@ -317,15 +325,32 @@ class Study:
         """
         return choose(self.front(retrained=False), top, spread=self.problem.objectives > 1)
 
-    def retrained(self, recipe: Recipe, flow: Flow | None = None) -> dict[str, Mapping[str, Any]]:
+    def reconstruct(self, what: Candidate | Structure | int) -> nn.Module:
+        """A network that works before any training: what is left is refitted to what the dense network computes.
+
+        The dense network runs once over some hundred training images, at the first call; labels are never looked at.
+        `save` writes the network to a file, `secateur.reconstruct` takes images and settings of your own.
+
+        Args:
+            what: a candidate, a structure, or the number of a trial.
+
+        Raises:
+            SecateurError: for a candidate or trial without a structure, a structure of another network, too few images.
+        """
+        return self.refitter(self.structure(what) if isinstance(what, int) else given_structure(what))
+
+    def retrained(
+        self, recipe: Recipe, flow: Flow | None = None, start: str = DEFAULT_START
+    ) -> dict[str, Mapping[str, Any]]:
         """What the retrainings by one recipe gave: structure id -> accuracy, test_accuracy, seconds, artefact.
 
         Where the flow chose again, "kept", "macs" and "params" describe the structure that it ended with.
         """
-        return self._retrainer().results(RetrainConfig(recipe, flow or Flow()))
+        return self._retrainer().results(RetrainConfig(recipe, flow or Flow(), start))
 
     def _retrainer(self) -> Retrainer:
-        return Retrainer(self.store, self.model, self.graph, self.data, self.folder / "retrain", self.space)
+        folder = self.folder / "retrain"
+        return Retrainer(self.store, self.model, self.graph, self.data, folder, self.space, self.refitter)
 
     def structure(self, number: int) -> Structure:
         """The structure of a finished trial, by the trial's number.

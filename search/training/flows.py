@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ from search.training.choosing import Choose, intermediate_target
 from search.training.engine import train
 from search.training.recipe import Recipe
 from search.training.soft import Growth, SoftPruningCallback, asymptotic, nonzero_structure, whole
+
+Cut = Callable[[Structure], nn.Module]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class FlowContext:
         recipe: how each network is trained.
         choose: picks a structure for the weights as they are (`search.training.choosing.Chooser`).
         target: what the small network may cost.
+        cut: makes the network that a one-shot training starts from.
         folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
         device: where training computes: "cpu", "cuda", ...
         progress: show bars when standard error is a terminal.
@@ -92,6 +96,7 @@ class FlowContext:
     recipe: Recipe
     choose: Choose
     target: Target
+    cut: Cut
     folder: Path | None = None
     device: str | torch.device = "cpu"
     progress: bool = True
@@ -101,7 +106,7 @@ class FlowContext:
         return None if self.folder is None else self.folder / name
 
 
-def run_flow(
+def run_flow(  # noqa: PLR0913 - the parts of a `FlowContext`
     flow: Flow,
     model: nn.Module,
     graph: ChannelGraph,
@@ -110,6 +115,7 @@ def run_flow(
     choose: Choose,
     target: Target,
     *,
+    cut: Cut | None = None,
     folder: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
@@ -124,6 +130,8 @@ def run_flow(
         recipe: how each network is trained; the dense network is the teacher.
         choose: criterion and space (`search.training.choosing.Chooser`).
         target: the budget, from `Budget.targets`.
+        cut: makes the pruned network that a one-shot training starts from, such as one that is refitted; by default
+            `prune`. The other flows train before they cut, or cut what was trained: they start as they always do.
         folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
         device: where training computes: "cpu", "cuda", ...
         progress: show bars when standard error is a terminal.
@@ -135,9 +143,9 @@ def run_flow(
         SecateurError: when the target is out of reach, or a step by step flow is asked to remove layers.
     """
     place = None if folder is None else Path(folder)
-    return FLOWS[flow.name](
-        FlowContext(model, graph, data, recipe, choose, target, place, device, progress), flow.steps
-    )
+    cut = cut or partial(prune, model, graph)
+    context = FlowContext(model, graph, data, recipe, choose, target, cut, place, device, progress)
+    return FLOWS[flow.name](context, flow.steps)
 
 
 def compose(graph: ChannelGraph, outer: Structure, inner: Structure) -> Structure:
@@ -166,7 +174,7 @@ def compose(graph: ChannelGraph, outer: Structure, inner: Structure) -> Structur
 
 def _one_shot(context: FlowContext, steps: int) -> FlowResult:
     structure = context.choose(context.model, context.graph, context.target)
-    small = prune(context.model, context.graph, structure)
+    small = context.cut(structure)
     return FlowResult(small, structure, (_train(context, small, "training"),))
 
 

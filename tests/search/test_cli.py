@@ -201,7 +201,8 @@ def test_running_again_does_nothing_twice_and_more_trials_go_on(
     assert called(capsys, "search", "study.toml", "--quiet", "--trials", "12")[0] == 0
     after = json.loads((folder / "runs/tiny/front.json").read_text())
     assert len(after["fronts"][0]["candidates"]) == 12
-    assert after["fronts"][0]["candidates"][:8] == before["fronts"][0]["candidates"]
+    first, now = ([{**one, "refit": None} for one in each["fronts"][0]["candidates"]] for each in (before, after))
+    assert now[:8] == first  # but for another structure that may be refitted
 
 
 def test_killed_in_mid_search_and_resumed_it_ends_as_if_it_never_was(
@@ -360,7 +361,7 @@ def test_init_writes_a_study_and_replaces_none(folder: Path, capsys: pytest.Capt
 
 
 def test_arguments_that_do_not_exist_cost_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "invalid choice: 'prune'" in refused(capsys, "prune")
+    assert "invalid choice: 'shrink'" in refused(capsys, "shrink")
     assert "unrecognized arguments: --fast (see secateur --help)" in refused(capsys, "run", "x.toml", "--fast")
     assert "the following arguments are required: STUDY.toml" in refused(capsys, "run")
     assert "--device nonsense cannot be used here" not in refused(capsys, "run", "x.toml", "--device", "nonsense")

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ import secateur
 from backbones.cost_table import Cost
 from backbones.structure import Structure
 from search.cli import COMMANDS, main
-from search.review.candidate import Candidate
+from search.review.candidate import Candidate, Refit
 from search.review.footprint import Footprint
 from search.review.front import Front
-from search.review.summary import final_table, score_table
+from search.review.summary import final_table, score_table, validation_table
 from search.run.console import BOLD, Console, paint
 from tests.search.commands.golden_files import check_golden, masked
 from tests.search.test_cli import MODULE, STUDY
@@ -46,10 +47,12 @@ FRONT = Front(
     ),
     candidates=(
         Candidate(0, structure(4, 20), cost=Cost(25_097_139, 171_200), score=-12.25, accuracy=0.931,
+                  refit=Refit(Path("a.safetensors"), 0.6125, 0.2034),
                   test_accuracy=0.9299, footprint=Footprint(0.061, 0.001, 702_000, 128, 1)),
         Candidate(1, structure(3, 30), cost=Cost(24_600_000, 190_000), score=-11.5, accuracy=0.934,
                   test_accuracy=0.9361, footprint=Footprint(0.0625, 0.001, 770_000, 128, 1)),
-        Candidate(2, structure(9, 9), cost=Cost(24_400_000, 210_000), score=-19.75),
+        Candidate(2, structure(9, 9), cost=Cost(24_400_000, 210_000), score=-19.75,
+                  refit=Refit(Path("b.safetensors"), 0.655, 0.1)),
         Candidate(3, None, reason="no structure lies within the budget"),
     ),
 )  # fmt: skip
@@ -81,7 +84,7 @@ def test_error_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "wide.toml").write_text(STUDY.replace('"30%..50%"', '"130%"'))
     lines = []
     for line in (
-        "", "prune", "run", "run none.toml", "run broken.toml", "run typo.toml", "run wide.toml",
+        "", "shrink", "run", "run none.toml", "run broken.toml", "run typo.toml", "run wide.toml",
         "run study.toml --fast",
         "run study.toml --trials 0", "run study.toml --device gpu", "search study.toml --jobs 0", "resume nowhere",
         "retrain nowhere --top 3", "report a b", "status nowhere", "status sqlite:///none.db", "status x://y",
@@ -99,9 +102,11 @@ def test_error_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_tables_of_fixed_numbers() -> None:
-    final, scores = final_table(FRONT), score_table(FRONT)
-    assert max(map(len, [*final.splitlines(), *scores.splitlines()])) <= 80
-    check_golden("tables", f"{final}\n\n{scores}\n")
+    untrained = replace(FRONT, candidates=tuple(replace(one, accuracy=None) for one in FRONT.candidates))
+    tables = [final_table(FRONT), validation_table(FRONT), validation_table(untrained), score_table(FRONT)]
+    text = "\n\n".join(tables)
+    assert max(map(len, text.splitlines())) <= 80
+    check_golden("tables", f"{text}\n")
 
 
 def test_a_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
