@@ -1,8 +1,8 @@
 """A pruned network as one portable file: plain tensors and JSON, no code.
 
 The file is safetensors; its metadata entry `secateur` holds JSON: format version, backbone spec, cost, what the caller
-added, and for every cut since the dense network its structure and the kept positions of every tensor. Loading never
-unpickles anything.
+added, what modules keep as extra state, and for every cut since the dense network its structure and the kept positions
+of every tensor. Names are those of the plain network, whether it was compiled or not. Loading never unpickles anything.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from backbones.checkpoint import plain_name
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError, one_line
 from backbones.files import atomic_write
@@ -30,6 +31,7 @@ from backbones.surgery import PruningPlan, apply_plan, cuts_of
 ARTEFACT_FORMAT = 2
 """2 is written for networks that were cut several times, 1 for all others."""
 METADATA_KEY = "secateur"
+_FLOATS = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
 def save(
@@ -48,7 +50,8 @@ def save(
         provenance: anything JSON can hold (study, trial, accuracy), noted in the file.
 
     Raises:
-        SecateurError: when the module carries neither an origin nor a backbone spec, so nobody could load it.
+        SecateurError: when the module carries neither an origin nor a backbone spec, so nobody could load it, or keeps
+            extra state that is neither tensors nor JSON.
     """
     origin: PruningPlan | None = getattr(model, "secateur_origin", None)
     spec: BackboneSpec | None = getattr(model, "secateur_spec", None)
@@ -61,18 +64,39 @@ def save(
         "cost": None if cost is None else asdict(cost),
         "provenance": dict(provenance or {}),
     }
-    tensors = {}
-    seen: set[int] = set()
-    for name, value in model.state_dict(keep_vars=True).items():
-        if id(value) not in seen:  # tied tensors are stored once
-            tensors[name] = value.detach().cpu().contiguous()
-        seen.add(id(value))
+    tensors, extra = _contents(model)
+    if extra:
+        record["extra"] = extra
+    dtypes = {plain_name(name): str(value.dtype) for name, value in model.named_buffers() if value.is_floating_point()}
+    unsaved = {name: dtype for name, dtype in dtypes.items() if name not in tensors and dtype != "torch.float32"}
+    if unsaved:
+        record["dtypes"] = unsaved
     with atomic_write(path) as part:
         part.write_bytes(to_bytes(tensors, {METADATA_KEY: json.dumps(record)}))
 
 
+def _contents(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The state dict by plain names: its tensors, tied ones once, and what modules keep beside tensors."""
+    tensors: dict[str, torch.Tensor] = {}
+    extra: dict[str, Any] = {}
+    seen: set[int] = set()
+    for name, value in model.state_dict(keep_vars=True).items():
+        if not isinstance(value, torch.Tensor):
+            try:
+                extra[plain_name(name)] = json.loads(json.dumps(value))
+            except (TypeError, ValueError) as error:
+                raise SecateurError(
+                    f"{name} (what get_extra_state returns) is no tensor and cannot be written as JSON: "
+                    f"{one_line(error)}; return numbers, texts, lists and dictionaries"
+                ) from None
+        elif id(value) not in seen:
+            tensors[plain_name(name)] = value.detach().cpu().contiguous()
+        seen.add(id(value))
+    return tensors, extra
+
+
 def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
-    """Rebuilds a saved network in eval mode on the CPU.
+    """Rebuilds a saved network in eval mode on the CPU, its tensors of the types that they were saved in.
 
     Args:
         path: a file written by `save`.
@@ -94,7 +118,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
         model = build(spec.name, spec.num_classes, spec.in_channels)
     try:
         loaded = _recut(model, cuts)
-        _fill(loaded, tensors)
+        _fill(loaded, tensors, record.get("extra", {}), record.get("dtypes", {}))
     except (RuntimeError, IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
         raise SecateurError(f"{path} does not fit the model {type(model).__name__}: {one_line(error, 300)}") from None
     if record["origin"] is None:
@@ -134,22 +158,37 @@ def _recut(model: nn.Module, cuts: Sequence[PruningPlan]) -> nn.Module:
     return model if left else copy.deepcopy(model)
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+def _fill(
+    model: nn.Module, tensors: Mapping[str, torch.Tensor], extra: Mapping[str, Any], dtypes: Mapping[str, str]
+) -> None:
+    contents = {**tensors, **extra}
     first: dict[int, str] = {}
-    aliases = {name: first.setdefault(id(value), name) for name, value in model.state_dict(keep_vars=True).items()}
-    missing = [name for name in first.values() if name not in tensors]
-    extra = [name for name in tensors if name not in aliases]
-    if missing or extra:
-        raise KeyError(f"missing {missing[:3]}, unexpected {extra[:3]}")
-    model.load_state_dict({name: tensors[source] for name, source in aliases.items()})
+    own = model.state_dict(keep_vars=True)
+    sources = {
+        name: first.setdefault(id(value), plain_name(name)) if isinstance(value, torch.Tensor) else plain_name(name)
+        for name, value in own.items()
+    }
+    missing = [source for source in dict.fromkeys(sources.values()) if source not in contents]
+    unexpected = sorted(contents.keys() - {plain_name(name) for name in own})
+    if missing or unexpected:
+        raise KeyError(f"missing {missing[:3]}, unexpected {unexpected[:3]}")
+    for name, value in own.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            value.data = value.data.to(tensors[sources[name]].dtype)
+    for name, value in model.named_buffers():
+        if plain_name(name) in dtypes:
+            value.data = value.data.to(_FLOATS[dtypes[plain_name(name)]])
+    model.load_state_dict({name: contents[source] for name, source in sources.items()})
 
 
 def _origin_record(origin: PruningPlan) -> dict[str, Any]:
     return {
         "structure": json.loads(origin.structure.to_json()),
-        "tensors": {name: {str(dim): kept for dim, kept in dims.items()} for name, dims in origin.tensors.items()},
-        "sizes": {module: [int(kept) for kept in flags] for module, flags in origin.sizes.items()},
-        "removed": list(origin.removed),
+        "tensors": {
+            plain_name(name): {str(dim): kept for dim, kept in dims.items()} for name, dims in origin.tensors.items()
+        },
+        "sizes": {plain_name(module): [int(kept) for kept in flags] for module, flags in origin.sizes.items()},
+        "removed": [plain_name(module) for module in origin.removed],
     } | ({} if origin.before is None else {"before": _origin_record(origin.before)})
 
 

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError, one_line
 
+PLACES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
+"""Where the state dict lies in files that hold more; nested ones are gone through as long as one of these is there."""
+WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+"""What DataParallel, torch.compile and training frameworks put in front of every name."""
 OTHER_SPELLING = {"fc": "linear", "linear": "fc", "downsample": "shortcut", "shortcut": "downsample"}
 """What ResNets call their head and their projection shortcuts elsewhere (torchvision against akamaster, kuangliu)."""
 
@@ -23,9 +27,10 @@ OTHER_SPELLING = {"fc": "linear", "linear": "fc", "downsample": "shortcut", "sho
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Sequence[str] = ()) -> None:
     """Loads a checkpoint into `model`, in place.
 
-    Accepts a `.safetensors` file or what `torch.save` wrote: a state dict, or one nested under `state_dict`, `model`
-    or `net`; a `module.` prefix (DataParallel) is dropped. A head named `fc` fits one named `linear`, and a projection
-    named `downsample` one named `shortcut`, both ways.
+    Accepts a `.safetensors` file or what `torch.save` wrote: a state dict, or one nested under one of `PLACES`
+    (`state_dict`, `model_state_dict`, `model`, ...). What a wrapper put in front of every name is dropped
+    (`WRAPPERS`: `module.` of DataParallel, `_orig_mod.` of torch.compile, ...). A head named `fc` fits one named
+    `linear`, and a projection named `downsample` one named `shortcut`, both ways.
 
     Args:
         model: the network whose weights are set.
@@ -38,7 +43,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Seq
             shapes do not fit (the first three are named).
     """
     own = model.state_dict()
-    state = _respelled(_read(path), own)
+    state = _respelled(_unwrapped(_read(path), own), own)
     for pattern in skip:
         if not any(fnmatchcase(name, pattern) for name in [*own, *state]):
             raise SecateurError(
@@ -67,7 +72,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Seq
 
 
 def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The state dict in a file, without `module.` prefixes."""
+    """The state dict in a file."""
     if not Path(path).is_file():
         raise SecateurError(f"checkpoint {path} does not exist; give the path of a .safetensors, .pt or .th file")
     try:
@@ -77,12 +82,31 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
         raise SecateurError(f"checkpoint {path} cannot be read as plain tensors: {one_line(error, 160)}") from None
-    for key in ("state_dict", "model", "net"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
+    while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
+        inner = [content[key] for key in PLACES if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise SecateurError(f"checkpoint {path} holds no state dict; expected a mapping of names to tensors")
-    return {str(name).removeprefix("module."): value for name, value in content.items()}
+    return {str(name): value for name, value in content.items()}
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor or module without what torch.compile puts into it, for the network or a part of it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def _unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state under the model's own names for what wrappers of the whole network or of parts of it renamed."""
+    found = {name: value for name, value in state.items() if name != "n_averaged"}  # of torch's AveragedModel
+    while found and not found.keys() & own.keys():
+        prefix = next((one for one in WRAPPERS if all(name.startswith(one) for name in found)), None)
+        if prefix is None:
+            break
+        found = {name.removeprefix(prefix): value for name, value in found.items()}
+    names = {plain_name(name): name for name in own}
+    return {name if name in own else names.get(plain_name(name), name): value for name, value in found.items()}
 
 
 def _respelled(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,14 +6,16 @@ import importlib
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from backbones.errors import SecateurError, first_line
 from backbones.files import atomic_write
+from backbones.inputs import NamedInputs, named, output_of
 from backbones.masked_reference import relative_difference
 from backbones.modes import evaluating
 from backbones.state import untouched
@@ -25,10 +27,13 @@ EXPORT_TOLERANCE = 1e-4
 def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequence[Any]) -> float:
     """Writes a `torch.export` program (`.pt2`), reads it back and compares outputs.
 
+    The program takes any number of samples along the first dimension, where the network's code does; else as many as
+    the example has.
+
     Args:
         model: any module; exported in eval mode.
         path: where the file goes; it is written whole or not at all.
-        example: a tuple of inputs.
+        example: a tuple of inputs, such as `graph.example`.
 
     Returns:
         the largest relative difference found.
@@ -38,24 +43,29 @@ def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequ
     """
     with evaluating(model), untouched(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = model(*example)
         whole = part.with_name(part.name + ".pt2")  # torch asks for the ending
         try:
-            torch.export.save(_exported(model, example), whole)
-            found = torch.export.load(whole).module()(*example)
+            exported = _exported(model, example)
+            torch.export.save(exported.program, whole)
+            loaded = torch.export.load(whole).module()
             whole.replace(part)
         finally:
             whole.unlink(missing_ok=True)
-        return _checked(found, wanted, "torch.export")
+        return max(
+            _checked(output_of(loaded, some), output_of(model, some), "torch.export") for some in exported.examples
+        )
 
 
-def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequence[Tensor]) -> float:
-    """Writes an ONNX file for inputs of the example's shapes, runs it in onnxruntime and compares outputs.
+def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequence[Any]) -> float:
+    """Writes an ONNX file, runs it in onnxruntime and compares outputs.
+
+    The file takes any number of samples along the first dimension, where the network's code does; else as many as the
+    example has. Inputs inside dictionaries and lists become inputs of the file, one a tensor.
 
     Args:
         model: any module; exported in eval mode, from the CPU.
         path: where the file goes; it is written whole or not at all.
-        example: a tuple of input tensors.
+        example: a tuple of inputs, such as `graph.example`.
 
     Returns:
         the largest relative difference found.
@@ -67,21 +77,82 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequenc
     runtime = _onnxruntime()
     with evaluating(model), untouched(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wanted = model(*example)
-        program = torch.onnx.export(_exported(model, example), tuple(example), dynamo=True, verbose=False)
+        exported = _exported(model, example)
+        program = torch.onnx.export(exported.program, dynamo=True, verbose=False)
         assert program is not None
-        part.write_bytes(program.model_proto.SerializeToString())
+        part.write_bytes(_with_batch_named(program.model_proto).SerializeToString())
         session = runtime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
         names = [entry.name for entry in session.get_inputs()]
-        outputs = session.run(None, {name: item.cpu().numpy() for name, item in zip(names, example, strict=True)})
-        return _checked([torch.from_numpy(item) for item in outputs], tree_leaves(wanted), "ONNX")
+        gaps = []
+        for some in exported.examples:
+            inputs = [item.cpu().numpy() for item in tree_leaves(some) if isinstance(item, Tensor)]
+            outputs = session.run(None, dict(zip(names, inputs, strict=True)))
+            wanted = [item for item in tree_leaves(output_of(model, some)) if isinstance(item, Tensor)]
+            gaps.append(_checked([torch.from_numpy(item) for item in outputs], wanted, "ONNX"))
+        return max(gaps)
 
 
-def _exported(model: nn.Module, example: Sequence[Any]) -> torch.export.ExportedProgram:
+def _with_batch_named(model: Any) -> Any:
+    """The ONNX model with "batch" for the symbol that torch makes up for the number of samples."""
+    values = [*model.graph.input, *model.graph.output, *model.graph.value_info]
+    sizes = [dim for value in values for dim in value.type.tensor_type.shape.dim if dim.dim_param]
+    symbol = sizes[0].dim_param if sizes else ""
+    for dim in sizes:
+        dim.dim_param = dim.dim_param.replace(symbol, "batch")
+    return model
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Exported:
+    """A program, and the inputs to hold it to: another number of samples too, where the program takes any."""
+
+    program: torch.export.ExportedProgram
+    examples: tuple[tuple[Any, ...], ...]
+
+
+def _exported(model: nn.Module, example: Sequence[Any]) -> _Exported:
+    """Exported for any number of samples where that gives what the network gives, else for the example's."""
+    inputs = NamedInputs(example, named(example))
+    more = _repeated(inputs)
+    if more is not None:
+        try:
+            program = _program(model, more, dynamic=True)
+            found = relative_difference(output_of(program.module(), inputs), output_of(model, inputs))
+            if found <= EXPORT_TOLERANCE:
+                return _Exported(program, (inputs, more))
+        except Exception:  # code that knows its batch: the export below says what else is wrong
+            pass
     try:
-        return torch.export.export(model, tuple(example), strict=False)
+        return _Exported(_program(model, inputs, dynamic=False), (inputs,))
     except Exception as error:
         raise SecateurError(f"torch.export cannot export the model: {first_line(error)}") from error
+
+
+def _program(model: nn.Module, inputs: NamedInputs, *, dynamic: bool) -> torch.export.ExportedProgram:
+    shapes = None
+    if dynamic:
+        size, batch = _batch(inputs), torch.export.Dim("batch")
+
+        def shape(item: Any) -> Any:
+            return {0: batch} if isinstance(item, Tensor) and item.ndim and item.shape[0] == size else None
+
+        shapes = tree_map(shape, [*inputs, *inputs.named.values()])
+    return torch.export.export(model, tuple(inputs), named(inputs), dynamic_shapes=shapes, strict=False)
+
+
+def _batch(inputs: NamedInputs) -> int:
+    """The size of the first input's first dimension."""
+    return next((int(item.shape[0]) for item in tree_leaves(inputs) if isinstance(item, Tensor) and item.ndim), 0)
+
+
+def _repeated(inputs: NamedInputs) -> NamedInputs | None:
+    """The samples of the inputs three times over; None without any."""
+    size = _batch(inputs)
+
+    def repeat(item: Any) -> Any:
+        return torch.cat([item] * 3) if isinstance(item, Tensor) and item.ndim and item.shape[0] == size else item
+
+    return tree_map(repeat, inputs) if size else None
 
 
 def _onnxruntime() -> Any:

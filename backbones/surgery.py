@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
+from backbones.checkpoint import plain_name
 from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
@@ -116,8 +117,9 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     tensors: dict[int, Any] = {id(origin): origin}
     changed: set[int] = set()
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
-        tensors[id(value)] = _selected(value, plan.tensors.get(name, {}))
-        if name in plan.tensors:
+        dims = plan.tensors.get(name) or plan.tensors.get(plain_name(name))
+        tensors[id(value)] = _selected(value, dims or {})
+        if dims:
             changed.add(id(tensors[id(value)]))
     pruned = copy_with(model, tensors)
     for path in plan.removed:
@@ -131,8 +133,9 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
     for path, module in pruned.named_modules():
         if any(id(value) in changed for value in (*module._parameters.values(), *module._buffers.values())):
             sync_layer_sizes(module)
-        if path in plan.sizes:
-            _set_layer_sizes(module, plan.sizes[path])
+        size = plan.sizes.get(path) or plan.sizes.get(plain_name(path))
+        if size:
+            _set_layer_sizes(module, size)
     pruned.secateur_origin = replace(plan, before=origin)  # type: ignore[assignment]
     return pruned
 

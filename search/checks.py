@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 
+from torch import Tensor, nn
+
 from backbones.errors import SecateurError
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -15,6 +17,17 @@ def check_study_name(name: str) -> None:
     if not STUDY_NAME.fullmatch(name):
         raise SecateurError(
             f'name must be 1 to 100 letters, digits, ".", "_" or "-", and not begin with a dot, but got {name!r}'
+        )
+
+
+def check_dtype(model: nn.Module, images: Tensor) -> None:
+    """Raises SecateurError unless a network computes in the type of the images that it is given."""
+    found = {value.dtype for value in model.parameters() if value.is_floating_point()}
+    if images.is_floating_point() and found and images.dtype not in found:
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+        raise SecateurError(
+            f"the network's weights are {names}, its inputs {str(images.dtype).removeprefix('torch.')}; call "
+            "model.float(), and change the type of the network that comes out"
         )
 
 

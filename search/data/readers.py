@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from backbones.errors import SecateurError, check_name
@@ -30,21 +31,28 @@ DATASETS: dict[str, Callable[..., Data]] = {
 }
 
 
+SCALE = ("mean", "std")
+
+
 def load_data(name: str, **options: Any) -> Data:
     """A data set by name.
 
     Args:
         name: "digits", "cifar10", "cifar100", "tiny-imagenet", "caltech256", "cub200", "aircraft", "cars", "fer2013",
             or "folder" for any tree with one folder a class.
-        options: what its reader takes: `validation`, `seed` and `augment` all of them, `folder` all but digits, `size`
-            all whose images come in many sizes; see the functions in `DATASETS`.
+        options: `mean` and `std` per channel, of pixels scaled to [0, 1], in the place of the data set's own; and what
+            its reader takes: `validation`, `seed` and `augment` all of them, `folder` all but digits, `size` all whose
+            images come in many sizes; see the functions in `DATASETS`.
 
     Raises:
-        SecateurError: for an unknown name, an option that the data set does not have, missing or broken files.
+        SecateurError: for an unknown name, an option that the data set does not have, a mean or std that does not fit
+            its channels, missing or broken files.
     """
     check_name("data set", name, DATASETS)
     known = inspect.signature(DATASETS[name]).parameters
+    scale: dict[str, Any] = {key: tuple(map(float, options[key])) for key in SCALE if options.get(key) is not None}
     for option in options:
-        if option not in known:
-            raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join(known)}")
-    return DATASETS[name](**options)
+        if option not in (*known, *SCALE):
+            raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join([*known, *SCALE])}")
+    data = DATASETS[name](**{key: value for key, value in options.items() if key not in SCALE})
+    return replace(data, **scale) if scale else data

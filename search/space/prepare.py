@@ -11,6 +11,7 @@ from backbones.graph import ChannelGraph
 from backbones.surgery import prune
 from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
+from search.checks import check_dtype
 from search.data.data import Data
 from search.space.budget import Budget
 from search.space.calibration import calibrated, memory_table
@@ -39,8 +40,12 @@ def scoring_task(
         seed: which images.
         statistics: number of images for batch-norm statistics, others than the batch; 0 for the batch itself, which
             costs no pass of its own.
+
+    Raises:
+        SecateurError: for a batch larger than the data, or a network whose weights are of another type than images.
     """
     images, labels = data.batch(batch, seed)
+    check_dtype(model, images)
     renewal = (images,) if statistics == 0 else data.batch(statistics, seed + 1)[0].split(RECALIBRATION_BATCH)
     return ScoringTask(model, graph, images, labels, renewal)
 

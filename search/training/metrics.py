@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.modes import device_of, evaluating
-from search.checks import check_range
+from search.checks import check_dtype, check_range
 from search.data.data import Data, SplitName
 
 
@@ -77,6 +77,7 @@ def check_fits(model: nn.Module, data: Data) -> None:
     """Raises SecateurError unless `model` takes the data's images and gives one logit a class."""
     with evaluating(model), torch.no_grad():
         images = data.example.to(device_of(model))
+        check_dtype(model, images)
         try:
             forward(model, images, data.num_classes)
         except (RuntimeError, ValueError) as error:

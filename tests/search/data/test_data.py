@@ -133,6 +133,14 @@ def test_float_images_that_are_already_normalised_stay_as_they_are() -> None:
     assert torch.equal(data.normalise(data.test.images), images)
 
 
+@pytest.mark.parametrize("given", [{"mean": (0.1,), "std": (0.4,)}, {"mean": [0.1]}, {"std": (2,), "mean": None}])
+def test_mean_and_std_of_a_data_set_by_name(given: dict[str, Any]) -> None:
+    own, data = load_data("digits"), load_data("digits", **given)
+    assert data.mean == tuple(given.get("mean") or own.mean)
+    assert data.std == tuple(given.get("std", own.std))
+    assert (data.fingerprint == own.fingerprint) is False
+
+
 IMAGES, LABELS = torch.zeros(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
 
 
@@ -141,6 +149,7 @@ IMAGES, LABELS = torch.zeros(6, 1, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
     [
         (lambda: load_data("digit"), "unknown data set 'digit'; did you mean 'digits'?"),
         (lambda: load_data("digits", size=8), "'digits' has no option 'size'; it takes validation, seed, augment"),
+        (lambda: load_data("digits", mean=(0, 0)), "mean and std need 1 numbers"),
         (lambda: load_data("digits", validation=0), "0 < validation < 1 must hold, but got validation=0"),
         (lambda: load_data("digits").batch(5000), "1 <= batch size <= 1151 training images must hold, but got 5000"),
         (lambda: made(num_classes=2), "train has label 2; labels must be 0 to 1"),

@@ -19,6 +19,7 @@ from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.surgery import cuts_of
+from backbones.trace import trace
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
@@ -27,6 +28,7 @@ from search.study import samplers
 from search.study.sampler_history import Window
 from search.study.samplers import SAMPLERS
 from search.study.study import Study
+from search.training.engine import train
 from search.training.recipe import Recipe
 from tests.search.study.study_samples import BUDGETS, finished, small_data, small_graph, small_model
 from tests.search.study.study_samples import make as sample
@@ -229,6 +231,19 @@ def test_unknown_names_and_numbers(tmp_path: Path, parts: Parts) -> None:
         make(tmp_path, parts).search(0)
     with pytest.raises(SecateurError, match="no feasible trial"):
         make(tmp_path, parts).retrain()
+
+
+@pytest.mark.parametrize(("dtype", "name"), [(torch.float64, "float64"), (torch.half, "float16")])
+def test_a_network_of_another_type_than_the_images_is_one_line(
+    tmp_path: Path, parts: Parts, dtype: torch.dtype, name: str
+) -> None:
+    model = small_model().to(dtype)
+    graph = trace(model, torch.zeros(1, 1, 8, 8, dtype=dtype))
+    line = rf"the network's weights are {name}, its inputs float32; call model.float\(\)"
+    with pytest.raises(SecateurError, match=line):
+        make(tmp_path, (model, graph, parts[2]))
+    with pytest.raises(SecateurError, match=line):
+        train(model, parts[2], Recipe(epochs=1, batch_size=32))
 
 
 def test_a_storage_that_cannot_be_opened_hides_the_password(parts: Parts) -> None:
