@@ -18,7 +18,7 @@ from backbones.errors import SecateurError, one_line
 
 PLACES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
 """Where the state dict lies in files that hold more; nested ones are gone through as long as one of these is there."""
-WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
+PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.", "backbone.")
 """What DataParallel, torch.compile and training frameworks put in front of every name."""
 OTHER_SPELLING = {"fc": "linear", "linear": "fc", "downsample": "shortcut", "shortcut": "downsample"}
 """What ResNets call their head and their projection shortcuts elsewhere (torchvision against akamaster, kuangliu)."""
@@ -29,7 +29,7 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Seq
 
     Accepts a `.safetensors` file or what `torch.save` wrote: a state dict, or one nested under one of `PLACES`
     (`state_dict`, `model_state_dict`, `model`, ...). What a wrapper put in front of every name is dropped
-    (`WRAPPERS`: `module.` of DataParallel, `_orig_mod.` of torch.compile, ...). A head named `fc` fits one named
+    (`PREFIXES`: `module.` of DataParallel, `_orig_mod.` of torch.compile, ...). A head named `fc` fits one named
     `linear`, and a projection named `downsample` one named `shortcut`, both ways.
 
     Args:
@@ -101,7 +101,7 @@ def _unwrapped(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
     """The state under the model's own names for what wrappers of the whole network or of parts of it renamed."""
     found = {name: value for name, value in state.items() if name != "n_averaged"}  # of torch's AveragedModel
     while found and not found.keys() & own.keys():
-        prefix = next((one for one in WRAPPERS if all(name.startswith(one) for name in found)), None)
+        prefix = next((one for one in PREFIXES if all(name.startswith(one) for name in found)), None)
         if prefix is None:
             break
         found = {name.removeprefix(prefix): value for name, value in found.items()}

@@ -31,7 +31,7 @@ DATASETS: dict[str, Callable[..., Data]] = {
 }
 
 
-SCALE = ("mean", "std")
+MOMENTS = ("mean", "std")
 
 
 def load_data(name: str, **options: Any) -> Data:
@@ -50,9 +50,9 @@ def load_data(name: str, **options: Any) -> Data:
     """
     check_name("data set", name, DATASETS)
     known = inspect.signature(DATASETS[name]).parameters
-    scale: dict[str, Any] = {key: tuple(map(float, options[key])) for key in SCALE if options.get(key) is not None}
+    scale: dict[str, Any] = {key: tuple(map(float, options[key])) for key in MOMENTS if options.get(key) is not None}
     for option in options:
-        if option not in (*known, *SCALE):
-            raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join([*known, *SCALE])}")
-    data = DATASETS[name](**{key: value for key, value in options.items() if key not in SCALE})
+        if option not in (*known, *MOMENTS):
+            raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join([*known, *MOMENTS])}")
+    data = DATASETS[name](**{key: value for key, value in options.items() if key not in MOMENTS})
     return replace(data, **scale) if scale else data

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.artefact import load, read_artefact, save
-from backbones.checkpoint import WRAPPERS, load_checkpoint
+from backbones.checkpoint import PREFIXES, load_checkpoint
 from backbones.errors import SecateurError
 from backbones.exports import export_onnx, export_program
 from backbones.structure import Structure
@@ -132,7 +132,7 @@ def test_extra_state_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 PLACES = ("state_dict", "model_state_dict", "model", "net")
 
 
-@pytest.mark.parametrize("wrapper", ["", *WRAPPERS, "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("wrapper", ["", *PREFIXES, "module._orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("place", ["", *PLACES])
 def test_checkpoints_of_other_trainers(tmp_path: Path, place: str, wrapper: str) -> None:
     torch.manual_seed(1)
