@@ -37,11 +37,11 @@ class Norm:
         """(channels,) sqrt(variance + eps)."""
         return torch.sqrt(self.variance + self.eps)
 
-    def zero(self, like: Tensor) -> Moments:
-        """(1, channels) base and scale: the norm gives (x - base) / scale."""
+    def affine(self, dtype: torch.dtype) -> Moments:
+        """(channels,) base and scale: the norm gives (x - base) / scale."""
         gamma = torch.where(self.gamma.abs() < LEAST_GAMMA, LEAST_GAMMA, self.gamma)
         scale = self.spread / gamma
-        return (self.mean - self.beta * scale)[None].to(like), scale[None].to(like)
+        return (self.mean - self.beta * scale).to(dtype), scale.to(dtype)
 
 
 def norm_of(module: nn.Module, kept: Any) -> Norm:
@@ -63,7 +63,7 @@ def norm_of(module: nn.Module, kept: Any) -> Norm:
     return Norm(mean, variance, gamma, beta, module.eps)
 
 
-def settle(module: nn.Module, dense: Norm, now: Moments, before: Moments, constant: Tensor | None) -> None:
+def settle_norm(module: nn.Module, dense: Norm, now: Moments, before: Moments, constant: Tensor | None) -> None:
     """Sets a pruned network's batch norm, in place.
 
     Behind a refitted layer the norm stays the dense network's function, shifted by the fit's constant: what the fit
@@ -89,11 +89,19 @@ def settle(module: nn.Module, dense: Norm, now: Moments, before: Moments, consta
         module.running_var.copy_(variance)
         return
     if not module.affine:
-        module.running_mean.copy_(dense.mean - constant)
-        module.running_var.copy_(dense.variance)
+        shift_norm(module, dense, constant)
         return
     gamma = dense.gamma * torch.sqrt(variance + dense.eps) / dense.spread
     module.running_mean.copy_(mean)
     module.running_var.copy_(variance)
     module.weight.copy_(gamma)
     module.bias.copy_(dense.beta + dense.gamma * (mean + constant - dense.mean) / dense.spread)
+
+
+def shift_norm(module: nn.Module, dense: Norm, constant: Tensor) -> None:
+    """The dense network's function behind a fit, written with its own statistics: right in evaluation mode only."""
+    assert isinstance(module, BatchNorm)
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    module.running_mean.copy_(dense.mean - constant)
+    module.running_var.copy_(dense.variance)

@@ -21,8 +21,8 @@ from backbones.structure import Structure
 from backbones.surgery import PruningPlan, prune
 from scoring.batch_norm import BatchNorm
 from scoring.reconstruction.additions import WatchAdditions
-from scoring.reconstruction.fit import Rectifier, fit
-from scoring.reconstruction.norms import Norm, norm_of, settle
+from scoring.reconstruction.fit import fit
+from scoring.reconstruction.norms import Norm, norm_of, settle_norm, shift_norm
 from scoring.reconstruction.patches import (
     channel_rows,
     gather,
@@ -42,7 +42,14 @@ ROUNDS = 2
 """Alternations with the targets that a ReLU leaves free."""
 
 
-def refit(targets: DenseTargets, structure: Structure, *, ridge: float = RIDGE, rounds: int = ROUNDS) -> nn.Module:
+def refit(
+    targets: DenseTargets,
+    structure: Structure,
+    *,
+    ridge: float = RIDGE,
+    rounds: int = ROUNDS,
+    for_training: bool = True,
+) -> nn.Module:
     """A structure of the dense network, refitted to its targets.
 
     Args:
@@ -50,6 +57,8 @@ def refit(targets: DenseTargets, structure: Structure, *, ridge: float = RIDGE, 
         structure: what is kept.
         ridge: how strongly weights are drawn to the cut ones, relative to the mean diagonal of the inputs' Gram; > 0.
         rounds: alternations with the targets that a ReLU leaves free; 0 for plain least squares.
+        for_training: write batch norms so that batch statistics give the same function; without, which is faster, the
+            network is right in evaluation mode only.
 
     Returns:
         the pruned network, in the training flags of the dense one. `secateur_as_cut` names the layers that were not
@@ -61,7 +70,7 @@ def refit(targets: DenseTargets, structure: Structure, *, ridge: float = RIDGE, 
     pruned = prune(targets.model, targets.graph, structure, check=False)
     plan = pruned.secateur_origin
     assert isinstance(plan, PruningPlan)
-    run = _Pass(targets, pruned, plan, ridge, rounds)
+    run = _Pass(targets, pruned, plan, ridge, rounds, for_training)
     handles = [handle for path, module in pruned.named_modules() for handle in run.hooks(path, module)]
     try:
         with evaluating(pruned), torch.no_grad(), run.additions:
@@ -84,6 +93,7 @@ class _Pass:
     plan: PruningPlan
     ridge: float
     rounds: int
+    for_training: bool
     additions: WatchAdditions = field(default_factory=WatchAdditions)
     constants: dict[str, Tensor] = field(default_factory=dict)
     held: dict[str, Tensor] = field(default_factory=dict)
@@ -144,59 +154,60 @@ class _Pass:
             return
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         kept = outputs_kept(self.targets.model.get_submodule(layer.path), self._kept(f"{layer.path}.weight"))
-        wanted = _columns(target.outputs, kept).to(dtype)
-        norm = self._norm(layer.norm)
-        zero, scale = norm.zero(wanted) if norm else (torch.zeros_like(wanted[:1]), torch.ones_like(wanted[:1]))
-        read = (wanted - zero) / scale  # what the dense network's next operation reads
+        read = _columns(target.outputs, kept).to(dtype)
+        base, scale = torch.zeros_like(read[0]), torch.ones_like(read[0])
+        if layer.norm is not None:
+            base, scale = self._norm(layer.norm).affine(dtype)
+            read = (read - base) / scale  # as the dense network's next operation reads it
+        wanted, edge = read, torch.zeros_like(read[:1])
         if other is not None and target.other is not None:
-            dense, now = _columns(target.other, kept), channel_rows(other, module).index_select(0, target.where.outputs)
-            read = read + dense
-            wanted = wanted + (dense - now) * scale
-            zero = zero - now * scale
-        rectifier = None
-        if layer.rectified:
-            silent, at, sign = (split_outputs(each, groups) for each in (read <= 0, zero, scale.sign()))
-            rectifier = Rectifier(silent, at, sign)
-        old = weight_matrix(module, weight.to(dtype))
+            now = channel_rows(other, module).index_select(0, target.where.outputs).to(dtype)
+            read = read + _columns(target.other, kept)
+            wanted, edge = read - now, -now
         found = fit(
             gather(module, entered, target.where, dtype),
             split_outputs(wanted, groups),
-            old,
+            weight_matrix(module, weight.to(dtype)) / split_outputs(scale[None], groups),
             centred=layer.centred,
             ridge=self.ridge,
-            rectifier=rectifier,
+            silent=split_outputs(read <= 0, groups) if layer.rectified else None,
+            edge=split_outputs(edge, groups),
             rounds=self.rounds,
         )
         if found is None:
             self.failed[layer.path] = "no finite solution: its inputs or weights overflow"
             return
-        weights, constant = found[0], join_outputs(found[1])[0]
+        weights = found[0] * split_outputs(scale[None], groups)
+        constant = join_outputs(found[1])[0] * scale + base
         weight.copy_(weight_of(module, weights, weight))
         if isinstance(module.bias, Tensor):
             module.bias.copy_(constant)
-        elif layer.norm is not None:
+            constant = torch.zeros_like(constant)
+        if layer.norm is not None:
             self.constants[layer.norm] = constant
 
-    def _norm(self, path: str | None) -> Norm | None:
-        if path is None:
-            return None
+    def _norm(self, path: str) -> Norm:
         return norm_of(self.targets.model.get_submodule(path), self._kept(f"{path}.running_mean").get(0))
 
     def _kept(self, tensor: str) -> dict[int, tuple[int, ...]]:
         return dict(self.plan.tensors.get(tensor, {}))
 
     def _settling(self, path: str, seen: list[tuple[Tensor, Tensor]]) -> Callable[..., None]:
-        dense, kept = self.targets.model.get_submodule(path), self._kept(f"{path}.running_mean").get(0)
-        calls = self.targets.moments[path]
+        dense, calls = self._norm(path), self.targets.moments[path]
+        kept = self._kept(f"{path}.running_mean").get(0)
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+            constant = self.constants.get(path)
+            if constant is not None and not self.for_training:
+                shift_norm(module, dense, constant)
+                return
             was = tuple(_columns(value, kept) for value in calls[len(seen) % len(calls)])
             seen.append(moments(args[0]))
-            settle(module, norm_of(dense, kept), seen[-1], (was[0], was[1]), self.constants.get(path))
+            settle_norm(module, dense, seen[-1], (was[0], was[1]), constant)
 
         return before
 
 
 def _columns(values: Tensor, kept: Sequence[int] | None) -> Tensor:
     """The kept positions of the last dimension."""
-    return values if kept is None else values[..., torch.as_tensor(kept, device=values.device)]
+    return values if kept is None else values.index_select(-1, torch.as_tensor(kept, device=values.device))

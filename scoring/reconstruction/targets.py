@@ -143,9 +143,11 @@ def _measuring(seen: list[tuple[Tensor, Tensor]]) -> Callable[..., None]:
 
 def moments(values: Tensor) -> tuple[Tensor, Tensor]:
     """(channels,) mean and biased variance over everything but dimension 1, in float32 at least."""
-    wide = values if values.dtype == torch.float64 else values.float()
-    variance, mean = torch.var_mean(wide, [dim for dim in range(values.ndim) if dim != 1], correction=0)
-    return mean, variance
+    rows = values.movedim(1, -1).reshape(-1, values.shape[1])
+    rows = rows if rows.dtype == torch.float64 else rows.float()
+    share = rows.new_full((len(rows),), 1 / len(rows))
+    mean = share @ rows  # many times faster than var_mean on channels-last memory
+    return mean, share @ (rows - mean).square_()
 
 
 def as_inputs(model: nn.Module, graph: ChannelGraph, images: Any) -> Inputs:

@@ -123,9 +123,10 @@ def test_a_refitted_layer_is_the_least_squares_solution(kind: str, bias: bool) -
             assert float(ours) == pytest.approx(float(best), rel=1e-5)
 
 
-def test_the_norm_behind_a_fit_keeps_the_dense_scale_in_both_modes() -> None:
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_norm_behind_a_fit_keeps_the_dense_scale_in_both_modes(bias: bool) -> None:
     torch.manual_seed(1)
-    model = Chain("conv", False, norm=True).double()
+    model = Chain("conv", bias, norm=True).double()
     images = noise(40, 3, 6, 6)
     model.train()
     for _ in range(200):
