@@ -167,7 +167,9 @@ def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch
             bar.set_postfix(loss=f"{mean:.3f}", accuracy=f"{float(sums[1] / sums[2]):.1%}", refresh=False)
         bar.update()
     check_finite(state.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
-    state.processes.same_buffers(state.model)
+    state.processes.same(state.model.buffers())  # each process gathered its own batch-norm statistics
+    if state.ema is not None:
+        state.processes.same(state.ema.state_dict()["mean"])
     if after_epoch is not None:
         after_epoch(state.model, done + 1)
     loss_sum, right_sum, count = state.processes.sum(sums).tolist()

@@ -54,17 +54,11 @@ class ProcessGroup:
             dist.all_reduce(values)
         return values
 
-    def same_weights(self, model: nn.Module) -> None:
-        """Gives every process the parameters and buffers of rank 0."""
+    def same(self, tensors: Iterable[Tensor]) -> None:
+        """Gives every process the values of rank 0, in place: weights, batch-norm statistics, averages."""
         if self.size > 1:
-            for tensor in model.state_dict().values():
+            for tensor in tensors:
                 dist.broadcast(tensor, 0)
-
-    def same_buffers(self, model: nn.Module) -> None:
-        """Gives every process the batch-norm statistics of rank 0."""
-        if self.size > 1:
-            for buffer in model.buffers():
-                dist.broadcast(buffer, 0)
 
     def wait(self) -> None:
         """Until all processes are here."""

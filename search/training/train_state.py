@@ -95,7 +95,7 @@ def prepare_training(
         )
     order = torch.channels_last if recipe.channels_last else torch.contiguous_format
     move_model(model, processes.device, order)
-    processes.same_weights(model)
+    processes.same(model.state_dict().values())
     mask = hold(model, masks) if masks else _nothing
     mask()  # before the average starts from these weights
     if teacher is not None and recipe.distill > 0:

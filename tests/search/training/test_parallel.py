@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,25 +28,38 @@ from search.data.readers import load_data
 from search.training.recipe import Recipe
 from search.training.engine import train
 from tests.search.training.test_training import network
-rank = int(os.environ["RANK"])
-model = network(seed=rank)
-history = train(model, load_data("digits"), Recipe(epochs=int(sys.argv[2]), batch_size=64), folder=sys.argv[1])
-torch.save({"model": model.state_dict(), "test": history.test_accuracy}, f"{sys.argv[1]}/rank{rank}.pt")
+rank, folder, epochs, compiled, stop = int(os.environ["RANK"]), *sys.argv[1:]
+def after(model, done):
+    if done == int(stop):
+        sys.exit(3)
+model, recipe = network(seed=rank), Recipe(epochs=int(epochs), batch_size=64, ema=0.9, compile=compiled == "True")
+history = train(model, load_data("digits"), recipe, folder=folder, after_epoch=after)
+torch.save({"model": model.state_dict(), "test": history.test_accuracy}, f"{folder}/rank{rank}.pt")
 """
+
+
+def launch(folder: Path, epochs: int, *, compiled: bool = False, stop: int = 0) -> str:
+    """Two processes of one thread; what they wrote to standard error, empty after a whole training."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    arguments = [str(folder), str(epochs), str(compiled), str(stop)]
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
+    return done.stderr[-2000:] if done.returncode else ""
+
+
+def weights_of(folder: Path, rank: int) -> dict[str, Any]:
+    found: dict[str, Any] = torch.load(folder / f"rank{rank}.pt", weights_only=True)
+    return found
 
 
 @pytest.mark.timeout(120)
 def test_two_processes_hold_one_network(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    root = Path(__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path), "4"], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert launch(tmp_path, 4) == ""
+    first, second = weights_of(tmp_path, 0), weights_of(tmp_path, 1)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     data: Data = load_data("digits")
     model = network(seed=9)
@@ -53,7 +67,21 @@ def test_two_processes_hold_one_network(tmp_path: Path) -> None:
     assert accuracy(model, data) == pytest.approx(first["test"])
     assert first["test"] > 0.9
     # the snapshot is one of a whole training: a single process returns it
-    assert train(network(), data, Recipe(epochs=4, batch_size=64), folder=tmp_path).test_accuracy == first["test"]
+    recipe = Recipe(epochs=4, batch_size=64, ema=0.9)
+    assert train(network(), data, recipe, folder=tmp_path).test_accuracy == first["test"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
+def test_processes_resume_exactly(compiled: bool, tmp_path: Path) -> None:
+    parted, whole = tmp_path / "parted", tmp_path / "whole"
+    assert launch(parted, 3, compiled=compiled, stop=2)  # in the second epoch, one is on disk
+    assert launch(parted, 3, compiled=compiled) == ""
+    assert launch(whole, 3, compiled=compiled) == ""
+    for rank in (0, 1):
+        torch.testing.assert_close(weights_of(parted, rank), weights_of(whole, rank), rtol=0, atol=0)
+    saved = torch.load(parted / "checkpoint.pt", weights_only=True)
+    assert saved["compiled"] == (32 if compiled else 0)
 
 
 def test_shared_stream_is_refused() -> None:
