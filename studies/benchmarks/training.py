@@ -1,28 +1,38 @@
 """Images a second of secateur's training step beside a plain PyTorch loop, in turns, in one run.
 
     python studies/benchmarks/training.py [--backbone resnet20] [--steps 6] [--rounds 3] [--out result.json]
+    python studies/benchmarks/training.py --ways --backbone resnet56 --macs 0.2 [--steps 4] [--out ways.json]
 
 The plain loop is what most training scripts do: a Dataset that pads, crops, flips and normalises each image by itself,
 a DataLoader with workers, float32, the default memory order. Both train the same network on the same images (CIFAR-10
 where SECATEUR_DATA is set, random bytes of the same shape elsewhere: timing does not depend on the pixels) with SGD and
 Nesterov momentum at batch size 128. The last table says where our step spends its time.
+
+With --ways our step alone, in every way that it can run: float32 and bfloat16, uncompiled and compiled, in one process
+with all threads and in as many processes of one thread as there are threads, which share the batch and average their
+gradients. --macs cuts the network at random to that share of its MACs first. Uncompiled, one process is what ratios
+refer to.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 ROOT = Path(__file__).parents[2]
@@ -30,11 +40,15 @@ sys.path.insert(0, str(ROOT))
 
 from backbones.files import write_text  # noqa: E402
 from backbones.registry import build  # noqa: E402
+from backbones.structure import Structure  # noqa: E402
+from backbones.surgery import prune  # noqa: E402
+from backbones.trace import trace  # noqa: E402
 from search.data.augment import Augment  # noqa: E402
 from search.data.cifar import CIFAR10_MEAN, CIFAR10_STD  # noqa: E402
 from search.data.data import Data  # noqa: E402
 from search.data.readers import load_data  # noqa: E402
 from search.data.sources import Split  # noqa: E402
+from search.training.compiling import compile_training  # noqa: E402
 from search.training.feed import training_batches  # noqa: E402
 from search.training.parallel import ProcessGroup  # noqa: E402
 from search.training.recipe import Recipe  # noqa: E402
@@ -42,6 +56,7 @@ from search.training.train_state import prepare_training, train_step  # noqa: E4
 
 BATCH = 128
 Loop = Callable[[int], int]
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 
 
 def images() -> Data:
@@ -95,12 +110,23 @@ def plain_loop(data: Data, backbone: str, workers: int) -> Loop:
     return run
 
 
-def our_loop(data: Data, backbone: str, recipe: Recipe) -> Loop:
-    """The step of `search.training.engine`."""
+def network(backbone: str, data: Data, macs: float | None) -> nn.Module:
+    """The network, cut at random to a share of its MACs where one is given; always the same."""
+    torch.manual_seed(0)
     model = build(backbone, 10)
-    training = prepare_training(model, data, recipe, None, ProcessGroup(0, 1, torch.device("cpu")), None)
-    training.network.train()
-    batches = training_batches(training.data, recipe, training.processes, 0)
+    if macs is None:
+        return model
+    graph = trace(model, data.example)
+    return prune(model, graph, Structure.random(graph, macs=macs, seed=0))
+
+
+def our_loop(data: Data, model: nn.Module, recipe: Recipe, processes: ProcessGroup = ALONE) -> Loop:
+    """The step of `search.training.engine`."""
+    training = prepare_training(model, data, recipe, None, processes, None)
+    compile_training(training, None, 1)
+    assert (training.compiled > 0) == recipe.compile
+    training.network = processes.wrap(training.network).train()
+    batches = training_batches(training.data, recipe, processes, 0)
 
     def run(steps: int) -> int:
         for _ in range(steps):
@@ -115,7 +141,7 @@ def our_loop(data: Data, backbone: str, recipe: Recipe) -> Loop:
 def feeding(data: Data, recipe: Recipe) -> tuple[float, float]:
     """Images a second of the input alone: (ours, per sample in one process)."""
     assert isinstance(data.train, Split)
-    ours = training_batches(data, recipe, ProcessGroup(0, 1, torch.device("cpu")), 0)
+    ours = training_batches(data, recipe, ALONE, 0)
     theirs = iter(DataLoader(PerSample(data.train), BATCH, shuffle=True, drop_last=True))
     rates = []
     for batches in (ours, theirs):
@@ -136,52 +162,131 @@ def profile(run: Loop, steps: int) -> list[dict[str, float | str]]:
     return [{"operation": event.key, "share": event.self_cpu_time_total / total} for event in events[:8]]
 
 
+def work(rank: int, size: int, meeting: str, orders: Connection, model: nn.Module, recipe: Recipe) -> None:
+    """One of several processes: takes numbers of steps, 0 to end, and says when they are done."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
+    loop = our_loop(images(), model, recipe, ProcessGroup(rank, size, torch.device("cpu")))
+    orders.send(0)
+    while steps := orders.recv():
+        orders.send(loop(steps))
+    dist.destroy_process_group()
+
+
+def together(model: nn.Module, recipe: Recipe, size: int, meeting: str) -> Loop:
+    """The same step in `size` processes of one thread; 0 steps end them."""
+    pipes = [multiprocessing.Pipe() for _ in range(size)]
+    spawning = multiprocessing.get_context("spawn")
+    for rank, (_, theirs) in enumerate(pipes):
+        spawning.Process(target=work, args=(rank, size, meeting, theirs, model, recipe), daemon=False).start()
+    for ours, _ in pipes:
+        ours.recv()
+
+    def run(steps: int) -> int:
+        for ours, _ in pipes:
+            ours.send(steps)
+        return max(ours.recv() for ours, _ in pipes) if steps else 0
+
+    return run
+
+
+def in_turns(loops: dict[str, Loop], rounds: int, steps: int) -> dict[str, list[float]]:
+    """Images a second of each loop in each round."""
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for loop in loops.values():
+        loop(1)
+    for _ in range(rounds):
+        for name, loop in loops.items():
+            start = time.perf_counter()
+            count = loop(steps)
+            rates[name].append(count / (time.perf_counter() - start))
+    return rates
+
+
+def ways(chosen: argparse.Namespace, data: Data) -> dict[str, object]:
+    """Our step in every way that it can run."""
+    threads = torch.get_num_threads()
+    result: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in chosen.precisions:
+            loops: dict[str, Loop] = {}
+            for compiled in (False, True):
+                recipe = Recipe(batch_size=BATCH, precision=precision, compile=compiled)
+                word = "compiled" if compiled else "uncompiled"
+                model = network(chosen.backbone, data, chosen.macs)
+                loops[f"1 process, {threads} threads, {word}"] = our_loop(data, model, recipe)
+                if threads > 1:
+                    meeting = f"{folder}/{precision}-{word}"
+                    model = network(chosen.backbone, data, chosen.macs)
+                    loops[f"{threads} processes, 1 thread, {word}"] = together(model, recipe, threads, meeting)
+            rates = in_turns(loops, chosen.rounds, chosen.steps)
+            for name, loop in loops.items():
+                if "processes" in name:
+                    loop(0)
+            first = rates[f"1 process, {threads} threads, uncompiled"]
+            ratios = {
+                name: [one / base for one, base in zip(values, first, strict=True)] for name, values in rates.items()
+            }
+            result[precision] = {"images_per_second": rates, "ratio": ratios}
+            for name, values in rates.items():
+                middle = statistics.median(values)
+                print(f"{precision:9s} {name:34s} {middle:6.0f} images/s {statistics.median(ratios[name]):5.2f} x")
+    return result
+
+
 def main() -> None:
-    """Runs everything and prints one table and one JSON."""
+    """Runs what is asked for."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--backbone", default="resnet20")
+    options.add_argument("--macs", type=float)
+    options.add_argument("--ways", action="store_true")
+    options.add_argument("--precisions", nargs="+", default=["bfloat16", "float32"], help="of --ways")
     options.add_argument("--steps", type=int, default=6)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--out", type=Path)
     chosen = options.parse_args()
     data = images()
-    same = Recipe(batch_size=BATCH, precision="float32", channels_last=False)
+    result = ways(chosen, data) if chosen.ways else beside_plain_loops(chosen, data)
+    result |= {
+        "backbone": chosen.backbone,
+        "machine": {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "settings": {
+            "batch": BATCH, "steps": chosen.steps, "rounds": chosen.rounds, "data": data.name, "macs": chosen.macs,
+        },
+    }  # fmt: skip
+    if chosen.out:
+        write_text(chosen.out, json.dumps(result, indent=1) + "\n")
+
+
+def beside_plain_loops(chosen: argparse.Namespace, data: Data) -> dict[str, object]:
+    """Our step, uncompiled, beside plain loops."""
+    same = Recipe(batch_size=BATCH, precision="float32", channels_last=False, compile=False)
     loops: dict[str, Loop] = {
         "plain loop, no workers": plain_loop(data, chosen.backbone, 0),
         "plain loop, 2 workers": plain_loop(data, chosen.backbone, 2),
-        "ours, float32, default order": our_loop(data, chosen.backbone, same),
-        "ours, default recipe": our_loop(data, chosen.backbone, Recipe(batch_size=BATCH)),
+        "ours, float32, default order": our_loop(data, network(chosen.backbone, data, None), same),
+        "ours, default recipe": our_loop(
+            data, network(chosen.backbone, data, None), Recipe(batch_size=BATCH, compile=False)
+        ),
     }
-    rates: dict[str, list[float]] = {name: [] for name in loops}
-    for loop in loops.values():
-        loop(1)
-    for _ in range(chosen.rounds):
-        for name, loop in loops.items():
-            start = time.perf_counter()
-            count = loop(chosen.steps)
-            rates[name].append(count / (time.perf_counter() - start))
+    rates = in_turns(loops, chosen.rounds, chosen.steps)
     ours, theirs = feeding(data, same)
     medians = {name: statistics.median(values) for name, values in rates.items()}
     plain = max(medians[name] for name in medians if name.startswith("plain"))
-    threads = torch.get_num_threads()
-    result = {
-        "backbone": chosen.backbone,
-        "images_per_second": rates,
-        "median": medians,
-        "ratio_to_better_plain_loop": {name: value / plain for name, value in medians.items()},
-        "images_per_second_and_core": medians["ours, default recipe"] / threads,
-        "input_alone": {"ours": ours, "per sample, one process": theirs, "ratio": ours / theirs},
-        "profile_of_default_recipe": profile(loops["ours, default recipe"], 2),
-        "machine": {"processor": _processor(), "threads": threads, "torch": torch.__version__},
-        "settings": {"batch": BATCH, "steps": chosen.steps, "rounds": chosen.rounds, "data": data.name},
-    }
     for name, value in medians.items():
         print(f"{name:32s} {value:8.0f} images/s   {value / plain:5.2f} x the better plain loop")
     print(f"input alone: ours {ours:.0f} images/s, per sample {theirs:.0f}, ratio {ours / theirs:.1f}")
-    for row in result["profile_of_default_recipe"]:
+    operations = profile(loops["ours, default recipe"], 2)
+    for row in operations:
         print(f"  {row['share']:6.1%}  {row['operation']}")
-    if chosen.out:
-        write_text(chosen.out, json.dumps(result, indent=1) + "\n")
+    return {
+        "images_per_second": rates,
+        "median": medians,
+        "ratio_to_better_plain_loop": {name: value / plain for name, value in medians.items()},
+        "images_per_second_and_core": medians["ours, default recipe"] / torch.get_num_threads(),
+        "input_alone": {"ours": ours, "per sample, one process": theirs, "ratio": ours / theirs},
+        "profile_of_default_recipe": operations,
+    }
 
 
 def _processor() -> str:
