@@ -181,6 +181,10 @@ def sync_layer_sizes(module: nn.Module) -> None:
         module.normalized_shape = tuple(weight.shape)
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
+    elif isinstance(module, nn.RNNBase):
+        module.input_size = module.weight_ih_l0.shape[1]
+    elif isinstance(module, nn.RNNCellBase):
+        module.input_size = module.weight_ih.shape[1]
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 

@@ -106,13 +106,6 @@ def bilinear(run: Interpreter, step: Step, left: Any, right: Any, weight: Any, b
     return along(-1, filters, step.shape)
 
 
-def recurrent(run: Interpreter, step: Step, x: Any, state: Any, weights: Any, *rest: Any, **options: Any) -> Any:
-    """LSTM, GRU, RNN: counted by hand as every matrix once a time step; nothing in them shrinks."""
-    matrices = [weight for weight in weights if len(weight.shape) == 2] if isinstance(weights, (list, tuple)) else []
-    run.count(step, math.prod(x.shape[:-1]) * sum(math.prod(weight.shape) for weight in matrices))
-    return run.unknown(step, (x, state, weights), "recurrent layers keep their size")
-
-
 def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: Any, **options: Any) -> Any:
     """One activation and one parameter: a linear layer over the letters they share; anything else freezes.
 
@@ -174,6 +167,5 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "einsum": einsum,
     "tensordot": tensordot,
     "bilinear": bilinear,
-    **dict.fromkeys(("lstm", "gru", "rnn_tanh", "rnn_relu"), recurrent),
     "scaled_dot_product_attention": attention,
 }

@@ -40,6 +40,14 @@ def reshape(run: Interpreter, step: Step, x: Any, size: Any, *args: Any) -> Any:
     return _joined(run, step, labels, [dim for dim, length in enumerate(size) if length == -1])
 
 
+def reshape_as(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
+    """view_as, reshape_as: the sizes are those of another activation, whose channels are tied to these."""
+    labels, wanted = run.labels(x, step).reshape(step.shape), run.labels(other, step)
+    result = _joined(run, step, labels, varying(wanted))
+    _tie(run, step, compact(compress(result)), compact(compress(wanted)))
+    return result
+
+
 def unflatten(run: Interpreter, step: Step, x: Any, dim: int, sizes: Any, *args: Any) -> Any:
     """A reshape of one dimension."""
     first = dim % run.labels(x, step).ndim
@@ -288,6 +296,8 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(("slice", "narrow"), cut),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
     "expand_as": expand_as,
+    "view_as": reshape_as,
+    "reshape_as": reshape_as,
     "unflatten": unflatten,
     "flatten": flatten,
     "cat": concat,

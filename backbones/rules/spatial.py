@@ -29,9 +29,10 @@ def pooling(run: Interpreter, step: Step, x: Any, *rest: Any, **options: Any) ->
 
 
 def reduction(run: Interpreter, step: Step, x: Any, dims: Any = None, *rest: Any, **options: Any) -> Any:
-    """mean, sum, amax …: fine over positions; over channels they stay, since the result depends on all of them.
+    """mean, sum, amax …: fine over positions; over channels those of `MIXING` are statistics that pruning changes.
 
-    Only a norm over channels leaves them free: it divides by no count, so a dropped channel is one that is zero.
+    A norm over channels divides by no count, so a dropped channel is one that is zero. Whatever else depends on all
+    channels (products, any, all) leaves them as they are.
     """
     if isinstance(dims, (Tensor, Param)):  # max(x, y) and min(x, y) element by element
         return pointwise(run, step, x, dims)
@@ -46,6 +47,9 @@ def reduction(run: Interpreter, step: Step, x: Any, dims: Any = None, *rest: Any
     if any(dim in over for dim in moving):
         if all(dim in over for dim in moving) and is_norm(step, order):
             run.constraints.note_summed(x)
+            return run.nothing(step)
+        if all(dim in over for dim in moving) and step.op.removeprefix("aten.") in MIXING:
+            run.constraints.note_mixed(x)
             return run.nothing(step)
         if all(dim in over for dim in moving) or len(moving) > 2:
             return run.unknown(step, x, "reduced over channels")
@@ -93,6 +97,8 @@ DIMENSIONS = {
 }
 """Operation -> number of spatial dimensions behind the channel dimension."""
 
+MIXING = frozenset(["mean", "sum", "amax", "amin", "max", "min", "var", "std", "var_mean", "std_mean"])
+"""Reductions over channels that code uses as statistics: gates of spatial attention, a layer norm written by hand."""
 VECTOR_NORMS = ("aten.norm", "aten.linalg_vector_norm")
 
 REDUCING = [

@@ -27,6 +27,7 @@ from tests.backbones.zoo_norms import NORMS
 from tests.backbones.zoo_others import OTHERS
 from tests.backbones.zoo_pairs import PAIRS
 from tests.backbones.zoo_patterns import COUPLINGS
+from tests.backbones.zoo_positions import POSITIONS
 from tests.backbones.zoo_values import VALUES
 
 ZOO: Mapping[str, Callable[[], Sample]] = {
@@ -39,10 +40,12 @@ ZOO: Mapping[str, Callable[[], Sample]] = {
     **KEPT,
     **CASTS,
     **VALUES,
+    **POSITIONS,
 }
 
 MIXED = (
-    "GroupNorm", "PlainGroupNorm", "LayerNorm", "RmsNorm", "LayerNormOfImage", "convnext", "perceptron", "gated_mlp",
+    "GroupNorm", "PlainGroupNorm", "LayerNorm", "RmsNorm", "LayerNormOfImage", "SpatialAttention", "GlobalResponseNorm",
+    "convnext", "perceptron", "gated_mlp", "HandLayerNorm", "Standardised",
 )  # fmt: skip
 
 
@@ -92,14 +95,17 @@ def test_only_shared_statistics_change_values() -> None:
     assert [name for name in ZOO if traced(name)[1].mixed] == list(MIXED)
 
 
+def macs_of(graph: ChannelGraph, layer: str) -> int:
+    macs = zip(graph.costs.op_layers, graph.costs.op_macs(graph.costs.dense_kept).tolist(), strict=True)
+    return sum(count for name, count in macs if name == layer)
+
+
 def test_recurrent_and_bilinear_layers_are_counted_by_hand() -> None:
     """Two layers, two ways, 9 steps of 4 gates of 5 units: (6 + 5), then (10 + 5) inputs each."""
     _, graph, _ = traced("lstm")
-    macs = dict(zip(graph.costs.op_layers, graph.costs.op_macs(graph.costs.dense_kept).tolist(), strict=True))
-    assert macs["cell"] == 9 * 2 * 4 * 5 * ((6 + 5) + (10 + 5))
+    assert macs_of(graph, "cell") == 9 * 2 * 4 * 5 * ((6 + 5) + (10 + 5))
     _, graph, _ = traced("gru")
-    macs = dict(zip(graph.costs.op_layers, graph.costs.op_macs(graph.costs.dense_kept).tolist(), strict=True))
-    assert macs["cell"] == 9 * 2 * 3 * 5 * ((6 + 5) + (10 + 5))
+    assert macs_of(graph, "cell") == 9 * 2 * 3 * 5 * ((6 + 5) + (10 + 5))
     _, graph, _ = traced("bilinear")
     half = cost(graph, Structure.of(graph, {"tower.2": range(4)}))
     assert half.macs == 2 * (6 * 12 + 12 * 4) + 3 * 4 * 4

@@ -167,7 +167,7 @@ class Perceptron(nn.Sequential):
 
 
 class Recurrent(nn.Module):
-    """Convolutions in front of an LSTM: the recurrent layer keeps its size, what feeds it too."""
+    """Convolutions in front of an LSTM: the recurrent layer keeps its size, what feeds it need not."""
 
     def __init__(self, cell: str) -> None:
         super().__init__()
