@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backbones.constraints import Binding, ConstraintSet, FreezeReason
+from backbones.constraints import Binding, ConstraintSet, FreezeReason, Labels
 from backbones.cost_table import CountedOperation, Ints, build_cost_table
 from backbones.graph import Activation, ChannelGraph, Fixed, Frozen, Group, Member, TensorMap, owner
 from backbones.program import Program, Step
@@ -82,7 +82,10 @@ def assemble(
         costs=build_cost_table(
             sizes, maps, tensors.shapes, _counted_parameters(program, removed), _operations(constraints, unit_of)
         ),
-        sized={module: _through(unit_of, labels) for module, labels in constraints.sized.items()},
+        sized={
+            path: _through(unit_of, labels)
+            for path, labels in {**constraints.sized, **_counts(bindings, fixed)}.items()
+        },
         mixed=_named(constraints.mixed, unit_of, sizes, names),
         summed=_named(constraints.summed, unit_of, sizes, names),
         activations=_activations(program),
@@ -92,6 +95,17 @@ def assemble(
         example=example,
         fixed=fixed,
     )
+
+
+def made_by(bindings: Iterable[Binding], layer: str) -> Labels | None:
+    """The channels that a layer makes, None where it makes none."""
+    return next((one.labels for one in bindings if one.role in MAKERS and owner(one.tensor) == layer), None)
+
+
+def _counts(bindings: Sequence[Binding], fixed: Fixed) -> dict[str, Labels]:
+    """Attributes that hold the number of a layer's channels, with these channels."""
+    found = {attribute: made_by(bindings, layer) for attribute, layer in fixed.sizes}
+    return {attribute: labels for attribute, labels in found.items() if labels is not None}
 
 
 def _operations(constraints: ConstraintSet, unit_of: Ints) -> list[CountedOperation]:

@@ -131,12 +131,14 @@ class Fixed:
         ignore, only: globs of module paths, as given to `trace`.
         failed: layers that a trial pruning found not to be prunable, with the source line and the reason.
         literal: numbers of the program's steps whose slices a trial pruning found to have literal bounds.
+        sizes: attributes of modules that hold how many channels a layer makes: (path of the attribute, layer).
     """
 
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     failed: tuple[Frozen, ...] = ()
     literal: frozenset[int] = frozenset()
+    sizes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +150,9 @@ class ChannelGraph:
         frozen: channels that stay, with reasons.
         tensors: every parameter and buffer with a dimension that can shrink.
         costs: the arithmetic behind `cost`.
-        sized: modules that hold a channel count but no tensor to read it from (`ZeroPadShortcut`, a layer norm without
-            affine parameters): module path -> unit number of each channel (-1: stays).
+        sized: what holds a channel count and no tensor to read it from: modules (`ZeroPadShortcut`, a layer norm
+            without affine parameters) and attributes that the code uses as one. Their path -> unit number of each
+            channel (-1: stays).
         mixed: groups whose channels share layer or group statistics: dropping some changes the others' values.
         summed: groups that an operation without weights sums over (an L2 norm): a dropped channel counts as zero there.
         activations: the non-linearities, in order.

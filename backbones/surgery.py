@@ -32,7 +32,8 @@ class PruningPlan:
         structure: what the cut kept.
         spec: how the dense backbone was built, None for a user's own module.
         tensors: parameter or buffer name -> dimension -> kept positions.
-        sizes: module path -> for each of its dense channels whether it is kept (see `ChannelGraph.sized`).
+        sizes: path of a module or attribute -> for each of its dense channels whether it is kept (see
+            `ChannelGraph.sized`).
         removed: module paths replaced by the identity.
         before: the cut that made the module which this one was cut out of; None where that was dense.
     """
@@ -136,6 +137,11 @@ def apply_plan(model: nn.Module, plan: PruningPlan) -> nn.Module:
         size = plan.sizes.get(path) or plan.sizes.get(plain_name(path))
         if size:
             _set_layer_sizes(module, size)
+    holders = {plain_name(path): module for path, module in pruned.named_modules()}
+    for attribute, kept in plan.sizes.items():
+        holder, name = holders.get(plain_name(attribute.rpartition(".")[0])), attribute.rpartition(".")[2]
+        if type(getattr(holder, name, None)) is int:
+            setattr(holder, name, sum(kept))
     pruned.secateur_origin = replace(plan, before=origin)  # type: ignore[assignment]
     return pruned
 
@@ -182,7 +188,7 @@ def sync_layer_sizes(module: nn.Module) -> None:
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.RNNBase):
-        module.input_size = module.weight_ih_l0.shape[1]
+        module.input_size = int(module.all_weights[0][0].shape[1])
     elif isinstance(module, nn.RNNCellBase):
         module.input_size = module.weight_ih.shape[1]
     elif isinstance(module, nn.PReLU):

@@ -24,6 +24,7 @@ from backbones.program import Program
 from backbones.pruning_check import PruningCheck, eval_output, nonconstant_weights, random_inputs
 from backbones.rules import RULES
 from backbones.samples import count_samples
+from backbones.size_attributes import check_size_attributes, fitting_attributes
 from backbones.state import State, untouched
 
 
@@ -33,6 +34,7 @@ def trace(
     *,
     kwargs: Mapping[str, Any] | None = None,
     samples: int | None = None,
+    sizes: Mapping[str, str] | None = None,
     ignore: Sequence[str] = (),
     only: Sequence[str] = (),
 ) -> ChannelGraph:
@@ -48,12 +50,15 @@ def trace(
         kwargs: inputs by name, for a forward pass that takes some so.
         samples: how many samples the example holds, for MACs are those of one. By default found out: the size of the
             first or second dimension, whichever samples stand along (`backbones.samples`).
+        sizes: attributes that hold how many channels a layer makes, `{"block.c": "conv1"}`: they are set in pruned
+            networks. Those whose value is that of one group alone are found without.
         ignore: globs of module paths (`layer3.*`) whose filters stay.
         only: if given, globs of module paths; all other filters stay.
 
     Raises:
         SecateurError: when the model does not run on the example, cannot be exported, has NaN weights, a pattern
-            matches no module, the number of samples cannot be found out, or no channel of the network can be pruned.
+            matches no module, an attribute of `sizes` holds another number, the number of samples cannot be found out,
+            or no channel of the network can be pruned.
     """
     inputs = NamedInputs(example if isinstance(example, (tuple, list)) else (example,), kwargs or {})
     if samples is not None and samples < 1:
@@ -77,7 +82,8 @@ def trace(
         finally:
             state.restore()
         check = partial(PruningCheck, model, live, example=noisy, state=state)
-        graph = _verified(check, program, inputs, Fixed(tuple(ignore), tuple(only)))
+        fixed = Fixed(tuple(ignore), tuple(only), sizes=tuple((sizes or {}).items()))
+        graph = _verified(model, check, program, inputs, fixed)
     if not graph.groups:
         reasons = "; ".join(dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in graph.frozen[:3]))
         raise SecateurError(f"the network has no prunable group ({reasons or 'no layer with filters'})")
@@ -106,15 +112,21 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _verified(
-    check: Callable[..., PruningCheck], program: Program, inputs: tuple[Any, ...], fixed: Fixed
+    model: nn.Module, check: Callable[..., PruningCheck], program: Program, inputs: tuple[Any, ...], fixed: Fixed
 ) -> ChannelGraph:
     """The channel graph of which a trial pruning (`check` of it) has found every group to be prunable."""
     while True:
         constraints = Interpreter(program, fixed.literal).run(RULES, {}, ())
+        check_size_attributes(model, constraints, fixed.sizes)
         graph = assemble(constraints, program, inputs, fixed)
         failed = check(graph=graph).failures() if graph.groups else ()
         if not failed:
             return graph
+        known = {attribute for attribute, _ in fixed.sizes}
+        held = tuple(found for found in fitting_attributes(model, graph, failed) if found[0] not in known)
+        if held:
+            fixed = replace(fixed, sizes=(*fixed.sizes, *held))
+            continue
         layers = {record.layer for record in failed}
         filters = [binding.labels for binding in constraints.bindings.values() if owner(binding.tensor) in layers]
         roots = constraints.components()

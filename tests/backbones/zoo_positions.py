@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-any-return,operator,index"
+# mypy: disable-error-code="no-any-return,operator,index,arg-type"
 """Small networks that pick and order positions, average channels, or feed recurrent layers."""
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Unpooled(Between):
 
     def between(self, x: Tensor) -> Tensor:
         small, places = F.max_pool2d(x, 2, return_indices=True)
-        return F.max_unpool2d(F.relu(self.inner(small)), places, 2)
+        return F.max_unpool2d(F.relu(self.inner(small)), places, [2, 2])
 
 
 class HandLayerNorm(Between):
