@@ -35,7 +35,7 @@ def index_select(run: Interpreter, step: Step, x: Any, dim: int, chosen: Any) ->
     return labels.narrow(dim, 0, 1).expand(step.shape)
 
 
-def gather(run: Interpreter, step: Step, x: Any, dim: int, chosen: Any, **options: Any) -> Any:
+def gather_positions(run: Interpreter, step: Step, x: Any, dim: int, chosen: Any, **options: Any) -> Any:
     """Positions by number, other ones for each channel: the numbers then go with their channel."""
     labels, chosen = run.labels(x, step), run.labels(chosen, step)
     dim %= labels.ndim
@@ -95,5 +95,5 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(("max_unpool2d", "max_unpool3d"), unpool),
     "index": index,
     "index_select": index_select,
-    "gather": gather,
+    "gather": gather_positions,
 }
