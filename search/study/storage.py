@@ -35,6 +35,11 @@ PATIENCE = 300.0
 BUSY = 15
 """Seconds for which SQLite waits for another process's lock, each of the five times that Optuna tries."""
 STORAGE_KINDS = "it starts with sqlite:///, journal:///, postgresql+psycopg:// or mysql+pymysql://"
+LATE_INDEXES = (
+    "CREATE UNIQUE INDEX IF NOT EXISTS ix_studies_study_name ON studies (study_name)",
+    "CREATE INDEX IF NOT EXISTS ix_trials_study_id ON trials (study_id)",
+)
+"""Optuna makes them after their tables: a kill in between leaves a file in which names of studies are not unique."""
 DRIVERS = {"postgresql": "pip install 'secateur[postgres]'", "mysql": "pip install pymysql"}
 
 Result = TypeVar("Result")
@@ -69,6 +74,10 @@ def open_storage(url: str, *, new: bool = True) -> BaseStorage:
             options["connect_args"] = {"connect_timeout": 10}
         storage = RDBStorage(url, engine_kwargs=options)
         weakref.finalize(storage, storage.engine.dispose)
+        if parsed.get_backend_name() == "sqlite":
+            with storage.engine.begin() as connection:
+                for index in LATE_INDEXES:
+                    connection.execute(sqlalchemy.text(index))
         return storage
     except ImportError as error:
         backend = re.split(r"[+:]", url)[0]

@@ -139,6 +139,7 @@ def wait_for_trials(folder: Path, process: subprocess.Popen[str], count: int) ->
         time.sleep(0.01)
 
 
+@pytest.mark.drawn
 def test_from_study_file_to_a_network_that_loads_in_a_new_process(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

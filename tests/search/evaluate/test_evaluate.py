@@ -59,6 +59,7 @@ def test_a_family_that_has_no_further_structure_says_so(tmp_path: Path) -> None:
         run(tmp_path, replace(PLAN, families=("depth",), structures=2000))
 
 
+@pytest.mark.drawn
 def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path) -> None:
     first = run(tmp_path)
     place = tmp_path / "evaluate/set-0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sqlite3
@@ -124,6 +125,24 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, parts: Parts, kind: str) -> N
     whole = make(f"sqlite:///{tmp_path}/whole.db", tmp_path, parts)
     whole.search(len(kept) + 3, progress=False)
     assert finished(whole) == finished(study)
+
+
+def test_a_database_whose_making_was_killed_gets_its_indexes(tmp_path: Path, parts: Parts) -> None:
+    """Without the unique one on names, Optuna would make a second study of the same name at each opening."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    make(url, tmp_path, parts)
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as database:
+        known = "SELECT name FROM sqlite_master WHERE type = 'index' AND name LIKE 'ix_%' ORDER BY name"
+        before = database.execute(known).fetchall()
+        assert len(before) == 2
+        for (name,) in before:
+            database.execute(f"DROP INDEX {name}")
+        database.commit()
+    make(url, tmp_path, parts)
+    make(url, tmp_path, parts).search(2, progress=False)
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as database:
+        assert database.execute(known).fetchall() == before
+        assert database.execute("SELECT count(*) FROM studies").fetchall() == [(1,)]
 
 
 def test_half_a_line_at_the_end_of_a_journal_is_cut_off(tmp_path: Path, parts: Parts) -> None:

@@ -60,7 +60,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
     if sampler == "gp" and budget == "band":
         pytest.skip("a Gaussian process takes its time; the other two budgets do")
     options = {"sampler": sampler, "budget": BUDGETS[budget]}
-    trials = 16 if sampler == "gp" else 47
+    trials = {"gp": 16, "nsga2": 47}.get(sampler, 30)  # past the 20 random ones of tpe, the first 40 of nsga2
     straight = make(tmp_path / "whole", parts, **options)
     straight.search(trials, progress=False, jobs=jobs)
     calls = 0
@@ -68,7 +68,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
     def fragile(scored: ScoredStructure) -> float:
         nonlocal calls
         calls += 1
-        if calls % 5 == 0:  # in the middle of a trial
+        if calls % 7 == 0:  # in the middle of a trial
             raise StopError
         return RANDOM(scored)
 
@@ -80,7 +80,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
             break
         except StopError:
             continue
-    assert calls > 5
+    assert calls > 7
     assert finished(broken) == finished(straight)
 
 
