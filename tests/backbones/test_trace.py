@@ -116,7 +116,7 @@ def test_control_flow_on_data_names_its_line() -> None:
         trace(Untraceable(), torch.zeros(1, 3, 8, 8))
 
 
-def test_an_operation_without_a_rule_freezes_with_its_place() -> None:
+def test_an_operation_over_channels_freezes_with_its_place() -> None:
     torch.manual_seed(0)
     model = stirred(Sorted())
     graph = trace(model, noise(1, 3, 6, 6))
@@ -125,7 +125,7 @@ def test_an_operation_without_a_rule_freezes_with_its_place() -> None:
     assert record.channels == tuple(range(8))
     assert record.line.startswith("test_trace.py:")
     assert record.line.endswith("x = self.b(self.between(F.relu(self.a(x))))")  # torch notes the lines of forward
-    assert record.reason == "operation not understood"
+    assert record.reason == "the order of channels"
     assert [group.name for group in graph.groups] == ["b"]
     assert_law(model, graph, Structure.random(graph, keep=0.5))
 
