@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,7 +20,7 @@ from backbones.errors import first_line, source_line
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.inputs import output_of
 from backbones.masked_reference import masked_reference, relative_difference
-from backbones.modes import evaluating
+from backbones.modes import evaluating, training_code
 from backbones.module_copy import copy_with
 from backbones.program import references
 from backbones.state import State
@@ -45,6 +46,9 @@ Attempt = Callable[[Orders, Mapping[str, int]], bool]
 
 False when the pruned network computes wrong values; raises what its code raises when shapes do not fit.
 """
+
+Mode = Callable[[nn.Module], AbstractContextManager[None]]
+"""What puts a network into the mode it runs in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class PruningCheck:
         """
         groups, mixed = self.graph.groups, self.graph.mixed
         broken = self._culprits(groups, self._shapes_fit)
+        if not broken and self._training_example is not None:
+            broken = self._culprits(groups, self._trains)
         if not broken:
             broken = self._culprits([group for group in groups if group.name not in mixed], self._values_equal)
         if not broken and mixed:
@@ -129,7 +135,8 @@ class PruningCheck:
             if attempt(orders, cuts):
                 return None
         except Exception as error:
-            return Defect(source_line(error), f"a literal size in the code: {first_line(error)}", _module(error))
+            what = "code that only runs in training" if attempt == self._trains else "a literal size in the code"
+            return Defect(source_line(error), f"{what}: {first_line(error)}", _module(error))
         finally:
             self.state.restore()
         if all(group.name in self.graph.summed for group in groups):
@@ -145,9 +152,11 @@ class PruningCheck:
         ):
             chosen = plan(self.graph, Structure.of(self.graph, kept))
             if self._meta_model is not None:
-                self._check_shapes(self._output(apply_plan(self._meta_model, chosen), self._meta_example))
+                self._check_shapes(
+                    self._output(apply_plan(self._meta_model, chosen), self._meta_example), self._eval_shapes
+                )
             else:
-                self._check_shapes(self._output(apply_plan(self.model, chosen), self.example))
+                self._check_shapes(self._output(apply_plan(self.model, chosen), self.example), self._eval_shapes)
         return True
 
     def _values_equal(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
@@ -162,10 +171,42 @@ class PruningCheck:
         eval_output(apply_plan(self.model, plan(self.graph, Structure.of(self.graph, kept))), self.example)
         return True
 
-    def _check_shapes(self, output: Any) -> None:
-        found = [tuple(item.shape) for item in tree_leaves(output) if isinstance(item, Tensor)]
+    def _trains(self, orders: Orders, cuts: Mapping[str, int]) -> bool:
+        example = self._training_example
+        assert example is not None
+        kept = {name: order[: cuts[name]] for name, order in orders.items()}
+        pruned = apply_plan(self.model, plan(self.graph, Structure.of(self.graph, kept)))
+        self._check_shapes(self._output(pruned, example, training_code), self._training_shapes)
+        return True
+
+    @cached_property
+    def _training_example(self) -> tuple[Any, ...] | None:
+        """Inputs that the code which only runs in training takes; None if there is no such code or none fits.
+
+        Statistics of a batch may need more than one sample.
+        """
+        if "training" not in self.state.code:
+            return None
+        for example in (self.example, tree_map(_twice, self.example)):
+            try:
+                self._output(copy_with(self.model, {}), example, training_code)
+            except Exception:  # it needs targets, say
+                continue
+            return example
+        return None
+
+    @cached_property
+    def _training_shapes(self) -> list[tuple[int, ...]]:
+        assert self._training_example is not None
+        return _shapes(self._output(copy_with(self.model, {}), self._training_example, training_code))
+
+    @cached_property
+    def _eval_shapes(self) -> list[tuple[int, ...]]:
         steps = self.graph.program.steps
-        wanted = [steps[ref.step].shape for ref in references(steps[-1].args)]
+        return [steps[ref.step].shape for ref in references(steps[-1].args)]
+
+    def _check_shapes(self, output: Any, wanted: Sequence[tuple[int, ...]]) -> None:
+        found = _shapes(output)
         if len(found) == len(wanted) and found != wanted:
             raise ValueError(f"the network's output has shapes {found} instead of {wanted}")
 
@@ -188,9 +229,9 @@ class PruningCheck:
         tensors = (*self.model.parameters(), *self.model.buffers(), *State(self.model).tensors)
         return copy_with(self.model, {id(value): change(value) for value in tensors})
 
-    def _output(self, model: nn.Module, example: Sequence[Any]) -> Any:
+    def _output(self, model: nn.Module, example: Sequence[Any], mode: Mode = evaluating) -> Any:
         try:
-            return eval_output(model, example)
+            return eval_output(model, example, mode)
         finally:
             self.state.restore()
 
@@ -216,11 +257,19 @@ class PruningCheck:
         return self._copy_as(_double)
 
 
-def eval_output(model: nn.Module, example: Sequence[Any]) -> Any:
-    """The output of `model` on `example` in eval mode, without gradients, with the random numbers of seed 0."""
+def eval_output(model: nn.Module, example: Sequence[Any], mode: Mode = evaluating) -> Any:
+    """The output of `model` on `example`, in eval mode if no other is given, without gradients, from random seed 0."""
     torch.manual_seed(0)
-    with evaluating(model), torch.no_grad():
+    with mode(model), torch.no_grad():
         return output_of(model, example)
+
+
+def _shapes(output: Any) -> list[tuple[int, ...]]:
+    return [tuple(item.shape) for item in tree_leaves(output) if isinstance(item, Tensor)]
+
+
+def _twice(value: Any) -> Any:
+    return torch.cat([value, value]) if isinstance(value, Tensor) and value.ndim else value
 
 
 def _parted(groups: Sequence[Group], module: str) -> tuple[Sequence[Group], Sequence[Group]]:

@@ -34,10 +34,12 @@ class State:
 
     Attributes:
         tensors: every tensor found that is no parameter.
+        code: every name of a global or an attribute in the code found.
     """
 
     def __init__(self, root: object) -> None:
         """Looks at all that can be reached from `root`, a network or anything that it holds."""
+        self.code: set[str] = set()
         self._seen: dict[Any, Any] = {}
         self._mappings: list[tuple[MutableMapping[Any, Any], dict[Any, Any]]] = []
         self._lists: list[tuple[Any, list[Any]]] = []
@@ -139,7 +141,9 @@ class State:
             self._names.append((cell, "cell_contents", cell.cell_contents))
         self._waiting += [function.__defaults__, function.__kwdefaults__, function.__dict__]
         if not _is_foreign(function.__module__):
-            self._note_names(function.__globals__, _names_in(function.__code__))
+            names = _names_in(function.__code__)
+            self.code |= names
+            self._note_names(function.__globals__, names)
 
     def _note_names(self, namespace: dict[str, Any], names: frozenset[str]) -> None:
         """Globals by the names that some code uses; names of attributes among them do no harm."""

@@ -135,9 +135,9 @@ def test_a_literal_size_deep_in_a_network_costs_few_runs(monkeypatch: pytest.Mon
     runs = []
     plain = pruning_check.eval_output
 
-    def counted(model: nn.Module, example: Sequence[Any]) -> Any:
+    def counted(model: nn.Module, example: Sequence[Any], mode: Any) -> Any:
         runs.append(example)
-        return plain(model, example)
+        return plain(model, example, mode)
 
     monkeypatch.setattr(pruning_check, "eval_output", counted)
     blocks = [nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU()) for _ in range(24)]
