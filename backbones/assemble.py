@@ -77,7 +77,7 @@ def assemble(
     layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors.parameters if name in used)
     return ChannelGraph(
         groups=groups,
-        frozen=_frozen(bindings, rooted, roots, freezes),
+        frozen=(*_frozen(bindings, rooted, roots, freezes), *_computed(constraints)),
         tensors=tensor_maps,
         costs=build_cost_table(
             sizes, maps, tensors.shapes, _counted_parameters(program, removed), _operations(constraints, unit_of)
@@ -268,3 +268,13 @@ def _frozen(
                 op = "output" if freeze.step.kind == "output" else freeze.step.op
                 records.append(Frozen(layer, place, op, freeze.step.module, freeze.step.line, freeze.reason))
     return tuple(records)
+
+
+def _computed(constraints: ConstraintSet) -> list[Frozen]:
+    """One record per layer whose weight is no parameter."""
+    records = {
+        step.module: Frozen(step.module, tuple(range(outputs)), step.op, step.module, step.line, reason)
+        for step, outputs, reason in constraints.computed
+        if step.module
+    }
+    return list(records.values())

@@ -101,6 +101,7 @@ class ConstraintSet:
         sized: module without a tensor to read its channel count from -> labels of its channels.
         macs: (constant, sizes, step) of each counted operation: its MACs are the product of the constant and the sizes,
             which are (parameter, dimension), or the label of each position of an activation's dimension.
+        computed: (step, number of outputs, reason) of each layer whose weight is no parameter: it makes no channels.
         assumed: (step number, labels) of steps that were read in a way their code need not mean.
     """
 
@@ -114,6 +115,7 @@ class ConstraintSet:
     summed: list[Labels] = field(default_factory=list)
     sized: dict[str, Labels] = field(default_factory=dict)
     macs: list[tuple[int, tuple[tuple[str, int] | Labels, ...], Step]] = field(default_factory=list)
+    computed: list[tuple[Step, int, str]] = field(default_factory=list)
     assumed: list[tuple[int, Labels]] = field(default_factory=list)
 
     def new_labels(self, count: int) -> Tensor:

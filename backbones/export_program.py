@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,14 +29,26 @@ def export(model: nn.Module, example: Sequence[Any], batch: int) -> Program:
         SecateurError: when torch.export cannot follow the code; the line names the offending source line.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of attributes that recurrent layers set, and puts them back
+        with quiet():
             exported = torch.export.export(model, tuple(example), named(example), strict=False)
     except Exception as error:
         raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
     reader = _Reader(exported)
     reader.read(exported.graph_module, {})
     return Program(tuple(reader.steps), Tensors.of(model), batch)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is printed, logged or warned of inside the block: the exporter writes pages around each failure."""
+    level, nowhere = logging.root.manager.disable, io.StringIO()
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
 
 
 def run(model: nn.Module, example: Sequence[Any]) -> None:

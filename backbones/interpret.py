@@ -191,6 +191,13 @@ class Interpreter:
             self.constraints.freeze(labels, step, "the weight is computed, not a parameter")
         return labels
 
+    def computed(self, values: Any, step: Step, outputs: int) -> Any:
+        """A layer whose weight is computed: freezes what it reads, and notes that its outputs cannot go either."""
+        maker = self.program.tensors.computed.get(step.module, ", not a parameter").strip()
+        reason = f"the weight is computed{'' if maker.startswith(',') else ' '}{maker}"
+        self.constraints.computed.append((step, outputs, reason))
+        return self.unknown(step, values, reason)
+
     def bind_elementwise(self, param: Param, labels: Tensor, step: Step) -> None:
         """A parameter that meets an activation element by element: its dimensions are bound once all is known."""
         if param.order == tuple(range(len(param.shape))) and param.name not in self._elements:

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.prune import BasePruningMethod
 
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
 
@@ -60,6 +62,7 @@ class Tensors:
         parameters: the first names that are parameters.
         padding: modules whose channel padding surgery can adapt (`ZeroPadShortcut`).
         classes: module path -> class name.
+        computed: module path whose weight is no parameter -> what makes it, and what to call first.
     """
 
     names: Mapping[str, str]
@@ -67,6 +70,7 @@ class Tensors:
     parameters: tuple[str, ...]
     padding: frozenset[str]
     classes: Mapping[str, str]
+    computed: Mapping[str, str]
 
     @staticmethod
     def of(model: nn.Module) -> Tensors:
@@ -84,7 +88,20 @@ class Tensors:
         modules = dict(model.named_modules())
         padding = frozenset(name for name, module in modules.items() if isinstance(module, ZeroPadShortcut))
         classes = {name: type(module).__name__ for name, module in modules.items()}
-        return Tensors(names, shapes, tuple(parameters), padding, classes)
+        computed = {name: cause for name, module in modules.items() if (cause := _maker_of_weight(module))}
+        return Tensors(names, shapes, tuple(parameters), padding, classes, computed)
+
+
+def _maker_of_weight(module: nn.Module) -> str:
+    for hook in module._forward_pre_hooks.values():
+        if isinstance(hook, BasePruningMethod):
+            return f"by a mask; call torch.nn.utils.prune.remove(layer, {hook._tensor_name!r}) first"
+        for kind in ("weight_norm", "spectral_norm"):
+            if type(hook).__module__ == f"torch.nn.utils.{kind}":
+                return f"by {kind}; call torch.nn.utils.remove_{kind}(layer) first"
+    if is_parametrized(module, "weight"):
+        return "by a parametrization; call torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight') first"
+    return ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,7 +47,7 @@ Attempt = Callable[[Orders, Mapping[str, int]], bool]
 False when the pruned network computes wrong values; raises what its code raises when shapes do not fit.
 """
 
-RunMode = Callable[[nn.Module], AbstractContextManager[None]]
+ModeBlock = Callable[[nn.Module], AbstractContextManager[None]]
 """What puts a network into the mode it runs in."""
 
 
@@ -229,7 +229,7 @@ class PruningCheck:
         tensors = (*self.model.parameters(), *self.model.buffers(), *State(self.model).tensors)
         return copy_with(self.model, {id(value): change(value) for value in tensors})
 
-    def _output(self, model: nn.Module, example: Sequence[Any], mode: RunMode = evaluating) -> Any:
+    def _output(self, model: nn.Module, example: Sequence[Any], mode: ModeBlock = evaluating) -> Any:
         try:
             return eval_output(model, example, mode)
         finally:
@@ -257,7 +257,7 @@ class PruningCheck:
         return self._copy_as(_double)
 
 
-def eval_output(model: nn.Module, example: Sequence[Any], mode: RunMode = evaluating) -> Any:
+def eval_output(model: nn.Module, example: Sequence[Any], mode: ModeBlock = evaluating) -> Any:
     """The output of `model` on `example`, in eval mode if no other is given, without gradients, from random seed 0."""
     torch.manual_seed(0)
     with mode(model), torch.no_grad():

@@ -11,6 +11,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
@@ -55,6 +56,28 @@ class Structure:
                 raise SecateurError(f"group {group.name!r} keeps channel {wrong}; {_range(group.size)}")
             rows.append((group.name, channels))
         return Structure(graph.id, tuple(rows), tuple(sorted(set(removed))))
+
+    @staticmethod
+    def zeroed(graph: ChannelGraph, model: nn.Module) -> Structure:
+        """What the zeros in a network's weights leave: masks of `torch.nn.utils.prune` made permanent, say.
+
+        A channel goes where every filter that makes it is zero throughout; what its bias and norm still add goes with
+        it. Of a group that is all zeros the first channel stays. Call `torch.nn.utils.prune.remove` on the masked
+        layers before the trace.
+
+        Args:
+            graph: the traced network.
+            model: the same network, with its zeros.
+        """
+        tensors = {name: value.detach() for name, value in model.named_parameters()}
+        kept = {}
+        for group in graph.groups:
+            alive = np.zeros(group.size, dtype=np.bool_)
+            for member in group.filters:
+                rows = tensors[member.tensor].ne(0).movedim(member.dim, 0).flatten(1).any(1).cpu().numpy()
+                alive |= rows[member.index].any(1)
+            kept[group.name] = np.flatnonzero(alive).tolist() or [0]
+        return Structure.of(graph, kept)
 
     @staticmethod
     def random(

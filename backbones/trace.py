@@ -15,7 +15,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from backbones.assemble import assemble
 from backbones.errors import SecateurError
 from backbones.export_program import export, run
-from backbones.graph import ChannelGraph, Fixed, owner
+from backbones.graph import ChannelGraph, Fixed, Frozen, owner
 from backbones.inputs import NamedInputs
 from backbones.interpret import Interpreter
 from backbones.modes import evaluating
@@ -85,7 +85,9 @@ def trace(
         fixed = Fixed(tuple(ignore), tuple(only), sizes=tuple((sizes or {}).items()))
         graph = _verified(model, check, program, inputs, fixed)
     if not graph.groups:
-        reasons = "; ".join(dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in graph.frozen[:3]))
+        reasons = "; ".join(
+            dict.fromkeys(f"{frozen.layer}: {frozen.reason}" for frozen in sorted(graph.frozen, key=_is_output)[:3])
+        )
         raise SecateurError(f"the network has no prunable group ({reasons or 'no layer with filters'})")
     return graph
 
@@ -93,13 +95,23 @@ def trace(
 def _check_weights(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise SecateurError("the model is a TorchScript module; pass the nn.Module it was made from")
-    if isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        raise SecateurError(f"the model is wrapped in {type(model).__name__}; pass the network inside: model.module")
+    for path, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise SecateurError(
+                f"layer {path!r} is a TorchScript module; put the nn.Module it was made from in its place"
+            )
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            place = f"layer {path!r}" if path else "the model"
+            raise SecateurError(f"{place} is wrapped in {type(module).__name__}; pass the network inside: model.module")
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
             raise SecateurError(f"{name} has no shape yet; run the model once on an example")
         if value.is_floating_point() and not _is_finite(value):
             raise SecateurError(f"{name} holds NaN or infinite values; every weight must be finite")
+
+
+def _is_output(record: Frozen) -> bool:
+    return record.op == "output"
 
 
 def _cloned(value: nn.Parameter) -> nn.Parameter:

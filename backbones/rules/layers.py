@@ -43,8 +43,7 @@ def _convolve(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, grou
     positions = math.prod(counted[:channel]) * math.prod(counted[channel + 1 :])
     run.count(step, math.prod(weight.shape[2:]) * positions, (weight, 0), (weight, 1))
     if not isinstance(weight, Param):
-        run.freeze_all((inputs, weight, bias), step, "the weight is computed, not a parameter")
-        return run.nothing(step)
+        return run.computed((inputs, weight, bias), step, outs)
     if groups == 1:
         run.bind(weight, 0 if transposed else 1, "input", inputs, step)
         filters = run.bind(weight, 1 if transposed else 0, "filter", run.constraints.new_labels(outs), step)

@@ -39,8 +39,7 @@ def _linear(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, reads:
     rows = [dim for dim in varying(x) if dim != x.ndim - 1]
     if not isinstance(weight, Param):
         run.count(step, math.prod(x.shape[:-1]) * math.prod(weight.shape))
-        run.freeze_all((x, weight, bias), step, "the weight is computed, not a parameter")
-        return run.nothing(step)
+        return run.computed((x, weight, bias), step, step.shape[-1])
     if rows and x.ndim - 1 not in varying(x):
         # a layer over positions: each channel is a row of its own and stays one in the result
         run.count(step, 1, *run.extents(x, range(x.ndim - 1)), (weight, 0), (weight, 1))
@@ -97,7 +96,7 @@ def bilinear(run: Interpreter, step: Step, left: Any, right: Any, weight: Any, b
     left, right = run.labels(left, step), run.labels(right, step)
     run.count(step, math.prod(step.shape[:-1]), (weight, 0), (weight, 1), (weight, 2))
     if not isinstance(weight, Param):
-        return run.unknown(step, (left, right, weight, bias), "the weight is computed, not a parameter")
+        return run.computed((left, right, weight, bias), step, step.shape[-1])
     for dim, x in ((1, left), (2, right)):
         run.bind(weight, dim, "input", run.constraints.channels(x, -1, step), step)
     filters = run.bind(weight, 0, "filter", run.constraints.new_labels(weight.shape[0]), step)

@@ -79,8 +79,7 @@ GROUPS: Mapping[str, str] = {
         "first.2.conv2:4 transition.2:10 second.0.conv1:8 second.0.conv2:4 second.1.conv1:8 second.1.conv2:4"
     ),
     "googlenet": (
-        "stem.0:8 a.one.0:4 a.three.0.0:4 a.three.1.0:6 a.wide.0:4 a.wide.1:4 a.pool.1.0:3 b.one.0:4 "
-        "b.three.0.0:4 b.three.1.0:6 b.wide.0:4 b.wide.1:4 b.pool.1.0:3"
+        "stem.0:8 a.three.0.0:4 a.wide.0:4 b.one.0:4 b.three.0.0:4 b.three.1.0:6 b.wide.0:4 b.wide.1:4 b.pool.1.0:3"
     ),
     "squeezenet": "0:8 2.squeeze:4 2.one:6 2.three:6 4.squeeze:4 4.one:8 4.three:8",
     "mobilenet_v2": "0.0:8 1.body.0.0:8 1.body.2.0:6 2.body.0.0:18 3.body.0.0:18 3.body.2.0:10 4.0:20",
@@ -196,7 +195,7 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
     "LiteralView": ("fold:8 trial pruning",),
     "CountAsNumber": ("stem:8 trial pruning",),
     "StandardisedWeights": ("stem:8 aten.conv2d",),
-    "NormalisedWeights": ("stem:8 aten.conv2d",),
+    "NormalisedWeights": ("stem:8 aten.conv2d", "inner:8 aten.conv2d"),
     "Unfolded": ("stem:8 aten.im2col",),
     "Mixer": (
         "tokens.0:10 aten.linear",
@@ -235,10 +234,17 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
         "blocks.1.attention.qkv:24 aten.scaled_dot_product_attention",
         "tokens:11 trial pruning",
     ),
+    "googlenet": (
+        "a.one.0:4 trial pruning",
+        "a.three.1.0:6 trial pruning",
+        "a.wide.1:4 trial pruning",
+        "a.pool.1.0:3 trial pruning",
+    ),
     "library": (
         "embed:8 aten.linear",
         "encoder.layers.0.self_attn:24 aten.scaled_dot_product_attention",
         "encoder.layers.1.self_attn:24 aten.scaled_dot_product_attention",
+        "pool:16 aten.linear",
     ),
     "non_local": (
         "theta:4 aten.matmul",
