@@ -29,7 +29,7 @@ def export(model: nn.Module, example: Sequence[Any], batch: int) -> Program:
         SecateurError: when torch.export cannot follow the code; the line names the offending source line.
     """
     try:
-        with quiet():
+        with exporting_quietly():
             exported = torch.export.export(model, tuple(example), named(example), strict=False)
     except Exception as error:
         raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
@@ -39,7 +39,7 @@ def export(model: nn.Module, example: Sequence[Any], batch: int) -> Program:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def exporting_quietly() -> Iterator[None]:
     """Nothing is printed, logged or warned of inside the block: the exporter writes pages around each failure."""
     level, nowhere = logging.root.manager.disable, io.StringIO()
     logging.disable(logging.CRITICAL)

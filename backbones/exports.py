@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from backbones.errors import SecateurError, first_line
-from backbones.export_program import quiet
+from backbones.export_program import exporting_quietly
 from backbones.files import atomic_write
 from backbones.inputs import NamedInputs, named, output_of
 from backbones.masked_reference import relative_difference
@@ -138,7 +138,7 @@ def _program(model: nn.Module, inputs: NamedInputs, *, dynamic: bool) -> torch.e
             return {0: batch} if isinstance(item, Tensor) and item.ndim and item.shape[0] == size else None
 
         shapes = tree_map(shape, [*inputs, *inputs.named.values()])
-    with quiet():
+    with exporting_quietly():
         return torch.export.export(model, tuple(inputs), named(inputs), dynamic_shapes=shapes, strict=False)
 
 
