@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_short_benchmark_measures_every_part(tmp_path: Path) -> None:
-    script, out = ROOT / "studies/benchmarks/scoring.py", tmp_path / "found.json"
+    script, out = ROOT / "studies/benchmarks/scorer_speed.py", tmp_path / "found.json"
     done = subprocess.run(
         [sys.executable, str(script), "--short", "--threads", "1", "--out", str(out)],
         capture_output=True,

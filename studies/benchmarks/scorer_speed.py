@@ -1,7 +1,7 @@
 """Where the time of a trial goes, and how it compares with Torch-Pruning's surgery and NASWOT by forward hooks.
 
     pip install torch-pruning==1.6.1        # for the comparison only, no dependency; without it `prune` cuts
-    python studies/benchmarks/scoring.py [--weights resnet56-4bfd9763.th] [--threads 2] [--out x.json] [--short]
+    python studies/benchmarks/scorer_speed.py [--weights resnet56-4bfd9763.th] [--threads 2] [--out x.json] [--short]
 
 ResNet-56 at 20 % of the MACs, batch 128, float32. The reference chain cuts the filters inside the blocks to a fifth
 (19.6 % of the MACs) and computes NASWOT as published: a forward hook on every ReLU, codes in float32, two products a

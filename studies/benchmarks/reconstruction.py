@@ -1,0 +1,219 @@
+"""What refitting is worth: accuracy as cut and refitted, against images and rows, and after retraining.
+
+    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py accuracy     # minutes; --network resnet56 likewise
+    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py images
+    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py speed        # on an idle machine
+    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py retrain      # hours with --long
+
+Reference checkpoints of ResNet-20 and ResNet-56 on CIFAR-10. Images to fit come from the training split; accuracy
+before retraining is on 2,000 images of the validation split (the checkpoints saw both), after it on the test images,
+at the last epoch. Every row is kept in reconstruction.json beside this file as it is done, and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import secateur as sc
+from backbones.files import write_text
+from backbones.modes import evaluating
+from scoring.reconstruction.refit import refit
+from search.data.data import subset
+from search.run.folder import environment
+from search.run.inputs import load_inputs
+from search.run.study_file import read_study
+from search.space.families import FAMILIES, draw
+from search.space.prepare import prepare_problem, scoring_task
+from search.space.problem import SearchProblem
+from search.study.rules import structure_of
+
+HERE = Path(__file__).resolve().parent
+FILES = {name: HERE.parent / f"scorers_{name}.toml" for name in ("resnet20", "resnet56")}
+PEERS = {("resnet20", 0.30): "torch_pruning_resnet20_30", ("resnet56", 0.20): "torch_pruning_resnet56_20"}
+CASES = (
+    ("resnet20", 0.50),
+    ("resnet20", 0.33),
+    ("resnet20", 0.30),
+    ("resnet20", 0.20),
+    ("resnet56", 0.50),
+    ("resnet56", 0.20),
+)
+SETS = {("resnet20", 0.33): 40, ("resnet56", 0.20): 16}
+"""Random structures of all families, as `secateur evaluate` draws them (sets A and C)."""
+IMAGES, ROWS, LOOKED_AT = 512, 16_384, 2_000
+RATES = {"cut": (0.02, 0.05, 0.1), "refitted": (0.01, 0.02, 0.05)}
+
+
+class Bench:
+    """One network on CIFAR-10, and the results so far."""
+
+    def __init__(self, backbone: str, out: Path) -> None:
+        self.backbone, self.out = backbone, out
+        file = read_study(FILES[backbone])
+        inputs = load_inputs(file, FILES[backbone].parent, "cpu")
+        self.model, self.graph, self.data = inputs.model.eval(), inputs.graph, inputs.data
+        held_out = self.data.validation
+        assert isinstance(held_out, sc.Split)
+        self.images = self.data.normalise(held_out.images[:LOOKED_AT])
+        self.labels = held_out.labels[:LOOKED_AT]
+
+    def targets(self, images: int = IMAGES, rows: int = ROWS, seed: int = 0) -> sc.DenseTargets:
+        """The dense network's part, on images of the training split."""
+        batch = self.data.batch(images, seed)[0].contiguous(memory_format=torch.channels_last)
+        return sc.gather_targets(self.model, self.graph, batch, rows=rows)
+
+    def problem(self, macs: float, criterion: str = "l2") -> SearchProblem:
+        """The rules' view of a budget."""
+        space = sc.Space("ratios", criterion=criterion)
+        task = scoring_task(self.model, self.graph, self.data, 128, 0)
+        return prepare_problem(space, task, sc.Budget(macs=macs), scorer="region_kernel")
+
+    def structures(self, macs: float) -> Iterator[tuple[str, sc.Structure]]:
+        """The rules', Torch-Pruning's where it is committed, and a set of random ones."""
+        for criterion in ("l2", "reconstruction"):
+            problem = self.problem(macs, criterion)
+            for rule in ("uniform", "global", "sensitivity"):
+                yield f"{rule}, {criterion}", structure_of(rule, problem, problem.targets[0])
+        peer = PEERS.get((self.backbone, macs))
+        if peer is not None:
+            yield "Torch-Pruning", sc.Structure.from_json((HERE.parent / "peers" / f"{peer}.json").read_text())
+        problem = self.problem(macs)
+        for number, one in enumerate(
+            draw(problem, problem.targets[0], SETS.get((self.backbone, macs), 0), FAMILIES, 0)
+        ):
+            yield f"random {number}", one.structure
+
+    def accuracy(self, network: nn.Module) -> float:
+        """On the images that were held out, in evaluation mode."""
+        right = 0
+        with evaluating(network), torch.no_grad():
+            for images, labels in zip(self.images.split(250), self.labels.split(250), strict=True):
+                given: Tensor = network(images.contiguous(memory_format=torch.channels_last))
+                right += int((given.argmax(1) == labels).sum())
+        return right / len(self.labels)
+
+    def keep(self, table: str, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
+        """Makes a row unless it is there, and writes the file at once."""
+        record = json.loads(self.out.read_text()) if self.out.is_file() else {"environment": environment()}
+        rows = record.setdefault(table, [])
+        key = {"network": self.backbone, **key}
+        if any(all(row.get(name) == value for name, value in key.items()) for row in rows):
+            return
+        rows.append({**key, **make()})
+        write_text(self.out, json.dumps(record, indent=1) + "\n")
+        print(table, rows[-1], flush=True)
+
+
+def accuracy_table(bench: Bench, budgets: list[float]) -> None:
+    """As cut (statistics renewed), by channel statistics, layer by layer."""
+    targets, batch = bench.targets(), bench.data.batch(IMAGES, 0)[0]
+    for macs in budgets:
+        for name, structure in bench.structures(macs):
+
+            def make(structure: sc.Structure = structure) -> dict[str, Any]:
+                cut = sc.prune(bench.model, bench.graph, structure, check=False)
+                sc.recalibrate(cut, batch.split(64))
+                by_channels = sc.reconstruct(bench.model, bench.graph, structure, batch, method="channels")
+                found = {"cut": cut, "channels": by_channels, "layers": refit(targets, structure)}
+                return {way: bench.accuracy(network) for way, network in found.items()}
+
+            bench.keep("accuracy", {"macs": macs, "structure": name}, make)
+
+
+def images_table(bench: Bench) -> None:
+    """Uniform widths and equal sensitivity at 33 %, by images and rows."""
+    problem = bench.problem(0.33)
+    for images, rows in ((64, 8192), (128, 8192), (256, 4096), (256, 8192), (256, 32768), (512, 16384), (1024, 32768)):
+        for rule in ("uniform", "sensitivity"):
+
+            def make(rule: str = rule, images: int = images, rows: int = rows) -> dict[str, Any]:
+                structure = structure_of(rule, problem, problem.targets[0])
+                found = [bench.accuracy(refit(bench.targets(images, rows, seed), structure)) for seed in range(3)]
+                return {"mean": statistics.mean(found), "std": statistics.stdev(found)}
+
+            bench.keep("images", {"images": images, "rows": rows, "structure": rule}, make)
+
+
+def speed_table(bench: Bench) -> None:
+    """Seconds of one thread: one refit and one forward pass of 256 images, uniform at 20 %; median of 7."""
+    torch.set_num_threads(1)
+    structure = structure_of("uniform", (problem := bench.problem(0.20)), problem.targets[0])
+    targets = bench.targets(256, 8192)
+    seconds: dict[str, list[float]] = {"gather": [], "refit": [], "forward": []}
+    for _ in range(7):
+        for name, call in (
+            ("gather", lambda: bench.targets(256, 8192)),
+            ("refit", lambda: refit(targets, structure, for_training=False)),
+            ("forward", lambda: sc.prune(bench.model, bench.graph, structure, check=False)(*targets.inputs)),
+        ):
+            start = time.perf_counter()
+            with torch.no_grad():
+                call()
+            seconds[name].append(time.perf_counter() - start)
+    bench.keep(
+        "speed", {"images": 256, "rows": 8192}, lambda: {name: statistics.median(v) for name, v in seconds.items()}
+    )
+
+
+def retrain_table(bench: Bench, long: bool, seeds: int, rates: tuple[float, ...]) -> None:
+    """From cut and refitted weights: one pass over 10,000 images, or four over all; no teacher, one-cycle."""
+    torch.set_num_threads(1)
+    targets, problem = bench.targets(), bench.problem(0.33)
+    data = bench.data if long else subset(bench.data, 10_000, 0)
+    recipe = sc.Recipe(epochs=4 if long else 1, batch_size=64, distill=0.0, schedule="one-cycle")
+    for seed in range(seeds):
+        for rule in ("uniform", "sensitivity"):
+            structure = structure_of(rule, problem, problem.targets[0])
+            for start, tried in RATES.items():
+                for rate in rates or tried:
+
+                    def make(
+                        structure: sc.Structure = structure, start: str = start, rate: float = rate, seed: int = seed
+                    ) -> dict[str, Any]:
+                        cut = sc.prune(bench.model, bench.graph, structure, check=False)
+                        network = cut if start == "cut" else refit(targets, structure)
+                        history = sc.train(network, data, replace(recipe, lr=rate, seed=seed), progress=False)
+                        return {
+                            "start": history.start_accuracy,
+                            "validation": history.validation_accuracy,
+                            "test": history.test_accuracy,
+                            "seconds": history.seconds,
+                        }
+
+                    key = {"structure": rule, "from": start, "rate": rate, "seed": seed, "passes": recipe.epochs}
+                    bench.keep("retrain", key, make)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=("accuracy", "images", "speed", "retrain"))
+    parser.add_argument("--network", choices=tuple(FILES), default="resnet20")
+    parser.add_argument("--macs", type=float, nargs="*", default=[])
+    parser.add_argument("--long", action="store_true")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rates", type=float, nargs="*", default=[])
+    parser.add_argument("--out", type=Path, default=HERE / "reconstruction.json")
+    options = parser.parse_args()
+    bench = Bench(options.network, options.out)
+    if options.table == "accuracy":
+        accuracy_table(bench, options.macs or list(CASES[options.network]))
+    elif options.table == "images":
+        images_table(bench)
+    elif options.table == "speed":
+        speed_table(bench)
+    else:
+        retrain_table(bench, options.long, options.seeds, tuple(options.rates))
+
+
+if __name__ == "__main__":
+    main()
