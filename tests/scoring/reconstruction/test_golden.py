@@ -1,7 +1,7 @@
 """Refitted accuracy of the reference ResNet-20 at 33 % of its MACs, before any training.
 
 Golden numbers: measured by `python studies/benchmarks/reconstruction.py accuracy --macs 0.33`
-(`studies/benchmarks/reconstruction.json`): the channels that L2 keeps, 512 images, 16,384 rows, 2,000 validation images.
+(`studies/benchmarks/reconstruction.json`): channels by L2, 512 images, 16,384 rows, 2,000 validation images.
 """
 
 from __future__ import annotations
