@@ -1,7 +1,7 @@
 """What refitting is worth: accuracy as cut and refitted, against images and rows, and after retraining.
 
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py accuracy     # minutes; --network resnet56 likewise
-    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py images
+    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py images       # settings likewise
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py speed        # on an idle machine
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py retrain      # hours with --long
 
@@ -104,26 +104,31 @@ class Bench:
 
     def keep(self, table: str, key: dict[str, Any], make: Callable[[], dict[str, Any]]) -> None:
         """Makes a row unless it is there, and writes the file at once."""
-        record = json.loads(self.out.read_text()) if self.out.is_file() else {"environment": environment()}
-        rows = record.setdefault(table, [])
         key = {"network": self.backbone, **key}
-        if any(all(row.get(name) == value for name, value in key.items()) for row in rows):
+        if any(all(row.get(name) == value for name, value in key.items()) for row in self._read().get(table, [])):
             return
-        rows.append({**key, **make()})
-        write_text(self.out, json.dumps(record, indent=1) + "\n")
-        print(table, rows[-1], flush=True)
+        row = {**key, **make()}
+        record = self._read()  # another process may have added rows meanwhile
+        record.setdefault(table, []).append(row)
+        write_text(self.out, json.dumps({"environment": environment(), **record}, indent=1) + "\n")
+        print(table, row, flush=True)
+
+    def _read(self) -> dict[str, Any]:
+        record: dict[str, Any] = json.loads(self.out.read_text()) if self.out.is_file() else {}
+        return record
 
 
 def accuracy_table(bench: Bench, budgets: list[float]) -> None:
     """As cut (statistics renewed), by channel statistics, layer by layer."""
     targets, batch = bench.targets(), bench.data.batch(IMAGES, 0)[0]
+    grams = sc.gather_grams(bench.model, bench.graph, batch)
     for macs in budgets:
         for name, structure in bench.structures(macs):
 
             def make(structure: sc.Structure = structure) -> dict[str, Any]:
                 cut = sc.prune(bench.model, bench.graph, structure, check=False)
                 sc.recalibrate(cut, batch.split(64))
-                by_channels = sc.reconstruct(bench.model, bench.graph, structure, batch, method="channels")
+                by_channels = sc.reconstruct(bench.model, bench.graph, structure, grams, method="channels")
                 found = {"cut": cut, "channels": by_channels, "layers": refit(targets, structure)}
                 return {way: bench.accuracy(network) for way, network in found.items()}
 
@@ -142,6 +147,26 @@ def images_table(bench: Bench) -> None:
                 return {"mean": statistics.mean(found), "std": statistics.stdev(found)}
 
             bench.keep("images", {"images": images, "rows": rows, "structure": rule}, make)
+
+
+def settings_table(bench: Bench) -> None:
+    """What each part of the method is worth: uniform widths and equal sensitivity at 33 %."""
+    problem, whole = bench.problem(0.33), bench.targets()
+    alone = replace(whole, layers={path: replace(target, other=None) for path, target in whole.layers.items()})
+    ways: dict[str, tuple[sc.DenseTargets, dict[str, Any]]] = {"default": (whole, {})}
+    ways |= {f"ridge {ridge}": (whole, {"ridge": ridge}) for ridge in (0.003, 0.01, 0.1)}
+    ways |= {f"{rounds} rounds with the ReLU": (whole, {"rounds": rounds}) for rounds in (0, 1, 4)}
+    ways["branches do not make up for the stream"] = (alone, {})
+    for name, (targets, options) in ways.items():
+        for rule in ("uniform", "sensitivity"):
+
+            def make(
+                rule: str = rule, targets: sc.DenseTargets = targets, options: dict[str, Any] = options
+            ) -> dict[str, Any]:
+                structure = structure_of(rule, problem, problem.targets[0])
+                return {"layers": bench.accuracy(refit(targets, structure, **options))}
+
+            bench.keep("settings", {"way": name, "structure": rule}, make)
 
 
 def speed_table(bench: Bench) -> None:
@@ -196,7 +221,7 @@ def retrain_table(bench: Bench, long: bool, seeds: int, rates: tuple[float, ...]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("accuracy", "images", "speed", "retrain"))
+    parser.add_argument("table", choices=("accuracy", "images", "settings", "speed", "retrain"))
     parser.add_argument("--network", choices=tuple(FILES), default="resnet20")
     parser.add_argument("--macs", type=float, nargs="*", default=[])
     parser.add_argument("--long", action="store_true")
@@ -209,6 +234,8 @@ def main() -> None:
         accuracy_table(bench, options.macs or list(CASES[options.network]))
     elif options.table == "images":
         images_table(bench)
+    elif options.table == "settings":
+        settings_table(bench)
     elif options.table == "speed":
         speed_table(bench)
     else:
