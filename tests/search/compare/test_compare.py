@@ -14,7 +14,7 @@ import secateur
 from search.compare.results import Comparison
 from search.compare.variant_result import DenseResult, SeedStats, SparseResult, VariantResult, seed_netscores
 from search.review.footprint import Footprint
-from search.run.dense import dense_accuracy
+from search.run.stages import search_stage
 from search.study import retrain
 from tests.search.test_cli import STUDY, called, folder, refused
 
@@ -145,11 +145,11 @@ def test_killed_between_two_retrainings_it_goes_on(
     folder: Path, trained: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "study.toml").write_text(COMPARED)
-    monkeypatch.setattr("search.compare.variant.dense_accuracy", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("search.compare.variant.search_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     code, _, err = called(capsys, "compare", "study.toml", "--variants", "uniform")
     assert code == 130
     assert "to go on: the same command" in err
-    monkeypatch.setattr("search.compare.variant.dense_accuracy", dense_accuracy)
+    monkeypatch.setattr("search.compare.variant.search_stage", search_stage)
     code, out, err = called(capsys, "compare", "study.toml", "--variants", "uniform")
     assert code == 0, err
     assert "dense network" not in out
