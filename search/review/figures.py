@@ -1,17 +1,27 @@
-"""Which figures a report has: each drawn once, for the page and as a picture of its own."""
+"""Which figures a report has: each drawn once, for the page and as a picture of its own (`plots/NAME.png`, `.svg`)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from backbones.files import atomic_write, write_text
 from search.formatting import amount
-from search.review.chart_style import Row, Spec
-from search.review.charts import history_chart, importances_chart, proposals_chart, stages_chart, widths_chart
+from search.review.chart_style import Row, Spec, quieter, reads_trials, still, svg_to_png, to_svg, with_data
+from search.review.charts import (
+    history_chart,
+    importances_chart,
+    parameters_chart,
+    proposals_chart,
+    stages_chart,
+    widths_chart,
+)
 from search.review.front import Front
 from search.review.front_chart import front_chart
-from search.review.parameter_chart import parameters_chart
 from search.review.report import Report, all_caps, common_scorer, measures
 from search.review.training_charts import curves_chart, gamma_charts
 from search.review.trial_table import COST_AXES, axes_measured
@@ -150,3 +160,71 @@ def _width_views(fronts: Sequence[Front]) -> dict[str, Spec]:
 def _of(front: Front, text: str, report: Report) -> str:
     """The text, with the study's name before it where there are several."""
     return f"{front.name}: {text}" if len(report.fronts) > 1 else text
+
+
+PLOTS_FOLDER, INDEX = "plots", "plots.json"
+PICTURE_WIDTH = 480
+LONGEST_NAME = 80
+
+
+def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> list[dict[str, str]]:
+    """Writes every picture and `plots.json`, a list of them; pictures of an earlier list that are gone are removed.
+
+    Args:
+        shown: the figures of the report, from `search.review.figures.figures`.
+        rows: the table `trials`, which some of the figures read, from `trial_rows`.
+        folder: an existing folder; the pictures are written into `plots` inside it.
+
+    Returns:
+        a record for each picture: `name`, `title`, `view`, and the paths `png` and `svg` relative to `folder`.
+    """
+    place = folder / PLOTS_FOLDER
+    place.mkdir(exist_ok=True)
+    names: dict[str, tuple[Figure, str]] = {}
+    for figure in shown:
+        for view in figure.views:
+            names[_unused(_name(figure, view), names)] = (figure, view)
+    for name, (figure, view) in names.items():
+        spec = quieter({**still(figure.views[view], PICTURE_WIDTH), "padding": 12}, len(rows))
+        svg = to_svg(with_data(spec, trials=rows if reads_trials(spec) else ()))
+        write_text(place / f"{name}.svg", svg)
+        with atomic_write(place / f"{name}.png") as part:
+            part.write_bytes(svg_to_png(svg))
+    for name in _listed(place) - names.keys():
+        for ending in ("svg", "png"):
+            (place / f"{name}.{ending}").unlink(missing_ok=True)
+    index = [
+        {
+            "name": name,
+            "title": figure.title,
+            "view": view,
+            **{ending: f"{PLOTS_FOLDER}/{name}.{ending}" for ending in ("png", "svg")},
+        }
+        for name, (figure, view) in names.items()
+    ]
+    write_text(place / INDEX, json.dumps(index, indent=1) + "\n")
+    return index
+
+
+def _name(figure: Figure, view: str) -> str:
+    """A file name of small letters, digits and dashes, whatever the network's layers are called."""
+    text = figure.name if len(figure.views) == 1 else f"{figure.name}-{view}"
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:LONGEST_NAME].strip("-")
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found
+
+
+def _listed(place: Path) -> set[str]:
+    """The names that the last list has; only those that could be ours."""
+    try:
+        record: Any = json.loads((place / INDEX).read_text(encoding="utf-8"))
+        names = {str(one["name"]) for one in record}
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()
+    return {name for name in names if re.fullmatch(r"[a-z0-9-]+", name)}

@@ -14,8 +14,7 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from search.formatting import csv_table, html_table
 from search.review.candidate import Axis, Candidate, Measure, nondominated, ranked
-from search.review.records import candidate_record, flat_record, read_candidate
-from search.review.result_table import HEADINGS, result_cells
+from search.review.records import HEADINGS, candidate_record, flat_record, read_candidate, result_cells
 from search.space import budget
 
 if TYPE_CHECKING:

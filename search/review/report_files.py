@@ -2,24 +2,125 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from backbones.errors import SecateurError
 from backbones.files import atomic_write, write_text
-from search.review.candidate import Measure
+from search.formatting import csv_table
+from search.review.candidate import Candidate, Measure
 from search.review.chart_style import Spec, quieter, still, svg_to_png, to_svg, with_data, write_chart
-from search.review.figures import figures, listed
+from search.review.figures import figures, listed, training_rows, write_plots
 from search.review.front import Front, save_fronts
 from search.review.front_chart import front_chart
-from search.review.plots import write_plots
 from search.review.report import Report, all_caps, common_scorer, measures
 from search.review.report_page import page
-from search.review.tables import write_tables
 from search.review.trial_table import trial_rows
+
+TABLES_FOLDER = "tables"
+Table = list[dict[str, Any]]
+
+
+def write_tables(report: Report, folder: Path) -> list[str]:
+    """Writes the tables that have rows, and report.json, into an existing folder; tables without any are removed.
+
+    Trials with all their parameters and widths are in front.csv and front.json.
+
+    Returns:
+        the paths of the CSV files relative to `folder`.
+    """
+    place = folder / TABLES_FOLDER
+    place.mkdir(exist_ok=True)
+    tables = {
+        "compared": _compared(report),
+        "curves": [{"network": name, **row} for name, rows in training_rows(report).items() for row in rows],
+        "importances": _pairs(report, "importances", "parameter", "share"),
+        "stages": _pairs(report, "stages", "stage", "seconds"),
+        "gammas": _gammas(report),
+        "environment": _environment(report),
+    }
+    written = []
+    for name, rows in tables.items():
+        path = place / f"{name}.csv"
+        if rows:
+            write_text(path, csv_table(rows))
+            written.append(f"{TABLES_FOLDER}/{name}.csv")
+        else:
+            path.unlink(missing_ok=True)
+    plain = {
+        name: [{key: _plain(value) for key, value in row.items()} for row in rows] for name, rows in tables.items()
+    }
+    studies = [front.name for front in report.fronts]
+    write_text(folder / "report.json", json.dumps({"studies": studies, **plain}, allow_nan=False) + "\n")
+    return written
+
+
+def _compared(report: Report) -> Table:
+    """The dense network, the baselines and everything refitted or retrained: what a result table needs."""
+    table = []
+    for front in report.fronts:
+        made = [one for one in front.candidates if one.accuracy is not None or one.refit is not None]
+        table += [
+            {"study": front.name, "network": one.name, "structure": one.id, **_measured(one)}
+            for one in (front.dense, *front.baselines, *made)
+        ]
+    return table
+
+
+def _measured(one: Candidate) -> dict[str, Any]:
+    return {
+        "macs": one.on("macs"),
+        "params": one.on("params"),
+        "latency": one.on("latency"),
+        "memory": one.on("memory"),
+        "batch_seconds": one.on("batch_seconds"),
+        "disk_bytes": one.footprint and one.footprint.disk,
+        "score": one.value("score"),
+        "cut_accuracy": one.cut_accuracy,
+        "refitted_accuracy": one.refitted_accuracy,
+        "accuracy": one.value("accuracy"),
+        "test_accuracy": one.test_accuracy,
+        "reason": one.reason,
+    }
+
+
+def _pairs(report: Report, of: str, key: str, value: str) -> Table:
+    return [
+        {"study": front.name, key: name, value: number}
+        for front in report.fronts
+        for name, number in getattr(report.facts_of(front), of).items()
+    ]
+
+
+def _gammas(report: Report) -> Table:
+    return [
+        {"study": front.name, "stage": stage, "layer": layer, "channel": channel, "gamma": value}
+        for front in report.fronts
+        for stage, layers in report.facts_of(front).gammas.items()
+        for layer, scales in layers.items()
+        for channel, value in enumerate(scales.tolist())
+    ]
+
+
+def _environment(report: Report) -> Table:
+    table = []
+    for front in report.fronts:
+        facts = report.facts_of(front)
+        table += [{"study": front.name, "item": "command", "value": command} for command in facts.commands]
+        table += [
+            {"study": front.name, "item": item, "value": value}
+            for item, value in {**facts.versions, **facts.environment}.items()
+        ]
+    return table
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:

@@ -20,10 +20,9 @@ from search.review.chart_style import Row, Spec, config, vega_bundle
 from search.review.charts import widths_chart
 from search.review.figures import Figure, listed
 from search.review.front import Front
-from search.review.page_data import columns, details
+from search.review.records import HEADINGS, accuracy_change, long_dash, percent_cell, result_cells
 from search.review.report import Report, measures
-from search.review.result_table import HEADINGS, accuracy_change, long_dash, percent_cell, result_cells
-from search.review.trial_table import state_field
+from search.review.trial_table import columns, details, state_field
 
 LARGEST = 4_800_000
 """Characters that a page has at most; details of trials that do not fit are left out."""
@@ -45,7 +44,7 @@ def page(
         folder: where the page will lie; links are made relative to this folder.
         rows: the table of trials, from `trial_rows`, with a column for each parameter that is `listed`.
         shown: the figures, from `search.review.figures.figures`.
-        pictures: the files of the figures, from `search.review.plots.write_plots`.
+        pictures: the files of the figures, from `search.review.figures.write_plots`.
         tables: paths of further tables, relative to `folder`.
     """
     fronts = report.fronts

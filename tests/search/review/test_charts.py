@@ -16,15 +16,17 @@ from backbones.errors import SecateurError
 from search.review.candidate import Candidate
 from search.review.chart_style import Spec, config, still, to_svg, with_data, write_chart
 from search.review.charts import (
+    MOST_LINES,
+    MOST_PARAMETERS,
     history_chart,
     importances_chart,
+    parameters_chart,
     proposals_chart,
     stages_chart,
     widths_chart,
 )
 from search.review.front import Front
 from search.review.front_chart import front_chart
-from search.review.parameter_chart import MOST_LINES, MOST_PARAMETERS, parameters_chart
 from search.review.report_files import plot_front
 from search.review.trial_table import axes_measured, trial_rows
 from tests.search.review.report_samples import GROUPS, HOSTILE, sample_front

@@ -16,13 +16,11 @@ import torch
 from backbones.errors import SecateurError
 from search.review.candidate import Candidate
 from search.review.charts import stages_chart
-from search.review.figures import Figure
+from search.review.figures import Figure, write_plots
 from search.review.front import Front, load_fronts
-from search.review.page_data import columns, details
-from search.review.plots import write_plots
 from search.review.report import Facts, Report
 from search.review.report_files import plot_fronts, write_report
-from search.review.trial_table import trial_rows
+from search.review.trial_table import columns, details, trial_rows
 from tests.search.review.browser import Browser, Page, chromium
 from tests.search.review.report_samples import HOSTILE, sample_front
 
