@@ -14,8 +14,7 @@ from scoring.tables import FilterTables
 from search.checks import check_dtype
 from search.data.data import Data
 from search.space.budget import Budget
-from search.space.calibration import calibrated, memory_table
-from search.space.cost_model import CostModel
+from search.space.cost_model import CostModel, calibrated, memory_table
 from search.space.families import reference_structures
 from search.space.feasibility import check_reachable
 from search.space.layer_removal import LayerRemovalOrder

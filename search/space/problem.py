@@ -17,8 +17,7 @@ from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
 from search.space.allocations import WidthAllocation
 from search.space.budget import Target
-from search.space.calibration import memory_table
-from search.space.cost_model import CostModel
+from search.space.cost_model import CostModel, memory_table
 from search.space.layer_removal import LayerRemovalOrder, ReducedAllocation
 from search.space.space import Space
 

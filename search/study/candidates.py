@@ -14,7 +14,7 @@ from backbones.structure import Structure
 from search.checks import check_range
 from search.review.candidate import Candidate, ranked
 from search.review.front import Front
-from search.space.packing import Layout, cost_of, unpack
+from search.space.proposals import Layout, cost_of, unpack
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""

@@ -16,9 +16,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.structure import Structure
-from search.space.packing import unpack
 from search.space.problem import SearchProblem
-from search.space.proposals import propose
+from search.space.proposals import propose, unpack
 from search.study.heartbeat import Heartbeat
 from search.study.samplers import sampler_for
 from search.study.scores import ScoreCache, StructureScore

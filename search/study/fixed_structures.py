@@ -14,8 +14,8 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scoring_task import ScoredStructure
 from search.review.candidate import Candidate
-from search.space.packing import pack
 from search.space.problem import SearchProblem
+from search.space.proposals import pack
 from search.study.rules import RuleSettings, rule_candidates
 from search.study.scores import ScoreCache
 from search.study.trials import TrialStore

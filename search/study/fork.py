@@ -13,9 +13,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
-from search.space.packing import cost_of
 from search.space.problem import SearchProblem
-from search.space.proposals import AIMED, TARGET, target_params
+from search.space.proposals import AIMED, TARGET, cost_of, target_params
 from search.study.identity import IDENTITY, same_scores
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import existing_storage, find_study, quiet

@@ -25,7 +25,7 @@ from backbones.structure import Structure
 from search.data.data import Data
 from search.review.candidate import Candidate
 from search.space.budget import FILL, Bound, Target
-from search.space.packing import pack
+from search.space.proposals import pack
 from search.space.space import Space
 from search.study.heartbeat import Heartbeat
 from search.study.identity import to_record

@@ -25,8 +25,8 @@ from search.review.candidate import Candidate
 from search.review.front import Front
 from search.space.budget import Budget
 from search.space.feasibility import feasibility_table
-from search.space.packing import unpack
 from search.space.prepare import prepare_problem, scoring_task
+from search.space.proposals import unpack
 from search.space.space import Space
 from search.study.candidates import candidate_of, choose, given_structure
 from search.study.distributed import search_distributed

@@ -15,8 +15,7 @@ from backbones.measure import latency, peak_memory
 from backbones.structure import Structure
 from backbones.surgery import prune
 from search.space.budget import Budget
-from search.space.calibration import calibrated, memory_table
-from search.space.cost_model import CostModel, LatencyTable
+from search.space.cost_model import CostModel, LatencyTable, calibrated, memory_table
 from search.space.layer_removal import Removal
 from search.space.projection import Projected, project
 from search.space.space import Space

@@ -15,10 +15,10 @@ from scoring.scoring_task import ScoringTask
 from search.space.budget import Budget
 from search.space.families import FAMILIES, draw
 from search.space.layer_removal import Removal
-from search.space.packing import cost_of, pack, unpack
 from search.space.prepare import REFERENCES, prepare_problem, scoring_task
 from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, project
+from search.space.proposals import cost_of, pack, unpack
 from search.space.space import Space
 from tests.search.space.problems import problem, suggested, task
 from tests.search.study.study_samples import small_data, small_graph, small_model
