@@ -37,7 +37,7 @@ def main() -> None:
         print(f"  {one.label}: {one.score:.4f}, the search within as many MACs: {found.score:.4f}")
 
     # A score is a guess; retrained accuracy decides. `top` structures are taken at even steps over the band.
-    front = study.retrain(top=3, recipe=sc.Recipe(epochs=4, batch_size=64))
+    front = study.retrain(top=3, recipe=sc.Recipe(epochs=2, batch_size=64))
     for one in front.points():
         print(
             f"  {one.on('macs') or 0:>12,.0f} MACs, {one.accuracy:.1%} on validation, {one.test_accuracy:.1%} on test"

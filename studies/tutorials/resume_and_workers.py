@@ -43,11 +43,10 @@ def main() -> None:
     opened("alone").search(trials=8)  # the same trials as without the stop
     print(f"alone: {len(sc.open_study(STORAGE, 'alone').candidates())} trials")
 
-    workers = [multiprocessing.get_context("spawn").Process(target=work) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    other = multiprocessing.get_context("spawn").Process(target=work)  # as many as you like, started when you like
+    other.start()
+    work()  # this process is a worker too
+    other.join()
     study = sc.open_study(STORAGE, "shared")  # from the storage alone: no network, no data; also while they work
     print(study.status())
 
