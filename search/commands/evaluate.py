@@ -13,9 +13,8 @@ from search.evaluate.evidence import Evidence
 from search.formatting import correlation, points, significant, text_table
 from search.run.console import Console
 from search.run.dense import ensure_dense
-from search.run.factories import importable
 from search.run.folder import locked
-from search.run.inputs import load_run_inputs
+from search.run.inputs import importable, load_run_inputs
 
 SUMMARY = "measure which scorers rank structures as retraining does"
 DESCRIPTION = """\
