@@ -10,7 +10,7 @@ from typing import Any
 from search.commands.options import FOLDERS, add_path
 from search.run.console import Console
 from search.run.folder import find_run
-from search.study.status import status
+from search.study.stored import status
 
 SUMMARY = "what a study is at, also while others work on it"
 DESCRIPTION = """\

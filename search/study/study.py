@@ -29,17 +29,15 @@ from search.space.prepare import prepare_problem, scoring_task
 from search.space.proposals import unpack
 from search.space.space import Space
 from search.study.candidates import candidate_of, choose, given_structure
-from search.study.distributed import search_distributed
-from search.study.fixed_structures import use_rule, use_structure
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
+from search.study.loops import search_distributed, search_sequentially
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.refitter import Refitter
 from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
-from search.study.rules import RuleSettings, rule_candidates
+from search.study.rules import RuleSettings, rule_candidates, use_rule, use_structure
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
-from search.study.sequential import search_sequentially
 from search.study.trials import TrialStore
 from search.training.flows import Flow
 from search.training.recipe import Recipe

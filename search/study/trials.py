@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from search.study.identity import check_identity
-from search.study.sampler_history import SamplerHistory, Window
+from search.study.samplers import SamplerHistory, Window
 from search.study.storage import Result, open_storage, patiently, quiet, shown_url
 
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

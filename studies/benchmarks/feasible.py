@@ -39,8 +39,7 @@ from search.space.problem import SearchProblem  # noqa: E402
 from search.space.projection import project  # noqa: E402
 from search.space.proposals import propose  # noqa: E402
 from search.space.space import KINDS, Space  # noqa: E402
-from search.study.sampler_history import SamplerHistory  # noqa: E402
-from search.study.samplers import WINDOWS, sampler_for  # noqa: E402
+from search.study.samplers import WINDOWS, SamplerHistory, sampler_for  # noqa: E402
 
 
 def tried(problem: SearchProblem, trials: int, seed: int) -> dict[str, Any]:

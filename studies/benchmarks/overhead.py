@@ -35,8 +35,7 @@ from search.data.data import Data  # noqa: E402
 from search.review.chart_style import write_chart  # noqa: E402
 from search.space.budget import Budget  # noqa: E402
 from search.study.identity import versions  # noqa: E402
-from search.study.sampler_history import SamplerHistory, Window  # noqa: E402
-from search.study.samplers import WINDOWS, sampler_for  # noqa: E402
+from search.study.samplers import WINDOWS, SamplerHistory, Window, sampler_for  # noqa: E402
 from search.study.study import Study  # noqa: E402
 
 HERE = Path(__file__).parent

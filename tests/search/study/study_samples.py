@@ -17,8 +17,8 @@ import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
 
-import search.study.distributed
 import search.study.heartbeat
+import search.study.loops
 import search.study.retrain
 from backbones.graph import ChannelGraph
 from backbones.trace import trace
@@ -96,7 +96,7 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     parser.add_argument("--log", type=Path, help="gets the id of each structure that is scored")
     options = parser.parse_args(arguments)
     search.study.heartbeat.SECONDS = options.heartbeat
-    search.study.retrain.RETRAIN_POLL = search.study.distributed.SCORE_POLL = 0.05
+    search.study.retrain.RETRAIN_POLL = search.study.loops.SCORE_POLL = 0.05
     known = scorers.SCORERS["random"]
 
     def slow(scored: ScoredStructure) -> float:

@@ -14,7 +14,7 @@ from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
-from search.study.status import status
+from search.study.stored import status
 from tests.search.study.study_samples import make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]

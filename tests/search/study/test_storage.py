@@ -21,8 +21,8 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study import storage
-from search.study.status import status
 from search.study.storage import open_storage, patiently, redacted, shown_url
+from search.study.stored import status
 from tests.search.study.study_samples import finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]

@@ -25,8 +25,7 @@ from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study import samplers
-from search.study.sampler_history import Window
-from search.study.samplers import SAMPLERS
+from search.study.samplers import SAMPLERS, Window
 from search.study.study import Study
 from search.training.engine import train
 from search.training.recipe import Recipe
@@ -87,7 +86,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
 def test_the_window_of_the_history_does_not_depend_on_interruptions(
     tmp_path: Path, parts: Parts, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("search.study.sampler_history.STEP", 8)
+    monkeypatch.setattr("search.study.samplers.STEP", 8)
     monkeypatch.setitem(samplers.WINDOWS, "tpe", Window(4, 20))
     make(tmp_path / "whole", parts, budget=BUDGETS["targets"]).search(60, progress=False)
     for trials in (13, 16, 31, 55, 60):

@@ -23,7 +23,7 @@ from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study.heartbeat import Heartbeat, HeartbeatMonitor, boot_and_namespace, start_ticks
 from search.study.samplers import SAMPLERS
-from search.study.status import status
+from search.study.stored import status
 from search.study.study import Study
 from search.training.recipe import Recipe
 from tests.search.study.postgres import PASSWORD, Server, running
