@@ -35,7 +35,7 @@ from backbones.cost import recount
 from backbones.files import write_text
 from backbones.surgery import prune
 from search.data.data import subset
-from search.evaluate.trainings import TrainingResult, TrainingTask, retrain_all
+from search.evaluate.measurements import TrainingResult, TrainingTask, retrain_all
 from search.run.folder import environment
 from search.run.inputs import load_inputs
 from search.run.study_file import read_study

@@ -21,10 +21,8 @@ from backbones.surgery import prune
 from scoring.scoring_task import ScoringTask
 from search.checks import check_range
 from search.data.data import Data, subset
-from search.evaluate.evidence import Evidence, with_rank_sums
-from search.evaluate.evidence_files import save_evidence
-from search.evaluate.scoring import ScoreTable, score_all
-from search.evaluate.trainings import TrainingResult, TrainingTask, retrain_all
+from search.evaluate.evidence import Evidence, save_evidence, with_rank_sums
+from search.evaluate.measurements import ScoreTable, TrainingResult, TrainingTask, retrain_all, score_all
 from search.run.evaluation_plan import AccuracySplit, Plan
 from search.run.folder import environment
 from search.space.budget import Budget

@@ -18,7 +18,7 @@ from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.cli import main
 from search.data.data import subset
-from search.evaluate import trainings
+from search.evaluate import measurements
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence, with_rank_sums
 from search.run.evaluation_plan import Plan
@@ -79,18 +79,18 @@ def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path) -> None:
 
 def test_a_killed_evaluation_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(tmp_path / "whole")
-    real, count = trainings._train_one, iter(range(3))
+    real, count = measurements._train_one, iter(range(3))
 
-    def breaks(*arguments: Any) -> trainings.TrainingResult:
+    def breaks(*arguments: Any) -> measurements.TrainingResult:
         if next(count, None) is None:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(trainings, "_train_one", breaks)
+    monkeypatch.setattr(measurements, "_train_one", breaks)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut")
     assert len(list((tmp_path / "cut/evaluate/set-0/trainings").iterdir())) == 3
-    monkeypatch.setattr(trainings, "_train_one", real)
+    monkeypatch.setattr(measurements, "_train_one", real)
     resumed = run(tmp_path / "cut")
     assert np.array_equal(resumed.accuracies["validation"], whole.accuracies["validation"])
     assert resumed.results[0].tau == whole.results[0].tau
