@@ -14,10 +14,9 @@ from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from backbones.modes import device_of
 from search.checks import check_range
-from search.compare.execution import run_in_turn, run_together
+from search.compare.execution import ComparisonPlan, dense_label, run_in_turn, run_together
 from search.compare.results import Comparison
-from search.compare.shared_dense import ComparisonPlan, dense_label
-from search.compare.variant_result import DenseResult, VariantResult
+from search.compare.variant import DenseResult, VariantResult
 from search.review.footprint import Footprint, footprints
 from search.run.console import Console
 from search.run.dense import dense_accuracy

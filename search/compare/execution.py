@@ -1,19 +1,95 @@
-"""The variants of a comparison one after the other, or several at a time in processes of their own."""
+"""Runs the variants of a comparison, in turn or several at a time, from one dense network where they agree on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from search.compare.shared_dense import ComparisonPlan, first_variants, load_variant
-from search.compare.variant import run_variant
-from search.compare.variant_result import VariantResult
+from search.compare.variant import VariantResult, run_variant
 from search.run.console import Console
-from search.run.dense import ensure_dense
-from search.run.folder import locked
-from search.run.inputs import RunInputs
+from search.run.dense import ensure_dense, take_twin
+from search.run.folder import RunFolder, locked
+from search.run.inputs import RunInputs, load_run_inputs
 from search.run.stages import check_before_training, timed
+from search.run.study_file import StudyFile
 from search.training.parallel import in_processes
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPlan:
+    """What is compared, and what all variants have in common.
+
+    Attributes:
+        variants: name of the variant -> its study.
+        folder: holds a run folder for each variant, under the variant's name.
+        device: for training: "cpu", "cuda", or "auto" for a GPU when there is one.
+        seeds: retrainings of each structure.
+    """
+
+    variants: Mapping[str, StudyFile]
+    folder: Path
+    device: str
+    seeds: int
+
+    def run_folder(self, name: str) -> RunFolder:
+        """The run folder of a variant."""
+        return RunFolder(self.folder / name)
+
+
+def load_variant(plan: ComparisonPlan, name: str, loaded: dict[str, RunInputs]) -> RunInputs:
+    """Data, dense network and graph of a variant; those of another variant where they are the same.
+
+    The trained dense network of another variant is taken over into the run folder. Layers that [space] leaves out are
+    marked in the graph, so that a graph is shared only where those agree.
+
+    Args:
+        plan: what is compared.
+        name: the variant's name.
+        loaded: what was loaded for other variants; the variant is added.
+    """
+    study = plan.variants[name]
+    for other, twin in plan.variants.items():
+        if other != name and dense_key(twin) == dense_key(study):
+            take_twin(plan.run_folder(name), plan.run_folder(other))
+    for other, inputs in loaded.items():
+        twin = plan.variants[other]
+        left_out = (twin.space.ignore, twin.space.only) == (study.space.ignore, study.space.only)
+        if left_out and dense_key(twin) == dense_key(study):
+            loaded[name] = inputs
+            return inputs
+    loaded[name] = load_run_inputs(study, plan.run_folder(name), plan.device)
+    return loaded[name]
+
+
+def dense_key(study: StudyFile) -> str:
+    """A text that is equal for studies whose dense network is the same."""
+    return repr((study.model, study.data, study.dense, study.seed))
+
+
+def first_variants(variants: Mapping[str, StudyFile], names: Iterable[str]) -> dict[str, str]:
+    """`dense_key` of each different dense network -> the first of the named variants that starts from it."""
+    found: dict[str, str] = {}
+    for name in names:
+        found.setdefault(dense_key(variants[name]), name)
+    return found
+
+
+def dense_label(variants: Mapping[str, StudyFile], name: str) -> str:
+    """What tables call the dense network of a variant.
+
+    It is the architecture; where several dense networks have the same one, the first variant that starts from this one
+    is added.
+    """
+    first = first_variants(variants, variants)
+    kinds = [_architecture(variants[one]) for one in first.values()]
+    kind = _architecture(variants[name])
+    return f"dense {kind}" if kinds.count(kind) == 1 else f"dense {kind} ({first[dense_key(variants[name])]})"
+
+
+def _architecture(study: StudyFile) -> str:
+    return study.model.backbone or str(study.model.factory).rpartition(":")[2]
 
 
 def run_in_turn(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.files import write_text
-from search.compare.variant_result import DenseResult, SeedStats, VariantResult
+from search.compare.variant import DenseResult, SeedStats, VariantResult
 from search.formatting import amount, counted, csv_table, markdown_table, percent, points, text_table
 from search.review.footprint import Footprint, footprint_cells
 

@@ -12,7 +12,7 @@ import pytest
 
 import secateur
 from search.compare.results import Comparison
-from search.compare.variant_result import DenseResult, SeedStats, SparseResult, VariantResult, seed_netscores
+from search.compare.variant import DenseResult, SeedStats, SparseResult, VariantResult, seed_netscores
 from search.review.footprint import Footprint
 from search.run.stages import search_stage
 from search.study import retrain
