@@ -13,7 +13,7 @@ from backbones.errors import SecateurError, check_name
 from backbones.structure import Structure
 from scoring.tables import FilterTables
 from search.space.allocations import KeepRatios, QuantileThresholds, WidthAllocation
-from search.space.budget import Target
+from search.space.budget import Target, cost_text
 from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, project
 from search.space.space import threshold_shares
@@ -91,6 +91,8 @@ def draw(
     for index in range(number):
         family = families[index % len(families)]
         one = _draw_new(problem, target, family, np.random.default_rng([seed, index]), set(drawn))
+        if isinstance(one, SampledStructure) and target.under(one.cost):
+            one = _exhausted(target, f"the fullest of the others has {cost_text('macs', one.cost.macs)} MACs")
         if isinstance(one, Infeasible):
             raise SecateurError(f"family {family!r} {one.reason}")
         drawn[one.structure.id] = one
@@ -122,7 +124,11 @@ def _draw_new(
             if not target.under(found.cost):
                 return one
             fullest = one if fullest is None or one.cost.macs > fullest.cost.macs else fullest
-    return fullest or Infeasible(f"gives no further structure within {target} in {ATTEMPTS} draws: {reason}")
+    return fullest or _exhausted(target, reason)
+
+
+def _exhausted(target: Target, reason: str) -> Infeasible:
+    return Infeasible(f"gives no further structure that fills {target} in {ATTEMPTS} draws: {reason}")
 
 
 def _allocation(problem: SearchProblem, family: str, rng: np.random.Generator) -> WidthAllocation:

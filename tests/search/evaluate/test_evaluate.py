@@ -55,7 +55,8 @@ def test_plans_check_themselves(change: dict[str, Any], message: str) -> None:
 
 
 def test_a_family_that_has_no_further_structure_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SecateurError, match=r"family 'depth' gives no further structure within .* <= macs <= .*"):
+    said = r"family 'depth' gives no further structure that fills macs <= .* in 200 draws: "
+    with pytest.raises(SecateurError, match=said):
         run(tmp_path, replace(PLAN, families=("depth",), structures=2000))
 
 
