@@ -55,7 +55,7 @@ def train(
     random draw follows from (seed, epoch, process), and a checkpoint holds the rest, also whether steps are compiled
     (`search.training.compiling`: compiled sums are rounded otherwise). After Ctrl-C, SIGTERM turned into
     KeyboardInterrupt, or an error, the model is as it was after the last whole epoch. Under `torchrun` all processes
-    train the one network together; `batch_size` is then shared out among them.
+    train the one network together; they share `batch_size` out, and each one's batch norms see its share.
 
     Args:
         model: takes normalised images (B, C, H, W), gives logits (B, num_classes). Afterwards in evaluation mode, where

@@ -11,7 +11,8 @@ Nesterov momentum at batch size 128. The last table says where our step spends i
 With --ways our step alone, in every way that it can run: float32 and bfloat16, uncompiled and compiled, in one process
 with all threads and in as many processes of one thread as there are threads, which share the batch and average their
 gradients. --macs cuts the network at random to that share of its MACs first. Uncompiled, one process is what ratios
-refer to.
+refer to. On a machine that others use, two threads wait for each other in every layer: take OMP_NUM_THREADS=1 there and
+the images a second of processor time.
 """
 
 from __future__ import annotations
@@ -190,23 +191,26 @@ def together(model: nn.Module, recipe: Recipe, size: int, meeting: str) -> Loop:
     return run
 
 
-def in_turns(loops: dict[str, Loop], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Images a second of each loop in each round."""
+def in_turns(
+    loops: dict[str, Loop], rounds: int, steps: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
+    """Images a second of each loop in each round, by a clock."""
     rates: dict[str, list[float]] = {name: [] for name in loops}
     for loop in loops.values():
         loop(1)
     for _ in range(rounds):
         for name, loop in loops.items():
-            start = time.perf_counter()
+            start = clock()
             count = loop(steps)
-            rates[name].append(count / (time.perf_counter() - start))
+            rates[name].append(count / (clock() - start))
     return rates
 
 
 def ways(chosen: argparse.Namespace, data: Data) -> dict[str, object]:
     """Our step in every way that it can run."""
     threads = torch.get_num_threads()
-    result: dict[str, object] = {}
+    own = f"{threads} threads" if threads > 1 else "1 thread"
+    result: dict[str, object] = {"clock": "wall" if threads > 1 else "processor"}
     with tempfile.TemporaryDirectory() as folder:
         for precision in chosen.precisions:
             loops: dict[str, Loop] = {}
@@ -214,16 +218,17 @@ def ways(chosen: argparse.Namespace, data: Data) -> dict[str, object]:
                 recipe = Recipe(batch_size=BATCH, precision=precision, compile=compiled)
                 word = "compiled" if compiled else "uncompiled"
                 model = network(chosen.backbone, data, chosen.macs)
-                loops[f"1 process, {threads} threads, {word}"] = our_loop(data, model, recipe)
+                loops[f"1 process, {own}, {word}"] = our_loop(data, model, recipe)
                 if threads > 1:
                     meeting = f"{folder}/{precision}-{word}"
                     model = network(chosen.backbone, data, chosen.macs)
                     loops[f"{threads} processes, 1 thread, {word}"] = together(model, recipe, threads, meeting)
-            rates = in_turns(loops, chosen.rounds, chosen.steps)
+            clock = time.perf_counter if threads > 1 else time.process_time
+            rates = in_turns(loops, chosen.rounds, chosen.steps, clock)
             for name, loop in loops.items():
                 if "processes" in name:
                     loop(0)
-            first = rates[f"1 process, {threads} threads, uncompiled"]
+            first = rates[f"1 process, {own}, uncompiled"]
             ratios = {
                 name: [one / base for one, base in zip(values, first, strict=True)] for name, values in rates.items()
             }
