@@ -35,7 +35,7 @@ from search.run.study_file import read_study
 from search.space.families import FAMILIES, draw
 from search.space.prepare import prepare_problem, scoring_task
 from search.space.problem import SearchProblem
-from search.study.rules import structure_of
+from search.study.rules import RuleSettings, structure_of
 
 HERE = Path(__file__).resolve().parent
 FILES = {name: HERE.parent / f"scorers_{name}.toml" for name in ("resnet20", "resnet56")}
@@ -83,7 +83,8 @@ class Bench:
         for criterion in ("l2", "reconstruction"):
             problem = self.problem(macs, criterion)
             for rule in ("uniform", "global", "sensitivity"):
-                yield f"{rule}, {criterion}", structure_of(rule, problem, problem.targets[0])
+                settings = RuleSettings(criterion=criterion)
+                yield f"{rule}, {criterion}", structure_of(rule, problem, problem.targets[0], settings)
         peer = PEERS.get((self.backbone, macs))
         if peer is not None:
             yield "Torch-Pruning", sc.Structure.from_json((HERE.parent / "peers" / f"{peer}.json").read_text())
