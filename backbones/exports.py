@@ -138,7 +138,8 @@ def _program(model: nn.Module, inputs: NamedInputs, *, dynamic: bool) -> torch.e
             return {0: batch} if isinstance(item, Tensor) and item.ndim and item.shape[0] == size else None
 
         shapes = tree_map(shape, [*inputs, *inputs.named.values()])
-    with exporting_quietly():
+    with untouched(model), exporting_quietly():
+        output_of(model, inputs)  # so that what the code keeps between calls is real by then
         return torch.export.export(model, tuple(inputs), named(inputs), dynamic_shapes=shapes, strict=False)
 
 
