@@ -154,7 +154,7 @@ def _looking(draw: _Draw, read: dict[str, InputGram], given: dict[str, InputGram
         entered = padded(args[0] if args else kwargs["input"], module)
         if isinstance(module, _ConvNd) and entered.ndim != len(module.kernel_size) + 2:
             return  # no batch dimension
-        where = sample(module, entered.shape, output.shape, draw.rows, draw.seed)
+        where = sample(module, entered.shape, output.shape, draw.rows, draw.seed).to(output.device)
         if not depthwise(module):
             seen = channel_rows(entered, module).index_select(0, _one_tap(where, draw.seed))
             _add(read, draw.path, _gram(seen, parts(module), draw))

@@ -27,6 +27,11 @@ class Sample:
     inputs: Tensor
     inside: Tensor | None
 
+    def to(self, device: torch.device) -> Sample:
+        """The same positions where the activations live that they are gathered from."""
+        inside = None if self.inside is None else self.inside.to(device)
+        return Sample(self.outputs.to(device), self.inputs.to(device), inside)
+
 
 def parts(module: nn.Module) -> int:
     """Into how many independent problems the layer falls: the groups of a convolution."""

@@ -112,7 +112,8 @@ def _keeping(
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> None:
         entered = padded(args[0] if args else kwargs["input"], module)
         if isinstance(module, nn.Linear) or entered.ndim == module.weight.ndim:
-            where = sample(module, entered.shape, output.shape, rows, seed + zlib.crc32(layer.path.encode()))
+            drawn = sample(module, entered.shape, output.shape, rows, seed + zlib.crc32(layer.path.encode()))
+            where = drawn.to(output.device)
             rows_kept = channel_rows(output, module).index_select(0, where.outputs)
             found[layer.path] = LayerTarget(layer, where, positions(entered, module), rows_kept)
         else:
