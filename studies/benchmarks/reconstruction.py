@@ -51,7 +51,6 @@ CASES = (
 SETS = {("resnet20", 0.33): 40, ("resnet56", 0.20): 16}
 """Random structures of all families, as `secateur evaluate` draws them (sets A and C)."""
 IMAGES, ROWS, LOOKED_AT = 512, 16_384, 2_000
-RATES = {"cut": (0.02, 0.05, 0.1), "refitted": (0.01, 0.02, 0.05)}
 
 
 class Bench:
@@ -191,17 +190,17 @@ def speed_table(bench: Bench) -> None:
     )
 
 
-def retrain_table(bench: Bench, long: bool, seeds: int, rates: tuple[float, ...]) -> None:
+def retrain_table(bench: Bench, long: bool, seeds: int, rates: dict[str, list[float]], rules: list[str]) -> None:
     """From cut and refitted weights: one pass over 10,000 images, or four over all; no teacher, one-cycle."""
     torch.set_num_threads(1)
     targets, problem = bench.targets(), bench.problem(0.33)
     data = bench.data if long else subset(bench.data, 10_000, 0)
     recipe = sc.Recipe(epochs=4 if long else 1, batch_size=64, distill=0.0, schedule="one-cycle")
     for seed in range(seeds):
-        for rule in ("uniform", "sensitivity"):
+        for rule in rules:
             structure = structure_of(rule, problem, problem.targets[0])
-            for start, tried in RATES.items():
-                for rate in rates or tried:
+            for start, tried in rates.items():
+                for rate in tried:
 
                     def make(
                         structure: sc.Structure = structure, start: str = start, rate: float = rate, seed: int = seed
@@ -227,7 +226,9 @@ def main() -> None:
     parser.add_argument("--macs", type=float, nargs="*", default=[])
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rates", type=float, nargs="*", default=[])
+    parser.add_argument("--cut", type=float, nargs="*", default=[0.02, 0.05, 0.1], help="rates from cut weights")
+    parser.add_argument("--refitted", type=float, nargs="*", default=[0.01, 0.02, 0.05], help="from refitted ones")
+    parser.add_argument("--rules", nargs="+", default=["uniform", "sensitivity"])
     parser.add_argument("--out", type=Path, default=HERE / "reconstruction.json")
     options = parser.parse_args()
     bench = Bench(options.network, options.out)
@@ -240,7 +241,8 @@ def main() -> None:
     elif options.table == "speed":
         speed_table(bench)
     else:
-        retrain_table(bench, options.long, options.seeds, tuple(options.rates))
+        rates = {"cut": options.cut, "refitted": options.refitted}
+        retrain_table(bench, options.long, options.seeds, rates, options.rules)
 
 
 if __name__ == "__main__":
