@@ -233,7 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     bench = Bench(options.network, options.out)
     if options.table == "accuracy":
-        accuracy_table(bench, options.macs or list(CASES[options.network]))
+        accuracy_table(bench, options.macs or [macs for name, macs in CASES if name == options.network])
     elif options.table == "images":
         images_table(bench)
     elif options.table == "settings":
