@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure, keep_mask
-from search.space.budget import Bound, Target
+from search.space.budget import Target
 from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, Projected, project
 
@@ -94,7 +93,11 @@ def cost_of(facts: Mapping[str, Any]) -> Cost:
 
 
 TARGET, AIMED = "target", " aimed at"
-"""Names of the parameters that say which target a trial aims at, and where in a band."""
+"""Names of the facts that say which target a trial aims at, and where in a band; they stand under `AIM`."""
+AIM = "aim"
+"""User attribute of trials of several targets or a band: what they aim at."""
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, modulo 1, lie evenly over [0, 1) wherever one begins to count (Knuth, TAOCP 3, section 6.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,48 +114,45 @@ class Proposal:
 
 
 def propose(problem: SearchProblem, trial: optuna.Trial) -> Proposal:
-    """Asks the sampler and projects what it suggests onto the budget."""
-    band, target = _target(problem, trial)
+    """Asks the sampler and projects what it suggests onto the budget.
+
+    What a trial aims at is no business of the sampler, which would soon aim at the cheap end of a band alone, where a
+    structure is hard to dominate: trials take the targets in turn, and go evenly over a band.
+    """
+    number, turn = trial.number % len(problem.targets), trial.number // len(problem.targets)
+    band, share = problem.targets[number], (0.5 + turn * GOLDEN) % 1.0
+    target = band if band.capped else _point(band, share)
     allocation = problem.suggest(trial)
     found = project(problem, allocation, target)
     if isinstance(found, Infeasible) and target is not band:  # the point aimed at is too close to the band's lower end
         found = project(problem, allocation, band)
     if isinstance(found, Infeasible):
         return Proposal(None, {"reason": found.reason})
+    aim = aim_of(problem, number, target)
     facts = {"structure": found.structure.id, **pack(problem.graph, found.structure, found.cost)}
     resolved = {"effective": dict(found.resolved_params)} if found.resolved_params else {}
-    return Proposal(found, {**facts, **resolved, "strength": found.strength})
+    return Proposal(found, {**facts, **({AIM: aim} if aim else {}), **resolved, "strength": found.strength})
 
 
-def target_params(
-    problem: SearchProblem, number: int, cost: Cost | None = None
-) -> Iterator[tuple[str, BaseDistribution, float]]:
-    """The parameters that say which target a trial aims at: name, distribution, and the value for a known structure.
+def aim_of(problem: SearchProblem, number: int, point: Target | Cost) -> dict[str, float]:
+    """What a trial aims at, in numbers: which of several targets, and the share of the dense cost inside a band.
 
     Args:
         problem: whose targets they are.
         number: the target's place among them.
-        cost: what the structure costs, for the place inside a band; without it the value there means nothing.
+        point: the top of the part of the band that is aimed at, or the cost of a known structure.
     """
     target = problem.targets[number]
-    if len(problem.targets) > 1:
-        yield TARGET, IntDistribution(0, len(problem.targets) - 1), number
+    aim: dict[str, float] = {TARGET: number} if len(problem.targets) > 1 else {}
     if not target.capped:
         first = target.bounds[target.aimed]
-        dense = getattr(problem.cost_model.dense, first.axis)
-        low, high = first.low / dense, first.high / dense
-        share = low if cost is None else getattr(cost, first.axis) / dense
-        yield first.axis + AIMED, FloatDistribution(low, high), min(max(share, low), high)
+        goal = point.bounds[target.aimed].high if isinstance(point, Target) else getattr(point, first.axis)
+        aim[first.axis + AIMED] = min(max(goal, first.low), first.high) / getattr(problem.cost_model.dense, first.axis)
+    return aim
 
 
-def _target(problem: SearchProblem, trial: optuna.Trial) -> tuple[Target, Target]:
-    """What this trial aims at: the cap or one of several targets (twice the same), or a band and a point inside it."""
-    number = trial.suggest_int(TARGET, 0, len(problem.targets) - 1) if len(problem.targets) > 1 else 0
-    target = problem.targets[number]
-    if target.capped:
-        return target, target
-    first = target.bounds[target.aimed]
-    dense = getattr(problem.cost_model.dense, first.axis)
-    goal = trial.suggest_float(first.axis + AIMED, first.low / dense, first.high / dense) * dense
-    point = Bound(first.axis, first.low, max(first.low, goal))
-    return target, replace(target, bounds=tuple(point if bound is first else bound for bound in target.bounds))
+def _point(band: Target, share: float) -> Target:
+    """The part of a band below a point: `share` of the way up along the axis that trials spread over."""
+    first = band.bounds[band.aimed]
+    point = replace(first, high=first.low + share * (first.high - first.low))
+    return replace(band, bounds=tuple(point if bound is first else bound for bound in band.bounds))

@@ -14,7 +14,7 @@ from backbones.structure import Structure
 from search.checks import check_range
 from search.review.candidate import Candidate, ranked
 from search.review.front import Front
-from search.space.proposals import Layout, cost_of, unpack
+from search.space.proposals import AIM, Layout, cost_of, unpack
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
@@ -37,7 +37,7 @@ def candidate_of(graph: Layout | None, trial: FrozenTrial, results: Mapping[str,
     return Candidate(
         number=trial.number,
         structure=unpack(graph, ended) if graph is not None and "kept" in ended else None,
-        parameters={**trial.params, **facts.get("effective", {})},
+        parameters={**trial.params, **facts.get(AIM, {}), **facts.get("effective", {})},
         cost=cost_of(ended) if "macs" in ended else None,
         score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
         accuracy=result.get("accuracy"),

@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
 from search.space.problem import SearchProblem
-from search.space.proposals import AIMED, TARGET, cost_of, target_params
+from search.space.proposals import AIM, AIMED, TARGET, aim_of, cost_of
 from search.study.identity import IDENTITY, same_scores
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import existing_storage, find_study, quiet
@@ -97,16 +95,12 @@ def _valid(old: FrozenTrial, problem: SearchProblem) -> FrozenTrial | None:
     inside = [i for i, target in enumerate(problem.targets) if not target.over(cost) and not target.under(cost)]
     if not inside:
         return None
-    params: dict[str, Any] = {}
-    distributions: dict[str, BaseDistribution] = {}
-    for name, distribution, value in target_params(problem, inside[0], cost):
-        params[name], distributions[name] = value, distribution
-    for name, value in old.params.items():
-        if name != TARGET and not name.endswith(AIMED):
-            params[name], distributions[name] = value, old.distributions[name]
+    own = [name for name in old.params if name != TARGET and not name.endswith(AIMED)]  # parameters in old studies
+    aim = aim_of(problem, inside[0], cost)
+    facts = {key: value for key, value in old.user_attrs.items() if key != AIM} | ({AIM: aim} if aim else {})
     return optuna.trial.create_trial(
         values=problem.values(old.values[0], cost.macs),
-        params=params,
-        distributions=distributions,
-        user_attrs={**old.user_attrs, "forked": old.number},
+        params={name: old.params[name] for name in own},
+        distributions={name: old.distributions[name] for name in own},
+        user_attrs={**facts, "forked": old.number},
     )

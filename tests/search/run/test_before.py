@@ -3,7 +3,7 @@
 It holds a run folder (`secateur run study.toml`, `secateur evaluate study.toml`), one of `secateur compare
 compare.toml`, a journal storage, an artefact and a training that was stopped after its first epoch. Databases are kept
 as SQL text, paths as `@HERE@`; pages, pictures and checkpoints of finished trainings are left out. `expected.json`
-holds the trials, those included that the same commit added when it went on.
+holds the trials.
 """
 
 from __future__ import annotations
@@ -60,11 +60,11 @@ def parts() -> tuple[nn.Module, secateur.ChannelGraph, secateur.Data]:
     return model, secateur.trace(model, data.example), data
 
 
-def assert_expected(trials: list[FrozenTrial], name: str, count: int) -> None:
-    """The first trials of a study are those that were written before."""
-    expected = json.loads((BEFORE / "expected.json").read_text())[name][:count]
-    assert len(trials) == len(expected) == count
-    for one, then in zip(trials, expected, strict=True):
+def assert_expected(trials: list[FrozenTrial], name: str) -> None:
+    """The first trials of a study are those that were written before; those that followed have other aims."""
+    expected = json.loads((BEFORE / "expected.json").read_text())[name]
+    assert len(trials) > len(expected) > 0
+    for one, then in zip(trials, expected, strict=False):
         assert (one.number, one.state.name) == (then["number"], then["state"])
         assert one.params == pytest.approx(then["params"], rel=1e-6)
         assert one.values == (then["values"] and pytest.approx(then["values"], rel=1e-4))
@@ -109,11 +109,11 @@ def test_run_folder_is_opened_from_its_storage(here: Path) -> None:
 
 def test_run_folder_is_resumed_and_nothing_is_retrained_again(here: Path) -> None:
     before = written(here / "runs/tiny/retrain", "network.safetensors")
-    assert main(["resume", "runs/tiny", "--trials", "12", "-q"]) == 0
-    assert_expected(finished("sqlite:///runs/tiny/study.db", "tiny"), "tiny", 12)
+    assert main(["resume", "runs/tiny", "--trials", "12", "--top", "3", "-q"]) == 0
+    assert_expected(finished("sqlite:///runs/tiny/study.db", "tiny"), "tiny")
     after = written(here / "runs/tiny/retrain", "network.safetensors")
     assert before.items() <= after.items()
-    assert len(after) == len(before) + 1  # the best of the new trials
+    assert len(after) == len(before) + 1  # a third, not those of before
 
 
 def test_journal_is_resumed(here: Path) -> None:
@@ -128,7 +128,7 @@ def test_journal_is_resumed(here: Path) -> None:
     study.retrain(top=1, recipe=recipe, progress=False)
     assert not (here / "journal/retrain").exists()  # it had been retrained
     study.search(9, progress=False)
-    assert_expected(finished(url, "journal"), "journal", 9)
+    assert_expected(finished(url, "journal"), "journal")
 
 
 def test_artefacts_are_loaded(here: Path) -> None:

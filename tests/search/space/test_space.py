@@ -13,6 +13,7 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from optuna.trial import TrialState
 
 from backbones.cost import cost, recount
 from backbones.errors import SecateurError
@@ -217,3 +218,23 @@ def test_what_cannot_be_fixed_is_named(kind: str, fixed: tuple[str, float], mess
 def test_a_space_with_nothing_fixed_is_recorded_as_before_there_was_such_a_thing() -> None:
     assert "fixed" not in Space("hybrid").to_dict()
     assert Space("hybrid", fixed=(("balance", 0.0),)).to_dict()["fixed"] == (("balance", 0.0),)
+
+
+@pytest.mark.parametrize(
+    ("budget", "ends"), [("20%..60%", [(0.2, 0.6)]), (["20%..40%", "50%..60%"], [(0.2, 0.4), (0.5, 0.6)])]
+)
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
+def test_trials_lie_evenly_over_bands_whatever_the_sampler_learns(
+    budget: str | list[str], ends: list[tuple[float, float]], sampler: str
+) -> None:
+    here = problem(Space("ratios"), Budget(macs=budget), side=8)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for number in range(60):
+        study.sampler = sampler_for(sampler, 0, number)
+        trial = study.ask()
+        found = propose(here, trial).found
+        study.tell(trial, None if found is None else [0.0, found.cost.macs], state=None if found else TrialState.PRUNED)
+    shares = np.array([trial.values[1] for trial in study.trials if trial.values]) / here.graph.costs.dense.macs
+    for low, high in ends:
+        counts, _ = np.histogram(shares, np.linspace(low, high, 5))
+        assert counts.min() > 0.6 * 60 / len(ends) / 4
