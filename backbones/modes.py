@@ -21,6 +21,18 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """Training mode inside the block; every module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    try:
+        yield
+    finally:
+        for module, before in modes:
+            module.training = before
+
+
 def device_of(model: nn.Module) -> torch.device:
     """Where the first parameter lives; the CPU for a network without parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

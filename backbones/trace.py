@@ -16,7 +16,7 @@ from backbones.assemble import assemble
 from backbones.errors import SecateurError
 from backbones.export_program import export, run
 from backbones.graph import ChannelGraph, Fixed, Frozen, owner
-from backbones.inputs import NamedInputs
+from backbones.inputs import NamedInputs, named
 from backbones.interpret import Interpreter
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with, runs_apart
@@ -46,7 +46,8 @@ def trace(
 
     Args:
         model: any module that torch.export can follow.
-        example: one input tensor, or a tuple of inputs, the empty one where all have names. One sample is enough.
+        example: one input tensor, or a tuple of inputs, the empty one where all have names; `Data.example` is one. One
+            sample is enough.
         kwargs: inputs by name, for a forward pass that takes some so.
         samples: how many samples the example holds, for MACs are those of one. By default found out: the size of the
             first or second dimension, whichever samples stand along (`backbones.samples`).
@@ -60,7 +61,8 @@ def trace(
             matches no module, an attribute of `sizes` holds another number, the number of samples cannot be found out,
             or no channel of the network can be pruned.
     """
-    inputs = NamedInputs(example if isinstance(example, (tuple, list)) else (example,), kwargs or {})
+    given = example if isinstance(example, (tuple, list)) else (example,)
+    inputs = NamedInputs(given, {**named(given), **(kwargs or {})})
     if samples is not None and samples < 1:
         raise SecateurError(f"1 <= samples must hold, but got samples={samples}")
     _check_weights(model)

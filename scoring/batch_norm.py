@@ -6,11 +6,13 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.graph import ChannelGraph, owner
+from backbones.inputs import move_tensors, run_on
 from backbones.modes import device_of, evaluating
 from backbones.module_copy import copy_with
 from backbones.program import Program, Ref, Step
@@ -22,7 +24,7 @@ FOLDED_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def recalibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     """Replaces all batch-norm running statistics by their mean over `batches`, in place, without gradients.
 
     Pruning shifts the statistics of every layer behind the cut; this repairs them at the price of a few forward passes
@@ -30,7 +32,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         model: changed in place (only batch-norm buffers); training flags are kept.
-        batches: normalised images (B, C, H, W); nothing happens when there are none.
+        batches: normalised images (B, C, H, W), or inputs of another form, as the network takes them; nothing happens
+            when there are none.
     """
     images = iter(batches)
     first = next(images, None)
@@ -39,7 +42,7 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> None:
     place = device_of(model)
     with recalibrating(model), torch.no_grad():
         for batch in itertools.chain([first], images):
-            model(batch.to(place))
+            run_on(model, move_tensors(batch, place))
 
 
 @contextmanager

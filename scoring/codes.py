@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.errors import SecateurError
+from backbones.inputs import run_on, tensors_in
 from backbones.modes import evaluating
 
 RunMode = Callable[[nn.Module], AbstractContextManager[None]]
@@ -53,15 +54,15 @@ class _Watch(TorchDispatchMode):
 
 
 def watch_preactivations(
-    model: nn.Module, batch: Tensor, see: Callable[[Tensor], None], mode: RunMode = evaluating
+    model: nn.Module, batch: Any, see: Callable[[Tensor], None], mode: RunMode = evaluating
 ) -> Any:
-    """Runs `model(batch)` once, calling `see` with each pre-activation in the order of the forward pass.
+    """Runs the model on the batch once, calling `see` with each pre-activation in the order of the forward pass.
 
     The device is waited for once, at the end.
 
     Args:
         model: any network; left in the mode it was in.
-        batch: (B, ...) normalised inputs.
+        batch: its inputs: a tensor (B, ...), a tuple of arguments or a dictionary of arguments by name.
         see: gets (B, ...) pre-activations; must not keep them (in-place activations overwrite them).
         mode: the state to run it in, `evaluating` or `recalibrating`.
 
@@ -74,11 +75,10 @@ def watch_preactivations(
     with mode(model), torch.no_grad():
         watching = _Watch(see)
         with watching:
-            output = model(batch)
+            output = run_on(model, batch)
         if not watching.largest:
             raise SecateurError("the network has no activation, so its linear regions cannot be counted")
-        if isinstance(output, Tensor):
-            watching.largest.append(output.amax())
+        watching.largest += [one.amax() for one in tensors_in(output) if one.is_floating_point() and one.numel()]
         if bool(torch.stack([value.double() for value in watching.largest]).isnan().any()):
             raise SecateurError("a pre-activation or the output is NaN; the structure cannot be scored")
     return output

@@ -24,13 +24,14 @@ from torch.nn.modules.conv import _ConvNd
 
 from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph, Group, Member
+from backbones.inputs import as_arguments, named, run_on, sample_count, tensors_in
 from backbones.modes import evaluating
 from scoring.channel_weights import Floats, as_array, filter_members
 from scoring.criteria import CRITERIA, CriterionInputs
 from scoring.reconstruction.channel_order import channel_errors
 
-#: A batch: images as the model takes them, and int64 labels where the loss is needed.
-LabelledImages = tuple[Tensor, Tensor | None]
+#: A batch: images, or inputs of another form, as the model takes them, and int64 labels where the loss is needed.
+LabelledImages = tuple[Any, Tensor | None]
 #: From (..., rows, columns) maps to (...) figures.
 MapFigure = Callable[[Tensor], Tensor]
 
@@ -59,10 +60,8 @@ def gather_inputs(
     if data is None:
         raise SecateurError(f"criterion {criterion!r} needs data; give data=(images, labels)")
     images, labels = data
-    if len(images) == 0:
-        raise SecateurError(
-            f"criterion {criterion!r} needs at least one image, but got data of shape {tuple(images.shape)}"
-        )
+    if sample_count(images) == 0:
+        raise SecateurError(f"criterion {criterion!r} needs at least one image, but got data of {_shapes(images)}")
     if needs == "gradients":
         if labels is None:
             raise SecateurError(f"criterion {criterion!r} needs labels; give data=(images, labels)")
@@ -94,7 +93,7 @@ def check_weights(graph: ChannelGraph, tensors: dict[str, Tensor]) -> None:
             raise SecateurError(f"{name!r} holds NaN or infinite weights; finite weights are needed")
 
 
-def loss_gradients(model: nn.Module, graph: ChannelGraph, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+def loss_gradients(model: nn.Module, graph: ChannelGraph, images: Any, labels: Tensor) -> dict[str, Tensor]:
     """The gradient of the mean cross entropy over one batch, in eval mode.
 
     Args:
@@ -113,7 +112,8 @@ def loss_gradients(model: nn.Module, graph: ChannelGraph, images: Tensor, labels
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     leaves = [state[name].requires_grad_(True) for name in names]
     with measuring(model, images):
-        loss = cross_entropy(functional_call(model, state, (images,)), labels)
+        given = as_arguments(images)
+        loss = cross_entropy(functional_call(model, state, tuple(given), named(given)), labels)
         found = grad(loss, leaves, allow_unused=True, materialize_grads=True)
     return dict(zip(names, found, strict=True))
 
@@ -130,7 +130,7 @@ def map_zeros(maps: Tensor) -> Tensor:
 
 
 def reading_maps(
-    model: nn.Module, graph: ChannelGraph, images: Tensor, measure: MapFigure
+    model: nn.Module, graph: ChannelGraph, images: Any, measure: MapFigure
 ) -> dict[str, tuple[Floats, ...]]:
     """One forward pass in eval mode; the mean figure of every channel at every layer that reads it.
 
@@ -157,7 +157,7 @@ def reading_maps(
                 seen = figures.setdefault((group.name, number), [])
                 handles.append(_watch(module, member, measure, seen))
         with measuring(model, images), torch.no_grad():
-            model(images)
+            run_on(model, images)
     finally:
         for handle in handles:
             handle.remove()
@@ -226,8 +226,12 @@ def _maps(values: Tensor, positions: Tensor, channels_last: bool) -> Tensor:
     return picked.reshape(*picked.shape[:2], 1, rows, width // rows)
 
 
+def _shapes(inputs: Any) -> str:
+    return f"shape {', '.join(str(tuple(one.shape)) for one in tensors_in(inputs))}"
+
+
 @contextmanager
-def measuring(model: nn.Module, images: Tensor) -> Iterator[None]:
+def measuring(model: nn.Module, images: Any) -> Iterator[None]:
     """Eval mode on one core for the length of a block; every module's mode and the thread count come back after it.
 
     One core, because the order in which several cores add up gradients is not theirs to promise.
@@ -247,7 +251,8 @@ def measuring(model: nn.Module, images: Tensor) -> Iterator[None]:
     except SecateurError:
         raise
     except (RuntimeError, ValueError, IndexError, TypeError) as error:
-        shape = tuple(images.shape)
-        raise SecateurError(f"the model cannot be measured on data of shape {shape}: {first_line(error)}") from error
+        raise SecateurError(
+            f"the model cannot be measured on data of {_shapes(images)}: {first_line(error)}"
+        ) from error
     finally:
         torch.set_num_threads(threads)

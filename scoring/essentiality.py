@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
+from backbones.inputs import run_on
 from backbones.modes import evaluating
 from backbones.removal import removable
 from backbones.structure import Structure
@@ -80,7 +81,7 @@ def accuracy_of(model: nn.Module, task: ScoringTask) -> float:
     """
     labels = task.need_labels("accuracy")
     with evaluating(model), torch.no_grad():
-        logits = model(task.batch)
+        logits = run_on(model, task.batch)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise SecateurError("accuracy needs a classifier that returns logits (B, classes)")
     return float((logits.argmax(1) == labels).double().mean())
@@ -108,7 +109,7 @@ def _cosine(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, 
         handles.append(task.model.get_submodule(modules[-1]).register_forward_hook(leave(layer)))
     try:
         with evaluating(task.model), torch.no_grad():
-            task.model(task.batch)
+            run_on(task.model, task.batch)
     finally:
         for handle in handles:
             handle.remove()

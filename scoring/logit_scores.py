@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 
+from scoring.output_distance import relative_distance
 from scoring.scoring_task import ScoredStructure
 
 
 def fidelity(scored: ScoredStructure) -> float:
-    """Mean cosine, over samples, of the logits with the dense network's.
+    """Mean cosine, over samples, of the logits with the dense network's; without classes minus their relative distance.
 
     Not published as a pruning score. Needs the batch and recalibration batches; one forward pass beside the
-    recalibration (the dense network's is shared). A sample whose logits are all 0 counts 0.
+    recalibration (the dense network's is shared). A sample whose logits are all 0 counts 0. The distance of outputs of
+    other forms is that of `scoring.output_distance`.
     """
-    ours = scored.forward_pass("fidelity").logits
-    return float(F.cosine_similarity(ours, scored.task.dense.logits, dim=1).mean())
+    found, dense = scored.forward_pass("fidelity"), scored.task.dense
+    if not scored.task.has_logits:
+        return -float(relative_distance(found.outputs, dense.outputs))
+    return float(F.cosine_similarity(found.logits, dense.logits, dim=1).mean())
 
 
 def adaptive_bn(scored: ScoredStructure) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -31,14 +33,14 @@ def log_det(matrix: Tensor) -> float:
     return float(eigenvalues.clamp(min=RELATIVE_FLOOR * largest).log().sum())
 
 
-def naswot(model: nn.Module, batch: Tensor) -> float:
+def naswot(model: nn.Module, batch: Any) -> float:
     """The score as published: log|det sum_l K_l| over all layers, raw counts.
 
     A layer whose units are all dead gives a constant K_l: it says nothing, and is no error.
 
     Args:
         model: in its final form (pruned); run once in eval mode.
-        batch: (B, ...) normalised inputs.
+        batch: its inputs: a tensor (B, ...), a tuple of arguments or a dictionary of arguments by name.
 
     Returns:
         the score; higher means that the network tells the samples apart by more linear regions.
@@ -51,7 +53,7 @@ def naswot(model: nn.Module, batch: Tensor) -> float:
     return log_det(agreement.kernel())
 
 
-def naswot_last(model: nn.Module, batch: Tensor) -> float:
+def naswot_last(model: nn.Module, batch: Any) -> float:
     """log|det(K / N)| of the last non-linearity's codes alone, free of the number of units N.
 
     Arguments, result and errors as for `naswot`. Not a published score: measured in this project to rank pruned

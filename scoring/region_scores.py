@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from backbones.errors import SecateurError
+from backbones.inputs import sample_count
 from scoring.codes import CodeAgreement, watch_preactivations
 from scoring.naswot import log_det
 from scoring.scoring_task import ScoredStructure
@@ -54,7 +55,8 @@ def region_kernel(scored: ScoredStructure) -> float:
     Not published. Needs the batch and recalibration batches; one forward pass beside the recalibration (the dense
     network's is shared). 0 when one of the two kernels is constant: a dead last layer, equal images.
     """
-    rows, columns = torch.triu_indices(len(scored.task.batch), len(scored.task.batch), 1)
+    count = sample_count(scored.task.batch)
+    rows, columns = torch.triu_indices(count, count, 1)
     ours = scored.forward_pass("region_kernel").agreement[rows, columns]
     dense = scored.task.dense.agreement[rows, columns]
     ours, dense = ours - ours.mean(), dense - dense.mean()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -84,17 +85,29 @@ REPLACED: dict[str, str] = {"region_agreement": "region_kernel", "readout": "fid
 """Scorers of before and what took the place of each. Their columns stay in the tables of `studies/results`."""
 
 
-def check_scorer(name: str) -> None:
+OF_CLASSES = ("region_separation", "logit_kl", "adaptive_bn", "adaptive_loss")
+"""Scorers that need classes: labels, or logits that are probabilities."""
+
+
+def check_scorer(name: str, classes: bool = True) -> None:
     """Checks that a name is a key of `SCORERS`, or several different ones joined by "+".
 
+    Args:
+        name: as it was given.
+        classes: whether the task has classes.
+
     Raises:
-        SecateurError: when it is not; for a scorer that is no longer offered the message names what took its place.
+        SecateurError: when it is not; for a scorer that is no longer offered the message names what took its place;
+            for one that needs classes where the task has none.
     """
     parts = name.split("+")
     for part in parts:
         if part in REPLACED:
             raise SecateurError(f"scorer {part!r} is no longer offered; {REPLACED[part]!r} took its place")
         check_name("scorer", part, SCORERS)
+        if part in OF_CLASSES and not classes:
+            others = ", ".join(one for one in SCORERS if one not in OF_CLASSES)
+            raise SecateurError(f"scorer {part!r} needs classes, which the task has not; these do not: {others}")
     if len(set(parts)) < len(parts):
         raise SecateurError(f"scorer {name!r} names a part twice; a rank sum is of different scorers")
 
@@ -116,9 +129,9 @@ def score(
     model: nn.Module,
     graph: ChannelGraph,
     structure: Structure,
-    batch: Tensor,
+    batch: Any,
     labels: Tensor | None = None,
-    recalibrate: Sequence[Tensor] | None = None,
+    recalibrate: Sequence[Any] | None = None,
     reference: Sequence[Structure] = (),
 ) -> float:
     """The score of one structure.
@@ -128,7 +141,8 @@ def score(
         model: the dense, traced network.
         graph: its channel graph.
         structure: what is scored.
-        batch: (B, C, H, W) normalised images.
+        batch: (B, C, H, W) normalised images, or inputs of another form, as the network takes them: a tuple of
+            arguments, a dictionary of arguments by name.
         labels: (B,) their classes, for scorers that need them.
         recalibrate: small batches for batch-norm statistics, for scorers that need them.
         reference: structures of about the same cost that a rank sum ranks among; a study draws them itself.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +30,23 @@ class ForwardPass:
     """What one forward pass of a network over a batch shows.
 
     Attributes:
-        logits: (B, classes) float64 output.
+        outputs: what the network returned: a tensor, or tensors in lists, dictionaries, dataclasses.
         codes: (B, N) of the last non-linearity, True where the pre-activation is above 0.
     """
 
-    logits: Tensor
+    outputs: Any
     codes: Tensor
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """(B, classes) float64 outputs.
+
+        Raises:
+            SecateurError: for outputs of another form.
+        """
+        if not isinstance(self.outputs, Tensor) or self.outputs.ndim != 2:
+            raise SecateurError("this score needs a classifier that returns logits (B, classes)")
+        return self.outputs.double()
 
     @cached_property
     def agreement(self) -> Tensor:
@@ -44,34 +56,32 @@ class ForwardPass:
         return agreement.kernel() / agreement.units
 
 
-def forward_pass(model: nn.Module, batch: Tensor, mode: RunMode = evaluating) -> ForwardPass:
-    """Runs a classifier once over a batch.
+def forward_pass(model: nn.Module, batch: Any, mode: RunMode = evaluating) -> ForwardPass:
+    """Runs a network once over a batch.
 
     Args:
         model: any network; left in the mode it was in.
-        batch: (B, ...) normalised inputs.
+        batch: its inputs: a tensor (B, ...), a tuple of arguments or a dictionary of arguments by name.
         mode: the state to run it in, `evaluating` or `recalibrating`.
 
     Raises:
-        SecateurError: without activations, for NaN, or when the output is not (B, classes).
+        SecateurError: without activations, or for NaN.
     """
     last: list[Tensor] = []
 
     def keep(preactivation: Tensor) -> None:
         last[:] = [preactivation > 0]
 
-    logits = watch_preactivations(model, batch, keep, mode)
-    if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise SecateurError("this score needs a classifier that returns logits (B, classes)")
-    return ForwardPass(logits.double(), last[0].flatten(1))
+    outputs = watch_preactivations(model, batch, keep, mode)
+    return ForwardPass(outputs, last[0].flatten(1))
 
 
-def fast_layout(model: nn.Module, batch: Tensor) -> torch.memory_format:
+def fast_layout(model: nn.Module, batch: Any) -> torch.memory_format:
     """Channels last for images on the CPU, where convolutions are fastest so, unless the network's code objects.
 
     `x.view(len(x), -1)` behind a convolution does; it is asked with one sample.
     """
-    if batch.device.type != "cpu" or batch.ndim != 4:
+    if not isinstance(batch, Tensor) or batch.device.type != "cpu" or batch.ndim != 4:
         return torch.contiguous_format
     try:
         with evaluating(model), torch.no_grad():
@@ -88,8 +98,10 @@ class ScoringTask:
     Attributes:
         model: the dense network. Never changed.
         graph: its channel graph.
-        batch: (B, C, H, W) normalised training images, on the model's device.
+        batch: (B, C, H, W) normalised training images, on the model's device; or inputs of another form: a tuple of
+            arguments, a dictionary of arguments by name.
         labels: (B,) their classes, or None.
+        classes: whether outputs are logits of classes; None where a tensor (B, classes) is to be taken for that.
         recalibrate: small batches for batch-norm statistics, or None.
         reference: structures among which rank sums rank; none for single scorers.
         reference_scores: scorer -> its sorted scores of the reference structures, filled when first asked for.
@@ -97,11 +109,12 @@ class ScoringTask:
 
     model: nn.Module
     graph: ChannelGraph
-    batch: Tensor
+    batch: Any
     labels: Tensor | None = None
-    recalibrate: Sequence[Tensor] | None = None
+    recalibrate: Sequence[Any] | None = None
     reference: tuple[Structure, ...] = ()
     reference_scores: dict[str, Floats] = field(default_factory=dict, repr=False)
+    classes: bool | None = None
 
     @cached_property
     def dense(self) -> ForwardPass:
@@ -116,14 +129,24 @@ class ScoringTask:
             return fast_layout(self.model, self.batch)
 
     @cached_property
-    def images(self) -> Tensor:
+    def images(self) -> Any:
         """The batch in the layout of `layout`."""
-        return self.batch.contiguous(memory_format=self.layout)
+        return self._laid_out(self.batch)
 
     @cached_property
-    def recalibration_images(self) -> tuple[Tensor, ...]:
+    def recalibration_images(self) -> tuple[Any, ...]:
         """The recalibration batches in the layout of `layout`."""
-        return tuple(batch.contiguous(memory_format=self.layout) for batch in self.recalibrate or ())
+        return tuple(self._laid_out(batch) for batch in self.recalibrate or ())
+
+    def _laid_out(self, batch: Any) -> Any:
+        return batch.contiguous(memory_format=self.layout) if isinstance(batch, Tensor) else batch
+
+    @cached_property
+    def has_logits(self) -> bool:
+        """Whether outputs are logits (B, classes): what they mean is then known, else only how far they are apart."""
+        if self.classes is not None:
+            return self.classes
+        return isinstance(self.dense.outputs, Tensor) and self.dense.outputs.ndim == 2
 
     @property
     def recalibrates_on_batch(self) -> bool:
@@ -151,7 +174,7 @@ class ScoringTask:
             raise SecateurError(f"scorer {scorer!r} needs labels; pass labels=(B,) class numbers")
         return self.labels
 
-    def need_batches(self, scorer: str) -> Sequence[Tensor]:
+    def need_batches(self, scorer: str) -> Sequence[Any]:
         """The recalibration batches.
 
         Args:

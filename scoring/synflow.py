@@ -8,6 +8,7 @@ import torch
 from torch.func import functional_call
 
 from backbones.errors import SecateurError
+from backbones.inputs import as_arguments, first_samples, map_tensors, named, tensors_in
 from backbones.modes import evaluating
 from scoring.scoring_task import ScoredStructure
 
@@ -34,9 +35,13 @@ def synflow(scored: ScoredStructure) -> float:
         else value
         for name, value in model.named_buffers()
     }
-    ones = torch.ones_like(scored.task.batch[:1], dtype=torch.float64)
+    ones = map_tensors(
+        lambda tensor: torch.ones_like(tensor, dtype=torch.float64 if tensor.is_floating_point() else None),
+        as_arguments(first_samples(scored.task.batch, 1)),
+    )
     with evaluating(model):
-        flow = functional_call(model, {**leaves, **buffers}, (ones,)).sum()
+        outputs = functional_call(model, {**leaves, **buffers}, tuple(ones), named(ones))
+        flow = torch.stack([one.sum() for one in tensors_in(outputs) if one.is_floating_point()]).sum()
         grads = torch.autograd.grad(flow, list(leaves.values()), allow_unused=True)
     total = sum(
         float((value.detach() * grad).abs().sum())

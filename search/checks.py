@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.errors import SecateurError
+from backbones.inputs import tensors_in
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
@@ -20,15 +22,16 @@ def check_study_name(name: str) -> None:
         )
 
 
-def check_dtype(model: nn.Module, images: Tensor) -> None:
-    """Raises SecateurError unless a network computes in the type of the images that it is given."""
+def check_dtype(model: nn.Module, inputs: Any) -> None:
+    """Raises SecateurError unless a network computes in the type of the inputs of a batch that it is given."""
     found = {value.dtype for value in model.parameters() if value.is_floating_point()}
-    if images.is_floating_point() and found and images.dtype not in found:
-        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
-        raise SecateurError(
-            f"the network's weights are {names}, its inputs {str(images.dtype).removeprefix('torch.')}; call "
-            "model.float(), and change the type of the network that comes out"
-        )
+    for given in {tensor.dtype for tensor in tensors_in(inputs) if tensor.is_floating_point()}:
+        if found and given not in found:
+            names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in found))
+            raise SecateurError(
+                f"the network's weights are {names}, its inputs {str(given).removeprefix('torch.')}; call "
+                "model.float(), and change the type of the network that comes out"
+            )
 
 
 def check_range(

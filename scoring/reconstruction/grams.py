@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Index
+from backbones.inputs import output_of
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with
 from scoring.reconstruction.layers import REFITTABLE
@@ -108,7 +109,7 @@ def gather_grams(
             draw = _Draw(path, rows, seed + zlib.crc32(path.encode()), _places(module, path, graph))
             module.register_forward_hook(_looking(draw, read, given if path in outputs else None), with_kwargs=True)
     with evaluating(dense), torch.no_grad():
-        output = dense(*inputs)
+        output = output_of(dense, inputs)
     refuse_nonfinite(output, "the dense network's output")
     return DenseGrams(model, graph, read, given)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from backbones.inputs import output_of
 from backbones.modes import evaluating
 from backbones.structure import Structure
 from backbones.surgery import PruningPlan, prune
@@ -74,7 +75,7 @@ def refit(
     handles = [handle for path, module in pruned.named_modules() for handle in run.hooks(path, module)]
     try:
         with evaluating(pruned), torch.no_grad(), run.additions:
-            pruned(*targets.inputs)
+            output_of(pruned, targets.inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.inputs import NamedInputs, as_arguments, named, output_of, sample_count, tensors_in
 from backbones.modes import device_of, evaluating
 from backbones.module_copy import copy_with
 from scoring.batch_norm import BatchNorm
@@ -74,7 +76,8 @@ def gather_targets(
     Args:
         model: the traced network; not changed.
         graph: of `trace`.
-        images: (B, …) as the network takes them; a tuple for several inputs; a list of such batches, which are joined.
+        images: (B, …) as the network takes them; a tuple for several inputs, a dictionary for inputs by name; a list of
+            such batches, which are joined.
         rows: output positions a layer, equally many an image.
         seed: of the positions.
 
@@ -100,7 +103,7 @@ def gather_targets(
             moments_of[path] = []
             module.register_forward_pre_hook(_measuring(moments_of[path]))
     with evaluating(dense), torch.no_grad(), additions:
-        output = dense(*inputs)
+        output = output_of(dense, inputs)
     refuse_nonfinite(output, "the dense network's output")
     missing = {path: "its module is never called" for path in layers if path not in found and path not in left}
     return DenseTargets(model, graph, inputs, found, moments_of, {**left, **missing})
@@ -160,19 +163,29 @@ def as_inputs(model: nn.Module, graph: ChannelGraph, images: Any) -> Inputs:
     batches = images if isinstance(images, list) else [images]
     if not batches:
         raise SecateurError(f"images: at least {LEAST_IMAGES} are needed to refit on, but got an empty list")
-    rows = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    rows = [as_arguments(batch) for batch in batches]
+    expected, form = tree_flatten(NamedInputs(graph.example, named(graph.example)))
+    columns = []
     for row in rows:
-        if len(row) != len(graph.example):
-            raise SecateurError(f"images: the network takes {len(graph.example)} inputs, but a batch has {len(row)}")
-        for given, expected in zip(row, graph.example, strict=True):
-            if isinstance(expected, Tensor):
-                _check_input(given, expected, device_of(model))
-    columns = list(zip(*rows, strict=True))
-    joined = tuple(torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in columns)
-    count = next((len(value) for value in joined if isinstance(value, Tensor) and value.ndim), 0)
+        leaves, found = tree_flatten(NamedInputs(row, named(row)))
+        if len(leaves) != len(expected):
+            raise SecateurError(f"images: the network takes {len(expected)} inputs, but a batch has {len(leaves)}")
+        if found != form:
+            raise SecateurError(
+                "images: the inputs of a batch lie in other containers than those of the traced example"
+            )
+        for given, wanted in zip(leaves, expected, strict=True):
+            if isinstance(wanted, Tensor):
+                _check_input(given, wanted, device_of(model))
+        columns.append(leaves)
+    joined = [
+        torch.cat(column) if isinstance(column[0], Tensor) else column[0] for column in zip(*columns, strict=True)
+    ]
+    count = sample_count(joined)
     if count < LEAST_IMAGES:
         raise SecateurError(f"images: at least {LEAST_IMAGES} are needed to refit on, but got {count}")
-    return joined
+    inputs: Inputs = tree_unflatten(joined, form)
+    return inputs
 
 
 def _check_input(given: Any, expected: Tensor, place: torch.device) -> None:
@@ -189,6 +202,6 @@ def _check_input(given: Any, expected: Tensor, place: torch.device) -> None:
 
 
 def refuse_nonfinite(values: Any, name: str) -> None:
-    """Raises SecateurError when a floating tensor holds NaN or infinity."""
-    if isinstance(values, Tensor) and values.is_floating_point() and not bool(values.isfinite().all()):
+    """Raises SecateurError when a floating tensor, or one inside nested containers, holds NaN or infinity."""
+    if not all(bool(one.isfinite().all()) for one in tensors_in(values) if one.is_floating_point()):
         raise SecateurError(f"{name}: not finite (NaN or infinity); look at the data and the weights")

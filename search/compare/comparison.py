@@ -12,6 +12,7 @@ from torch import nn
 
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
+from backbones.inputs import move_tensors
 from backbones.modes import device_of
 from search.checks import check_range
 from search.compare.execution import ComparisonPlan, dense_label, run_in_turn, run_together
@@ -126,11 +127,11 @@ def _measured(
         models: dict[str, nn.Module] = {label: inputs.model}
         models |= {one.variant: load_artefact(Path(one.artefacts[0]), inputs.model) for one in family}
         home = device_of(inputs.model)
-        images, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
+        batch, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
         with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
             try:
                 moved = {name: model.to(inputs.device) for name, model in models.items()}
-                sizes |= footprints(moved, images.to(inputs.device))
+                sizes |= footprints(moved, move_tensors(batch, inputs.device))
             finally:
                 inputs.model.to(home)
     return (

@@ -1,4 +1,4 @@
-"""Where images come from: tensors in memory or mapped from a file, or a loader that is read anew in every epoch."""
+"""Where data comes from: images in memory or mapped from a file, or a loader that is read anew in every epoch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from backbones.errors import SecateurError
+from backbones.inputs import first_samples, sample_count, tensors_in
 from search.checks import check_range
+from search.data.items import SampleBatch, as_batch, digest_tree, joined
 
 ImageShape = tuple[int, ...]
 
@@ -150,24 +152,26 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Images read anew in every epoch, for data that does not fit in memory.
+    """Batches read anew in every epoch, for data that does not fit in memory.
 
     Attributes:
-        loader: yields (images (B, C, H, W), labels (B,)); its own batch size, workers and transforms hold.
+        loader: yields (inputs, targets); its own batch size, workers, transforms and collate function hold.
+        images: they are images (B, C, H, W) and labels (B,); else whatever the network and the task take.
     """
 
     loader: DataLoader[Any]
+    images: bool = True
 
     @staticmethod
-    def of(loader: object, where: str) -> Stream:
+    def of(loader: object, where: str, *, images: bool = True) -> Stream:
         """A checked stream; reads one batch.
 
         Raises:
-            SecateurError: naming `where`, when it is not a DataLoader of image and label tensors.
+            SecateurError: naming `where`, when it is not a DataLoader of such batches, or an empty one.
         """
         if not isinstance(loader, DataLoader):
             raise SecateurError(f"{where}: a stream needs a torch DataLoader, but got {type(loader).__name__}")
-        stream = Stream(loader)
+        stream = Stream(loader, images)
         stream.first(1, 0)
         return stream
 
@@ -177,10 +181,10 @@ class Stream:
 
     @cached_property
     def shape(self) -> ImageShape:
-        """(C, H, W)."""
-        return tuple(self.first(1, 0)[0].shape[1:])
+        """(C, H, W), or the shape of the first tensor of a sample's inputs."""
+        return tuple(tensors_in(self.first(1, 0)[0])[0].shape[1:])
 
-    def epoch(self, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, seed: int) -> Iterator[SampleBatch]:
         """All batches of one epoch; the loader's order and its workers' draws follow from `seed`."""
         sampler: Any = self.loader.sampler
         if hasattr(sampler, "set_epoch"):
@@ -192,27 +196,30 @@ class Stream:
             batches = iter(self.loader)
             head = list(itertools.islice(batches, 1))  # a sampler draws its order when the first batch is asked for
         for batch in itertools.chain(head, batches):
-            yield _pair(batch, "loader")
+            yield _pair(batch, "loader") if self.images else as_batch(batch, "loader")
 
-    def first(self, size: int, seed: int) -> tuple[Tensor, Tensor]:
-        """The first `size` images and labels of an epoch."""
-        images, labels, found = [], [], 0
-        for batch_images, batch_labels in self.epoch(seed):
-            images.append(batch_images)
-            labels.append(batch_labels)
-            found += len(batch_labels)
-            if found >= size:
+    def first(self, size: int, seed: int) -> SampleBatch:
+        """The first `size` samples of an epoch. Targets that are no tensors are those of whole batches."""
+        batches, sizes = [], []
+        for batch in self.epoch(seed):
+            batches.append(batch)
+            sizes.append(sample_count(batch[0]))
+            if sum(sizes) >= size:
                 break
-        if not images:
-            raise SecateurError("the loader yields no batch; give one with at least one image")
-        return torch.cat(images)[:size], torch.cat(labels)[:size]
+        if not batches:
+            raise SecateurError("the loader yields no batch; give one with at least one sample")
+        inputs, targets = (joined(parts, sizes) for parts in zip(*batches, strict=True))
+        return first_samples(inputs, size), first_samples(targets, size) if sum(sizes) > size else targets
 
     def digest(self, digest: hashlib._Hash) -> None:
-        """Feeds the length and the first images into `digest`."""
-        images, labels = self.first(min(64, len(self)), 0)
+        """Feeds the length and the first samples into `digest`."""
+        batch = self.first(min(64, len(self)), 0)
         digest.update(repr((len(self), self.shape)).encode())
-        digest.update(images.contiguous().numpy().data)
-        digest.update(labels.numpy().data)
+        if self.images:
+            digest.update(batch[0].contiguous().numpy().data)
+            digest.update(batch[1].numpy().data)
+        else:
+            digest_tree(batch, digest)
 
 
 def counts(labels: Tensor, num_classes: int) -> NDArray[np.int64]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
+from backbones.inputs import as_arguments, sample_count
 from backbones.measure import timings
 from search.checks import check_range
 from search.formatting import byte_size, milliseconds
@@ -34,12 +36,13 @@ class Footprint:
     threads: int
 
 
-def footprints(models: Mapping[str, nn.Module], images: Tensor, *, rounds: int = 15) -> dict[str, Footprint]:
+def footprints(models: Mapping[str, nn.Module], images: Any, *, rounds: int = 15) -> dict[str, Footprint]:
     """Measures networks side by side: one batch each in every round, so that a busy machine slows all of them alike.
 
     Args:
         models: name -> network; all on one device; each is run in evaluation mode and left as it was.
-        images: (B, C, H, W), the batch, on that device; its size is part of the result.
+        images: (B, C, H, W), the batch, on that device, or inputs of another form, as the networks take them; its size
+            is part of the result.
         rounds: measurements of each, after two that are thrown away.
 
     Returns:
@@ -49,11 +52,13 @@ def footprints(models: Mapping[str, nn.Module], images: Tensor, *, rounds: int =
         SecateurError: for fewer than 3 rounds.
     """
     check_range("rounds", rounds, 3)
-    seconds = timings(list(models.values()), (images,), rounds)
+    seconds = timings(list(models.values()), as_arguments(images), rounds)
     found = {}
     for (name, model), taken in zip(models.items(), seconds, strict=True):
         low, middle, high = statistics.quantiles(taken, n=4)
-        found[name] = Footprint(middle, (high - low) / 2, disk_size(model), len(images), torch.get_num_threads())
+        found[name] = Footprint(
+            middle, (high - low) / 2, disk_size(model), sample_count(images), torch.get_num_threads()
+        )
     return found
 
 

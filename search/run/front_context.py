@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
+from backbones.inputs import move_tensors
 from backbones.modes import device_of
 from backbones.structure import Structure
 from search.data.data import SplitName
@@ -87,11 +88,10 @@ def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder) -> Front
     if set(known) != {"dense", *trained}:
         models = {"dense": inputs.model, **{key: load_artefact(path, inputs.model) for key, path in trained.items()}}
         homes = {name: device_of(model) for name, model in models.items()}
-        images, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
+        batch, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
         try:
-            found = footprints(
-                {name: model.to(inputs.device) for name, model in models.items()}, images.to(inputs.device)
-            )
+            placed = {name: model.to(inputs.device) for name, model in models.items()}
+            found = footprints(placed, move_tensors(batch, inputs.device))
         finally:
             for name, model in models.items():
                 model.to(homes[name])

@@ -24,12 +24,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import nnls
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.cost_table import Cost, CostTable
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.graph import ChannelGraph
+from backbones.inputs import move_tensors, run_on, sample_count, tensors_in
 from backbones.measure import memory_course
 from backbones.modes import device_of, evaluating
 from backbones.structure import Structure
@@ -133,21 +134,22 @@ Build = Callable[[Structure], nn.Module]
 
 
 def calibrated(
-    model: nn.Module, graph: ChannelGraph, images: Tensor, known: Path | None = None, *, rounds: int = 7
+    model: nn.Module, graph: ChannelGraph, images: Any, known: Path | None = None, *, rounds: int = 7
 ) -> LatencyTable:
     """The latency table of a network on this machine.
 
     Args:
         model: the dense network.
         graph: its channel graph.
-        images: (B, C, H, W) the batch whose latency counts.
+        images: (B, C, H, W) the batch whose latency counts, or inputs of another form, as the network takes them.
         known: a file that keeps the table, so that a resumed search predicts the same; measured and written when it
             does not exist or was made with another network, batch size, device or number of threads.
         rounds: measurements of each structure.
     """
     device = device_of(model)
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    key = f"{graph.id} {tuple(images.shape)} {where} {torch.get_num_threads()} threads"
+    shapes = ", ".join(str(tuple(one.shape)) for one in tensors_in(images))
+    key = f"{graph.id} {shapes} {where} {torch.get_num_threads()} threads"
     if known is not None and known.is_file():
         try:
             record = json.loads(known.read_text(encoding="utf-8"))
@@ -155,14 +157,14 @@ def calibrated(
                 return LatencyTable(**record)
         except (ValueError, TypeError, KeyError, AttributeError):
             warnings.warn(f"{known} is no latency table; it is measured again and replaced", stacklevel=2)
-    table = _fit(model, graph, images.to(device), rounds)
+    table = _fit(model, graph, move_tensors(images, device), rounds)
     if known is not None:
         known.parent.mkdir(parents=True, exist_ok=True)
         write_text(known, json.dumps({"key": key, **asdict(table)}, indent=1))
     return table
 
 
-def _fit(model: nn.Module, graph: ChannelGraph, images: Tensor, rounds: int) -> LatencyTable:
+def _fit(model: nn.Module, graph: ChannelGraph, images: Any, rounds: int) -> LatencyTable:
     rows = [np.maximum(1, np.rint(share * graph.costs.dense_kept)).astype(np.int64) for share in SHARES]
     nets = [prune(model, graph, _narrow(graph, row), check=False) for row in rows]
     layers = list(dict.fromkeys(graph.costs.op_layers))
@@ -196,7 +198,7 @@ def _fit(model: nn.Module, graph: ChannelGraph, images: Tensor, rounds: int) -> 
         {layer: float(scale) * value for layer, value in fixed.items()},
         {layer: float(scale) * value for layer, value in per_mac.items()},
         float(slope * totals[0] / units[0]),
-        len(images),
+        sample_count(images),
     )
 
 
@@ -204,16 +206,16 @@ def _narrow(graph: ChannelGraph, widths: Ints) -> Structure:
     return Structure.of(graph, {group.name: range(int(n)) for group, n in zip(graph.groups, widths, strict=True)})
 
 
-def _seconds(net: nn.Module, images: Tensor) -> float:
+def _seconds(net: nn.Module, images: Any) -> float:
     with evaluating(net), torch.inference_mode():
         _settle(images)
         start = time.perf_counter()
-        net(images)
+        run_on(net, images)
         _settle(images)
         return time.perf_counter() - start
 
 
-def _timed(net: nn.Module, layers: list[str], images: Tensor) -> dict[str, float]:
+def _timed(net: nn.Module, layers: list[str], images: Any) -> dict[str, float]:
     """Seconds inside each layer during one forward pass."""
     spent: dict[str, float] = {}
     begun: dict[str, float] = {}
@@ -245,9 +247,10 @@ def _timed(net: nn.Module, layers: list[str], images: Tensor) -> dict[str, float
     return spent
 
 
-def _settle(images: Tensor) -> None:
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
+def _settle(images: Any) -> None:
+    device = tensors_in(images)[0].device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def memory_table(graph: ChannelGraph, build: Build) -> MemoryTable:

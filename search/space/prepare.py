@@ -7,8 +7,12 @@ from pathlib import Path
 
 from torch import nn
 
+from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.inputs import split_samples
 from backbones.surgery import prune
+from scoring.criteria import CRITERIA
+from scoring.scorers import check_scorer
 from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
 from search.checks import check_dtype
@@ -43,10 +47,27 @@ def scoring_task(
     Raises:
         SecateurError: for a batch larger than the data, or a network whose weights are of another type than images.
     """
-    images, labels = data.batch(batch, seed)
-    check_dtype(model, images)
-    renewal = (images,) if statistics == 0 else data.batch(statistics, seed + 1)[0].split(RECALIBRATION_BATCH)
-    return ScoringTask(model, graph, images, labels, renewal)
+    inputs, targets = data.batch(batch, seed)
+    check_dtype(model, inputs)
+    renewal = [inputs]
+    if statistics:
+        renewal = split_samples(data.batch(statistics, seed + 1)[0], RECALIBRATION_BATCH)
+    classes = data.task.classes
+    return ScoringTask(model, graph, inputs, targets if classes else None, renewal, classes=classes)
+
+
+def check_classes(space: Space, scorer: str, data: Data) -> None:
+    """Raises SecateurError, by name, for a scorer, criterion or measure that needs classes where the task has none."""
+    if data.task.classes:
+        return
+    check_scorer(scorer, classes=False)
+    if CRITERIA[space.criterion].needs == "gradients":
+        others = ", ".join(name for name, one in CRITERIA.items() if one.needs != "gradients")
+        raise SecateurError(
+            f"criterion {space.criterion!r} needs classes, which the task has not; these do not: {others}"
+        )
+    if space.removal is not None and space.removal.measure == "accuracy":
+        raise SecateurError("removal by 'accuracy' needs classes, which the task has not; 'cosine' and 'score' do not")
 
 
 def prepare_problem(

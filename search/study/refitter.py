@@ -7,6 +7,7 @@ from functools import cached_property
 from torch import nn
 
 from backbones.graph import ChannelGraph
+from backbones.inputs import as_arguments, move_tensors, split_samples
 from backbones.measure import peak_memory
 from backbones.modes import device_of
 from backbones.structure import Structure
@@ -39,8 +40,8 @@ class Refitter:
     @cached_property
     def count(self) -> int:
         """Training images that are taken."""
-        example = self.data.example.to(device_of(self.model))
-        fitting = MOST_ACTIVATIONS // max(1, peak_memory(self.model, (example,)))
+        example = move_tensors(self.data.example, device_of(self.model))
+        fitting = MOST_ACTIVATIONS // max(1, peak_memory(self.model, as_arguments(example)))
         return int(min(IMAGES, fitting, len(self.data.train)))
 
     @cached_property
@@ -50,8 +51,8 @@ class Refitter:
         Raises:
             SecateurError: for too few images, or a network that gives NaN.
         """
-        images, _ = self.data.batch(max(1, self.count), self.seed)
-        return gather_targets(self.model, self.graph, images.to(device_of(self.model)))
+        inputs, _ = self.data.batch(max(1, self.count), self.seed)
+        return gather_targets(self.model, self.graph, move_tensors(inputs, device_of(self.model)))
 
     def __call__(self, structure: Structure) -> nn.Module:
         """The structure's network with refitted weights, in eval mode.
@@ -67,5 +68,5 @@ class Refitter:
         Its batch-norm statistics are renewed on the images that others are refitted on.
         """
         pruned = prune(self.model, self.graph, structure)
-        recalibrate(pruned, self.targets.inputs[0].split(RECALIBRATION_BATCH))
+        recalibrate(pruned, split_samples(self.targets.inputs, RECALIBRATION_BATCH))
         return pruned.eval()

@@ -25,7 +25,7 @@ from search.review.candidate import Candidate
 from search.review.front import Front
 from search.space.budget import Budget
 from search.space.feasibility import feasibility_table
-from search.space.prepare import prepare_problem, scoring_task
+from search.space.prepare import check_classes, prepare_problem, scoring_task
 from search.space.proposals import unpack
 from search.space.space import Space
 from search.study.candidates import candidate_of, choose, given_structure
@@ -40,6 +40,7 @@ from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
 from search.study.trials import TrialStore
 from search.training.flows import Flow
+from search.training.metrics import check_task
 from search.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Study:
         name: names the study in its storage, and its folder for retrained networks.
         model: the dense network; it is never changed.
         graph: the network's channel graph, from `trace(model, …)`.
-        data: the task; the scoring batch is drawn from its training images.
+        data: the task and its samples; the scoring batch is drawn from the training samples.
         budget: what a structure may cost.
         storage: Optuna storage URL.
         space: what is proposed; a kind by name, or a `Space`.
@@ -75,7 +76,8 @@ class Study:
 
     Raises:
         SecateurError: for unknown names, a budget that cannot be reached (the nearest value is named), or a study of
-            that name that was made with anything else (the differing item is named).
+            that name that was made with anything else (the differing item is named); for a scorer or criterion that
+            needs classes where the task has none, or a loss or metric that cannot be used.
     """
 
     def __init__(  # noqa: PLR0913 - every argument is a part of the study's identity, and all are keywords
@@ -102,6 +104,8 @@ class Study:
         self.budget, self.scorer, self.sampler, self.seed = budget, scorer, sampler, seed
         self.space = Space(space) if isinstance(space, str) else space
         self.folder = Path("runs") / name if folder is None else Path(folder)
+        check_classes(self.space, scorer, data)
+        check_task(model, data)
         task = scoring_task(model, graph, data, batch, seed, statistics)
         self.problem = prepare_problem(self.space, task, budget, scorer=scorer, seed=seed, folder=self.folder)
         self.scores = ScoreCache(scorer, self.problem.task)

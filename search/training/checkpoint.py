@@ -18,6 +18,7 @@ from backbones.files import atomic_write, write_text
 from backbones.fingerprint import tensor_bytes
 from backbones.surgery import cuts_of
 from search.data.data import Data
+from search.data.task import ACCURACY, MetricSpec
 from search.formatting import csv_table
 from search.training.recipe import Recipe
 
@@ -32,16 +33,17 @@ class Epoch:
     Attributes:
         epoch: its number, from 1.
         lr: learning rate at its end.
-        loss: mean over the training images, all parts of the loss included except the slimming penalty.
-        train_accuracy: fraction, on augmented images, while learning.
-        validation_accuracy: fraction, after the epoch (of the averaged weights where there are).
+        loss: mean over the training samples, all parts of the loss included except the slimming penalty.
+        train_accuracy: fraction, on augmented images, while learning; None without classes.
+        validation_accuracy: the metric of the task (accuracy, with classes) after the epoch (of the averaged weights
+            where there are).
         seconds: training and evaluation.
     """
 
     epoch: int
     lr: float
     loss: float
-    train_accuracy: float
+    train_accuracy: float | None
     validation_accuracy: float
     seconds: float
 
@@ -52,18 +54,21 @@ class History:
 
     Attributes:
         epochs: a row per epoch, in order.
-        start_accuracy: validation accuracy before the first step, batch-norm statistics renewed.
-        test_accuracy: fraction on the test split with the weights of the last epoch; the split is looked at only for
+        start_accuracy: the metric of the task (accuracy, with classes) on the validation split before the first step,
+            batch-norm statistics renewed.
+        test_accuracy: the same on the test split with the weights of the last epoch; the split is looked at only for
             this. None until then.
+        metric: what the metric is.
     """
 
     epochs: tuple[Epoch, ...]
     start_accuracy: float
     test_accuracy: float | None = None
+    metric: MetricSpec = ACCURACY
 
     @property
     def validation_accuracy(self) -> float:
-        """Validation accuracy after the last epoch, not the best one: choosing an epoch would overstate it."""
+        """The metric on the validation split after the last epoch, not the best one: to choose would overstate it."""
         return self.epochs[-1].validation_accuracy
 
     @property
@@ -72,8 +77,10 @@ class History:
         return sum(epoch.seconds for epoch in self.epochs)
 
     def to_csv(self) -> str:
-        """A header and a row per epoch."""
-        return csv_table((asdict(epoch) for epoch in self.epochs), [entry.name for entry in fields(Epoch)])
+        """A header and a row per epoch; columns are named after the metric, `validation_iou`."""
+        names = {entry.name: entry.name.replace("accuracy", self.metric.key) for entry in fields(Epoch)}
+        rows = [{names[key]: value for key, value in asdict(one).items() if value is not None} for one in self.epochs]
+        return csv_table(rows, list(names.values()))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes `to_csv` to `path` in one step."""
@@ -85,13 +92,15 @@ class History:
             "epochs": [asdict(epoch) for epoch in self.epochs],
             "start_accuracy": self.start_accuracy,
             "test_accuracy": self.test_accuracy,
+            "metric": asdict(self.metric),
         }
 
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> History:
         """Reads what `to_dict` wrote."""
         epochs = tuple(Epoch(**row) for row in record["epochs"])
-        return History(epochs, record["start_accuracy"], record["test_accuracy"])
+        metric = MetricSpec(**record.get("metric", {}))  # which older versions did not write
+        return History(epochs, record["start_accuracy"], record["test_accuracy"], metric)
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
@@ -171,4 +180,6 @@ def _difference(part: str, found: Any, wanted: Any) -> str:
         "teacher": "another teacher",
         "after_epoch": "another flow",
     }
+    if part == "data" and found.partition(" ")[0] == wanted.partition(" ")[0]:
+        return "another task (loss, metric or distance)"
     return what.get(part, f"other {part}")

@@ -13,11 +13,13 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
+from backbones.inputs import move_tensors, sample_count
 from backbones.state import untouched
 from search.data.sources import Stream
+from search.training.feed import in_memory_order
 from search.training.train_state import TrainState, step_loss
 
 SECONDS_A_LAYER = 2.0
@@ -38,7 +40,7 @@ class CompiledForBatch(nn.Module):
     Args:
         model: shares its parameters and buffers with the compiled code, which reads them anew in every call; what
             changes them in place (optimiser, average, masks, soft pruning) needs no care.
-        size: images of a whole batch.
+        size: samples of a whole batch.
     """
 
     def __init__(self, model: nn.Module, size: int) -> None:
@@ -49,12 +51,12 @@ class CompiledForBatch(nn.Module):
         compile_: Any = torch.compile  # torch's annotations lack isolate_recompiles
         compiled = compile_(model, dynamic=False, isolate_recompiles=True, options={"deterministic": True})
         # Hidden in a function: a second module would list every parameter twice.
-        self._compiled: Callable[[Tensor], Any] = lambda images: compiled(images)
+        self._compiled: Callable[..., Any] = lambda *inputs, **names: compiled(*inputs, **names)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **names: Any) -> Any:
         """What `model` gives."""
-        outputs: Tensor = self._compiled(images) if len(images) == self.size else self.model(images)
-        return outputs
+        whole = sample_count([inputs, names]) == self.size
+        return self._compiled(*inputs, **names) if whole else self.model(*inputs, **names)
 
 
 def compile_training(state: TrainState, decided: int | None, steps: int, *, progress: bool = True) -> None:
@@ -147,15 +149,14 @@ def _run_uncompiled(state: TrainState) -> None:
 def _seconds_a_step(state: TrainState, size: int, times: int) -> float:
     """The least time of a forward and a backward pass; weights, statistics and random numbers stay as they are."""
     device = state.processes.device
-    images, labels = state.data.batch(size, state.recipe.seed)
-    order = torch.channels_last if state.recipe.channels_last else torch.contiguous_format
-    images, labels = images.to(device, memory_format=order), labels.to(device)
+    inputs, targets = move_tensors(state.data.batch(size, state.recipe.seed), device)
+    inputs = in_memory_order(inputs, state.recipe)
     state.network.train()
     best = math.inf
     with untouched(state.model):
         for _ in range(times):
             start = time.perf_counter()
-            step_loss(state, images, labels)[0].backward()
+            step_loss(state, inputs, targets)[0].backward()
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
             best = min(best, time.perf_counter() - start)

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from backbones.errors import SecateurError
 from search.data.data import Data
+from search.data.task import ACCURACY
 from search.training.checkpoint import History
 from search.training.engine import train
 from search.training.masks import EffectiveParameters, Masks, Scope, effective_parameters, magnitude_masks
@@ -35,7 +37,12 @@ class SparsifyResult:
         """NetScore of the test accuracy, the effective parameters and `macs`, the multiply-adds of one sample.
 
         Zero weights save parameters, not multiply-adds: a dense kernel multiplies by them all the same.
+
+        Raises:
+            SecateurError: for a task whose metric is no share of right answers.
         """
+        if self.history.metric != ACCURACY:
+            raise SecateurError(f"NetScore is of an accuracy, not of {self.history.metric.name!r}")
         return netscore(self.history.test_accuracy or 0.0, self.parameters.effective, macs)
 
 

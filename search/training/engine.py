@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from backbones.errors import SecateurError
+from backbones.inputs import move_tensors, sample_count, split_samples
 from backbones.modes import device_of
 from scoring.batch_norm import recalibrate
 from search.data.data import Data
+from search.data.task import Meter
 from search.training.checkpoint import Epoch, History, read_checkpoint, training_identity, write_checkpoint
 from search.training.compiling import compile_training
 from search.training.feed import seed_of, training_batches
-from search.training.metrics import accuracy, count_right
+from search.training.metrics import forward, measure
 from search.training.parallel import process_group
 from search.training.recipe import Recipe
 from search.training.train_state import (
@@ -58,11 +61,12 @@ def train(
     train the one network together; they share `batch_size` out, and each one's batch norms see its share.
 
     Args:
-        model: takes normalised images (B, C, H, W), gives logits (B, num_classes). Afterwards in evaluation mode, where
-            it was before, with the weights of the last epoch (their average when `recipe.ema` is set).
-        data: the task.
+        model: takes the data's inputs: normalised images (B, C, H, W), and gives logits (B, num_classes); or what
+            another task has. Afterwards in evaluation mode, where it was before, with the weights of the last epoch
+            (their average when `recipe.ema` is set).
+        data: the task and its samples.
         recipe: how to train: epochs, learning rate, optimiser, ...
-        teacher: the dense network to learn from beside the labels (`recipe.distill`); it is not changed.
+        teacher: the dense network to learn from beside the targets (`recipe.distill`); it is not changed.
         folder: holds a checkpoint (`checkpoint.pt`) and the curve (`history.csv`) after each epoch; a training that is
             found there is continued, a finished one returned.
         device: where to compute: "cpu", "cuda", ...
@@ -74,11 +78,13 @@ def train(
         test: look at the test split after the last epoch; not wanted where trainings are still compared.
 
     Returns:
-        the curve, the accuracy before the first step and the test accuracy.
+        the curve, and what the metric of the task (accuracy, with classes) was before the first step and on the test
+        split.
 
     Raises:
-        SecateurError: for a batch larger than the data, a network that does not fit the data, a checkpoint of another
-            training, or a loss or weight that is no longer finite (the last checkpoint stays).
+        SecateurError: for a batch larger than the data, a network that does not fit the data, a loss or metric that
+            cannot be used, a checkpoint of another training, or a loss, metric or weight that is no longer finite (the
+            last checkpoint stays).
     """
     check_trainable(model, data, recipe)
     with process_group(device) as processes:
@@ -126,7 +132,7 @@ def _run(
         with bar:
             while len(history.epochs) < state.recipe.epochs:
                 latest = _epoch(state, len(history.epochs), bar, after_epoch)
-                history = History((*history.epochs, latest), history.start_accuracy)
+                history = replace(history, epochs=(*history.epochs, latest))
                 good = _clone(state.model)
                 _save(state, folder, wanted, history)
     except BaseException:
@@ -140,23 +146,26 @@ def _begin(state: TrainState) -> History:
     recipe = state.recipe
     if recipe.recalibrate:
         size = min(len(state.data.train), recipe.recalibrate * recipe.batch_size)
-        images, _ = state.data.batch(size, recipe.seed)
-        recalibrate(state.model, [piece for piece in images.split(recipe.batch_size) if len(piece) > 1])
-    return History((), _validate(state))
+        inputs, _ = state.data.batch(size, recipe.seed)
+        pieces = split_samples(inputs, recipe.batch_size)
+        recalibrate(state.model, [piece for piece in pieces if sample_count(piece) > 1])
+    return History((), _validate(state), metric=state.data.task.spec)
 
 
 def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch | None) -> Epoch:
     """One pass over the training split and one over the validation split."""
     started = time.perf_counter()
     device, recipe = state.processes.device, state.recipe
-    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right answers, images
+    sums = torch.zeros(3, dtype=torch.float64, device=device)  # loss, right answers, samples
     every = 1 if device.type == "cpu" else 20  # reading a number back makes a device wait
+    metric = state.data.task.spec
     state.network.train()
     torch.manual_seed(seed_of(recipe.seed, done, state.processes.rank + 1))
-    for step, (images, labels) in enumerate(training_batches(state.data, recipe, state.processes, done)):
+    for step, (inputs, targets) in enumerate(training_batches(state.data, recipe, state.processes, done)):
         rate = recipe.rate((done * state.steps + step + 0.5) / (recipe.epochs * state.steps))
-        loss, right = train_step(state, images, labels, rate)
-        sums += torch.stack([loss * len(labels), right, torch.tensor(float(len(labels)), device=device)])
+        loss, right = train_step(state, inputs, targets, rate)
+        count = sample_count(inputs)
+        sums += torch.stack([loss * count, right, torch.tensor(float(count), device=device)])
         if step % every == 0 or step + 1 == state.steps:
             mean = float(sums[0] / sums[2])
             if not math.isfinite(mean):
@@ -164,7 +173,8 @@ def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch
                     f"the loss became {mean} in epoch {done + 1}, step {step + 1} of {state.steps} (lr {rate:.4g}): "
                     f"lower lr or set clip; the weights after epoch {done} are kept"
                 )
-            bar.set_postfix(loss=f"{mean:.3f}", accuracy=f"{float(sums[1] / sums[2]):.1%}", refresh=False)
+            learned = {metric.key: metric.text(float(sums[1] / sums[2]))} if state.counts else {}
+            bar.set_postfix(loss=f"{mean:.3f}", **learned, refresh=False)
         bar.update()
     check_finite(state.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
     state.processes.same(state.model.buffers())  # each process gathered its own batch-norm statistics
@@ -172,12 +182,12 @@ def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch
         state.processes.same(state.ema.state_dict()["mean"])
     if after_epoch is not None:
         after_epoch(state.model, done + 1)
-    loss_sum, right_sum, count = state.processes.sum(sums).tolist()
+    loss_sum, right_sum, seen = state.processes.sum(sums).tolist()
     return Epoch(
         epoch=done + 1,
         lr=rate,
-        loss=loss_sum / count,
-        train_accuracy=right_sum / count,
+        loss=loss_sum / seen,
+        train_accuracy=right_sum / seen if state.counts else None,
         validation_accuracy=_validate(state),
         seconds=time.perf_counter() - started,
     )
@@ -185,17 +195,15 @@ def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch
 
 @torch.no_grad()
 def _validate(state: TrainState) -> float:
-    """Validation accuracy, the processes sharing the work."""
-    right = torch.zeros(2, dtype=torch.int64, device=state.processes.device)
+    """The metric on the validation split, the processes sharing the work where it can be shared."""
+    processes, meter = state.processes, Meter(state.data.task, state.processes.device)
     state.model.eval()
     with state.ema.applied() if state.ema is not None else nullcontext():
-        for number, (images, labels) in enumerate(state.data.batches("validation", 500)):
-            if number % state.processes.size == state.processes.rank:
-                images, labels = images.to(state.processes.device), labels.to(state.processes.device)
-                found, count = count_right(state.model, images, labels, state.data)
-                right += torch.stack([found, torch.tensor(count, device=right.device)])
-    found_all, total = state.processes.sum(right).tolist()
-    return float(found_all / total)
+        for number, batch in enumerate(state.data.batches("validation")):
+            if not meter.shares or number % processes.size == processes.rank:
+                inputs, targets = move_tensors(batch, processes.device)
+                meter.update(forward(state.model, inputs, state.data), targets, sample_count(inputs))
+    return meter.value(processes.sum, "validation")
 
 
 def _save(state: TrainState, folder: Path | None, wanted: dict[str, Any], history: History) -> None:
@@ -227,7 +235,7 @@ def _finish(state: TrainState, folder: Path | None, wanted: dict[str, Any], hist
     """Looks at the test split, once at most in the life of a training, and leaves the averaged weights in the model."""
     if test and history.test_accuracy is None:
         with state.ema.applied() if state.ema is not None else nullcontext():
-            history = History(history.epochs, history.start_accuracy, accuracy(state.model, state.data, "test"))
+            history = replace(history, test_accuracy=measure(state.model, state.data, "test"))
         _save(state, folder, wanted, history)
     if state.ema is not None:
         state.ema.apply()

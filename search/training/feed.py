@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
 
-from search.data.data import Batch, Data, check_labels
-from search.data.sources import Split
+from backbones.inputs import map_tensors, move_tensors
+from search.data.data import Data
+from search.data.items import SampleBatch
+from search.data.sources import Split, Stream
 from search.training.parallel import ProcessGroup
 from search.training.recipe import Recipe
 
 
 def steps_per_epoch(data: Data, recipe: Recipe) -> int:
     """Batches an epoch."""
-    return len(data.train) // recipe.batch_size if isinstance(data.train, Split) else len(data.train.loader)
+    return len(data.train.loader) if isinstance(data.train, Stream) else len(data.train) // recipe.batch_size
 
 
-def training_batches(data: Data, recipe: Recipe, processes: ProcessGroup, epoch: int) -> Iterator[Batch]:
-    """One process's share of one epoch: shuffled, augmented, normalised.
+def training_batches(data: Data, recipe: Recipe, processes: ProcessGroup, epoch: int) -> Iterator[SampleBatch]:
+    """One process's share of one epoch: shuffled; images augmented and normalised, other inputs as they are.
 
     Args:
         data: the task.
@@ -29,35 +32,47 @@ def training_batches(data: Data, recipe: Recipe, processes: ProcessGroup, epoch:
         epoch: number of epochs done before; other epochs have another order and other augmentations.
 
     Yields:
-        float32 images (B, C, H, W) and labels (B,) on the device of this process, B the batch size over the number of
-            processes.
+        float32 images (B, C, H, W) and labels (B,), or inputs and targets of the task, on the device of this process;
+            B the batch size over the number of processes.
 
     Raises:
         SecateurError: when a stream yields a label out of range.
     """
     draws = torch.Generator().manual_seed(seed_of(recipe.seed, epoch, processes.rank + 1))
     augment = data.augment if recipe.augment is None else recipe.augment
-    for images, labels in _raw(data, recipe, processes, epoch):
-        images = images.to(processes.device, non_blocking=True)
-        unit = 255.0 if images.dtype == torch.uint8 else 1.0
-        images = data.normalise(augment(images, draws, torch.tensor(data.mean) * unit))
-        if recipe.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        yield images, labels.to(processes.device, non_blocking=True)
+    for batch in _raw(data, recipe, processes, epoch):
+        inputs, targets = move_tensors(batch, processes.device)
+        if data.images:
+            unit = 255.0 if inputs.dtype == torch.uint8 else 1.0
+            inputs = data.normalise(augment(inputs, draws, torch.tensor(data.mean) * unit))
+        yield in_memory_order(inputs, recipe), targets
 
 
-def _raw(data: Data, recipe: Recipe, processes: ProcessGroup, epoch: int) -> Iterator[Batch]:
+def in_memory_order(inputs: Any, recipe: Recipe) -> Any:
+    """The inputs of a batch, those of four dimensions in the memory order that the recipe trains in."""
+    if not recipe.channels_last:
+        return inputs
+    order = torch.channels_last
+    return map_tensors(lambda tensor: tensor.contiguous(memory_format=order) if tensor.ndim == 4 else tensor, inputs)
+
+
+def _raw(data: Data, recipe: Recipe, processes: ProcessGroup, epoch: int) -> Iterator[SampleBatch]:
     source, size = data.train, recipe.batch_size
-    if isinstance(source, Split):
+    if not isinstance(source, Stream):
         shuffle = torch.Generator().manual_seed(seed_of(recipe.seed, epoch, 0))
         order = torch.randperm(len(source), generator=shuffle)
         for step in range(steps_per_epoch(data, recipe)):
             chosen = order[step * size : (step + 1) * size][processes.rank :: processes.size]
-            yield source.take(chosen)
+            if isinstance(source, Split):
+                yield source.take(chosen)
+            else:
+                batch = source.take(chosen, seed_of(recipe.seed, epoch, processes.rank + 1, step))
+                data.check_targets(*batch, "train")
+                yield batch
         return
-    for images, labels in source.epoch(seed_of(recipe.seed, epoch, 0)):
-        check_labels(labels, data.num_classes, f"data {data.name!r}: train")
-        yield images, labels
+    for batch in source.epoch(seed_of(recipe.seed, epoch, 0)):
+        data.check_targets(*batch, "train")
+        yield batch
 
 
 def resident(data: Data, device: torch.device) -> Data:

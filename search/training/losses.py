@@ -1,8 +1,9 @@
-"""What training minimises beside the cross entropy: the teacher's soft labels, and the scales of batch norm."""
+"""What training minimises: the loss of the task, the distance to a teacher, and the scales of batch norm."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,37 +11,61 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from scoring.batch_norm import BatchNorm
+from scoring.output_distance import relative_distance
+from search.data.data import Data
+from search.data.task import Loss
+from search.training.recipe import Recipe
 
 
-def distillation_loss(
-    logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    *,
-    weight: float,
-    temperature: float,
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """(1 - w) * cross entropy + w * T^2 * KL(teacher || student), both softened by T (Hinton et al., arXiv:1503.02531).
+def check_options(data: Data, recipe: Recipe) -> None:
+    """Raises SecateurError for an option of a recipe that means nothing for the task of `data`."""
+    task, plain = data.task, Recipe()
+    of_classes = {
+        "label_smoothing": bool(recipe.label_smoothing) and task.loss is not F.cross_entropy,
+        "temperature": recipe.temperature != plain.temperature and (not task.classes or task.distance is not None),
+    }
+    for name, wrong in of_classes.items():
+        if wrong:
+            value, own = getattr(recipe, name), "loss" if name == "label_smoothing" else "distance"
+            raise SecateurError(
+                f"recipe: {name} is of classification, but the task has a {own} of its own (metric {task.name!r}) and "
+                f"{name}={value!r}; leave it out"
+            )
+    if recipe.augment is not None and not data.images:
+        raise SecateurError(
+            f"recipe: augment is of images with classes, but data {data.name!r} has samples of another form; let the "
+            "dataset augment them"
+        )
+
+
+def training_loss(data: Data, recipe: Recipe) -> Loss:
+    """The loss of (outputs, targets): that of the task, with the recipe's label smoothing where it is cross entropy."""
+    if recipe.label_smoothing:
+        return partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
+    return data.task.loss
+
+
+def teacher_distance(data: Data, recipe: Recipe) -> Loss:
+    """The distance of (outputs, outputs of the teacher) that distillation minimises."""
+    task = data.task
+    if task.distance is not None:
+        return task.distance
+    return partial(soft_divergence, temperature=recipe.temperature) if task.classes else relative_distance
+
+
+def soft_divergence(logits: Tensor, teacher_logits: Tensor, *, temperature: float) -> Tensor:
+    """T^2 * KL(teacher || student), both softened by T (Hinton et al., arXiv:1503.02531), the mean over the batch.
 
     The factor T^2 keeps the size of the gradients equal for every T.
 
     Args:
         logits: (N, K) of the network that learns.
         teacher_logits: (N, K), without gradient.
-        labels: (N,) true classes.
-        weight: w, 0 to 1.
         temperature: T > 0.
-        label_smoothing: share of the target of the cross entropy that is spread over all classes.
-
-    Returns:
-        the mean over the batch.
     """
-    hard = F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     student = F.log_softmax(logits / temperature, dim=1)
     teacher = F.log_softmax(teacher_logits / temperature, dim=1)
-    soft = F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
-    return (1 - weight) * hard + weight * soft
+    return F.kl_div(student, teacher, reduction="batchmean", log_target=True) * temperature**2
 
 
 def gammas(model: nn.Module) -> dict[str, Tensor]:

@@ -3,14 +3,62 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones.errors import SecateurError
-from backbones.modes import device_of, evaluating
+from backbones.errors import SecateurError, one_line
+from backbones.inputs import move_tensors, run_on, sample_count
+from backbones.modes import device_of, evaluating, training
+from backbones.state import untouched
 from search.checks import check_dtype, check_range
 from search.data.data import Data, SplitName
+from search.data.items import form_of
+from search.data.task import CLASSIFICATION, Loss, Meter
+
+CHECKED = 8
+"""Samples on which loss and metric are tried out."""
+
+
+def measure(
+    model: nn.Module,
+    data: Data,
+    split: SplitName = "test",
+    *,
+    device: str | torch.device | None = None,
+    batch_size: int | None = None,
+) -> float:
+    """The metric of the data's task over a split, in evaluation mode; of classification the accuracy.
+
+    Args:
+        model: takes the data's inputs: normalised images (B, C, H, W), or what the task's samples hold.
+        data: the task.
+        split: "train", "validation" or "test".
+        device: the model is moved there for the measurement and back; where it is when not given.
+        batch_size: samples at a time, where no loader decides; by default 500 images, or 64 samples of another form. It
+            matters only to a metric that is a function and gives the mean over a batch of what is no mean over samples.
+
+    Returns:
+        one number, in the metric's unit; a percentage is a fraction in [0, 1].
+
+    Raises:
+        SecateurError: when the network does not take such inputs or has another number of classes, or the metric fails
+            or is no finite number.
+    """
+    home = device_of(model)
+    place = home if device is None else torch.device(device)
+    meter = Meter(data.task, place)
+    with evaluating(model), torch.inference_mode():
+        model.to(place)
+        try:
+            for batch in data.batches(split, batch_size):
+                inputs, targets = move_tensors(batch, place)
+                meter.update(forward(model, inputs, data), targets, sample_count(inputs))
+            return meter.value(lambda sums: sums, split)
+        finally:
+            model.to(home)
 
 
 def accuracy(
@@ -19,13 +67,13 @@ def accuracy(
     split: SplitName = "test",
     *,
     device: str | torch.device | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
 ) -> float:
-    """Share of images of a split whose highest logit is the true class, in evaluation mode.
+    """Share of samples of a split whose highest logit is the true class, in evaluation mode.
 
     Args:
         model: takes normalised images (B, C, H, W), gives logits (B, num_classes).
-        data: the task.
+        data: the task, with classes.
         split: "train", "validation" or "test".
         device: the model is moved there for the measurement and back; where it is when not given.
         batch_size: images at a time.
@@ -34,59 +82,90 @@ def accuracy(
         a fraction in [0, 1].
 
     Raises:
-        SecateurError: when the network does not take such images or has another number of outputs.
+        SecateurError: when the task has no classes, the network does not take such images or has another number of
+            outputs.
     """
-    home = device_of(model)
-    place = home if device is None else torch.device(device)
-    correct, total = torch.zeros((), dtype=torch.int64), 0
-    with evaluating(model), torch.inference_mode():
-        model.to(place)
-        try:
-            for images, labels in data.batches(split, batch_size):
-                right, number = count_right(model, images.to(place), labels.to(place), data)
-                correct += right.cpu()
-                total += number
-        finally:
-            model.to(home)
-    return int(correct) / total
+    if not data.task.classes:
+        raise SecateurError(
+            f"accuracy needs classes, but data {data.name!r} has a task with metric {data.task.name!r}; use measure"
+        )
+    return measure(model, replace(data, task=CLASSIFICATION), split, device=device, batch_size=batch_size)
 
 
-def count_right(model: nn.Module, images: Tensor, labels: Tensor, data: Data) -> tuple[Tensor, int]:
-    """Number of right answers (a scalar tensor) and of images in one batch."""
-    logits = forward(model, images, data.num_classes)
-    return (logits.argmax(1) == labels).sum(), len(labels)
-
-
-def forward(model: nn.Module, images: Tensor, num_classes: int) -> Tensor:
-    """(B, num_classes) logits.
+def forward(model: nn.Module, inputs: Any, data: Data) -> Any:
+    """The outputs of the network; of a task with classes (B, num_classes) logits.
 
     Raises:
-        SecateurError: when the output has another shape.
+        SecateurError: when logits have another shape.
     """
-    logits = model(images)
-    if not isinstance(logits, Tensor) or logits.shape != (len(images), num_classes):
-        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    outputs = run_on(model, inputs)
+    wanted = (sample_count(inputs), data.num_classes)
+    if data.task.classes and (not isinstance(outputs, Tensor) or outputs.shape != wanted):
+        found = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         raise SecateurError(
-            f"the network gives {found} for {len(images)} images; logits of shape ({len(images)}, {num_classes}) are "
-            "needed, one for each class of the data"
+            f"the network gives {found} for {wanted[0]} images; logits of shape {wanted} are needed, one for each "
+            "class of the data"
         )
-    return logits
+    return outputs
 
 
 def check_fits(model: nn.Module, data: Data) -> None:
-    """Raises SecateurError unless `model` takes the data's images and gives one logit a class."""
+    """Raises SecateurError unless `model` takes the data's inputs and, with classes, gives one logit a class."""
     with evaluating(model), torch.no_grad():
-        images = data.example.to(device_of(model))
-        check_dtype(model, images)
+        inputs = move_tensors(data.example, device_of(model))
+        check_dtype(model, inputs)
         try:
-            forward(model, images, data.num_classes)
-        except (RuntimeError, ValueError) as error:
+            forward(model, inputs, data)
+        except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, SecateurError):
                 raise
             reason = str(error).partition("\n")[0]
-            raise SecateurError(
-                f"the network does not take images of shape {tuple(images.shape)} of data {data.name!r}: {reason}"
-            ) from error
+            taken = f"images of shape {tuple(inputs.shape)}" if data.images else f"inputs ({form_of(inputs)})"
+            raise SecateurError(f"the network does not take {taken} of data {data.name!r}: {reason}") from error
+
+
+def check_task(model: nn.Module, data: Data) -> None:
+    """Looks at one batch: the loss must give one number with a gradient, the metric a finite one, and no NaN.
+
+    Classification is not looked at: its loss and metric are known. The network stays as it was.
+
+    Raises:
+        SecateurError: for a loss or metric that fails or gives something else.
+    """
+    if data.task is CLASSIFICATION:
+        return
+    check_fits(model, data)
+    place = device_of(model)
+    inputs, targets = move_tensors(next(data.batches("train", CHECKED)), place)
+    with untouched(model), training(model):
+        loss_of(data.task.loss, forward(model, inputs, data), targets)
+    meter = Meter(data.task, place)
+    inputs, targets = move_tensors(next(data.batches("validation", CHECKED)), place)
+    with untouched(model), evaluating(model), torch.no_grad():
+        meter.update(forward(model, inputs, data), targets, sample_count(inputs))
+    meter.value(lambda sums: sums, "validation")
+
+
+def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    """The loss of a batch.
+
+    Raises:
+        SecateurError: when it fails, or is not one number with a gradient.
+    """
+    try:
+        found = loss(outputs, targets)
+    except SecateurError:
+        raise
+    except Exception as error:
+        raise SecateurError(f"the task's loss raised {type(error).__name__}: {one_line(error)}") from error
+    if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:
+        what = type(found).__name__
+        if isinstance(found, Tensor):
+            what = f"shape {tuple(found.shape)}" if found.ndim else "a number without a gradient"
+        raise SecateurError(
+            f"the task's loss must give one number (a tensor of shape ()) with a gradient, but gave {what}"
+        )
+    return found
 
 
 def netscore(

@@ -88,21 +88,24 @@ class Recipe:
     Attributes:
         epochs: passes over the training split.
         lr: highest learning rate.
-        batch_size: images a step, over all processes together; an incomplete last batch is left out.
+        batch_size: samples a step, over all processes together, where no loader decides; an incomplete last batch is
+            left out.
         optimiser: a key of `OPTIMISERS`; "sgd" uses Nesterov momentum.
         momentum: momentum of SGD, or the first beta of AdamW.
         weight_decay: on every parameter, as in He et al. (CVPR 2016).
         schedule: a key of `SCHEDULES`.
         warmup: share of all steps in which the learning rate rises; the schedule's own when not given.
-        label_smoothing: share of the target spread over all classes.
-        distill: weight of the teacher's soft labels against the true ones, used only when a teacher is given.
-        temperature: softens both distributions in distillation. 4 is usual for hundreds of epochs; in two epochs on
-            20,000 CIFAR-10 images (ResNet-20 at 33 % MACs, one seed) test accuracy was 82.2 % without a teacher, 82.0 %
-            at 2 and 80.4 % at 4.
+        label_smoothing: of the cross entropy: share of the target spread over all classes.
+        distill: weight of the distance to the teacher's outputs against the task's loss, used only when a teacher is
+            given.
+        temperature: of tasks with classes: softens both distributions in distillation. 4 is usual for hundreds of
+            epochs; in two epochs on 20,000 CIFAR-10 images (ResNet-20 at 33 % MACs, one seed) test accuracy was 82.2 %
+            without a teacher, 82.0 % at 2 and 80.4 % at 4.
         ema: decay per step of a running average of the weights that is evaluated and kept instead; 0 for none.
         clip: highest norm of the gradient; 0 for no limit.
-        precision: "float32", "bfloat16" (autocast; weights stay float32), or "auto": bfloat16 on CUDA and, for images
-            of 24 x 24 pixels and more on a CPU with bfloat16 instructions (a step of ResNet-20 takes half the time).
+        precision: "float32", "bfloat16" (autocast; weights stay float32), or "auto": for classes of images bfloat16 on
+            CUDA and, from 24 x 24 pixels on, on a CPU with bfloat16 instructions (a step of ResNet-20 takes half the
+            time); for other tasks float32.
         channels_last: keep images and weights in that memory order while training, which is faster (on a CPU by a
             quarter in float32).
         compile: run the steps as code from `torch.compile`: true, false, or "auto": where there is a compiler and the
@@ -178,6 +181,8 @@ class Recipe:
 
 def bfloat16(recipe: Recipe, data: Data, device: torch.device) -> bool:
     """Whether `recipe` means bfloat16 for this data on this device."""
+    if recipe.precision == "auto" and not data.images:
+        return False
     if recipe.precision != "auto" or device.type == "cuda":
         return recipe.precision != "float32"
     _, height, width = data.train.shape

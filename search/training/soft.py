@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.inputs import run_on, sample_count, split_samples, tensors_in
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.batch_norm import recalibrate
@@ -87,14 +89,18 @@ def nonzero_structure(graph: ChannelGraph, model: nn.Module, *, scales: bool = T
     return Structure.of(graph, kept)
 
 
-def scales_suffice(model: nn.Module, graph: ChannelGraph, example: Tensor) -> bool:
+def scales_suffice(model: nn.Module, graph: ChannelGraph, example: Any) -> bool:
     """Whether zero batch-norm scales silence every channel: not where a layer reads past the batch norm."""
     structure = Structure.random(graph, keep=0.5)
     quiet = prune(model, graph, Structure.full(graph)).eval()
     zero_channels(quiet, graph, structure)
     with torch.no_grad():
-        found, wanted = quiet(example), prune(model, graph, structure).eval()(example)
-    return bool(torch.allclose(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max())))
+        found, wanted = (tensors_in(run_on(one, example)) for one in (quiet, prune(model, graph, structure).eval()))
+    return all(
+        torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
+        for one, other in zip(found, wanted, strict=True)
+        if other.numel()
+    )
 
 
 def _norm_scales(model: nn.Module) -> set[str]:
@@ -135,8 +141,8 @@ class SoftPruningCallback:
         self.graph, self.recipe, self.choose, self.target, self.growth = graph, recipe, choose, target, growth
         self.scales = scales_suffice(model, graph, data.example)
         size = min(len(data.train), recipe.recalibrate * recipe.batch_size)
-        drawn = data.batch(size, recipe.seed)[0].split(recipe.batch_size) if size else ()
-        self.batches = [images for images in drawn if len(images) > 1]
+        drawn = split_samples(data.batch(size, recipe.seed)[0], recipe.batch_size) if size else []
+        self.batches = [inputs for inputs in drawn if sample_count(inputs) > 1]
 
     def __call__(self, model: nn.Module, done: int) -> None:
         """Zeroes the channels that are not chosen after `done` epochs."""

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.errors import SecateurError
+from backbones.inputs import map_tensors, run_on, tensors_in
+from backbones.modes import device_of
 from backbones.module_copy import copy_with
+from backbones.state import untouched
 from search.data.data import Data
-from search.data.sources import Split, Stream
+from search.data.sources import Stream
+from search.data.task import Loss, batch_sum
 from search.training.feed import resident, steps_per_epoch
-from search.training.losses import distillation_loss, l1_subgradient
+from search.training.losses import check_options, l1_subgradient, teacher_distance, training_loss
 from search.training.masks import hold
-from search.training.metrics import check_fits, forward
+from search.training.metrics import check_fits, check_task, forward, loss_of
 from search.training.parallel import ProcessGroup
 from search.training.recipe import Recipe, bfloat16
 
@@ -35,6 +38,8 @@ class TrainState:
         data: the task, its training images on the device where they fit.
         recipe: how to train.
         teacher: the dense network to learn from, or None.
+        loss: of outputs and targets.
+        distance: of outputs and those of the teacher.
         processes: who trains together, and where this process computes.
         optimiser: the optimiser over the parameters of `model`.
         ema: the running average of the weights, or None.
@@ -50,6 +55,8 @@ class TrainState:
     data: Data
     recipe: Recipe
     teacher: nn.Module | None
+    loss: Loss
+    distance: Loss
     processes: ProcessGroup
     optimiser: Optimizer
     ema: EMA | None
@@ -59,15 +66,22 @@ class TrainState:
     half: bool
     compiled: int = 0
 
+    @property
+    def counts(self) -> bool:
+        """Whether the metric is followed while learning: where there are classes, and it is a function."""
+        return self.data.task.classes and not self.data.task.is_object
+
 
 def check_trainable(model: nn.Module, data: Data, recipe: Recipe) -> None:
     """Raises SecateurError unless `model` can be trained on `data` with `recipe`."""
-    if isinstance(data.train, Split) and recipe.batch_size > len(data.train):
+    if not isinstance(data.train, Stream) and recipe.batch_size > len(data.train):
         raise SecateurError(
             f"recipe: batch_size <= {len(data.train)} training images must hold, but got batch_size={recipe.batch_size}"
         )
+    check_options(data, recipe)
     check_fits(model, data)
     check_finite(model, "the network's", "before training; load other weights")
+    check_task(model, data)
 
 
 def prepare_training(
@@ -100,7 +114,7 @@ def prepare_training(
     mask()  # before the average starts from these weights
     if teacher is not None and recipe.distill > 0:
         check_fits(teacher, data)
-        teacher = copy_with(teacher, {}).requires_grad_(False).eval()
+        teacher = teaching(copy_with(teacher, {}).requires_grad_(False), data)
         move_model(teacher, processes.device, order)
     else:
         teacher = None
@@ -110,6 +124,8 @@ def prepare_training(
         data=resident(data, processes.device),
         recipe=recipe,
         teacher=teacher,
+        loss=training_loss(data, recipe),
+        distance=teacher_distance(data, recipe),
         processes=processes,
         optimiser=recipe.build_optimiser(model),
         ema=EMA(model, recipe.ema) if recipe.ema else None,
@@ -120,12 +136,30 @@ def prepare_training(
     )
 
 
-def train_step(state: TrainState, images: Tensor, labels: Tensor, rate: float) -> tuple[Tensor, Tensor]:
-    """One update; returns the loss and the number of right answers, without gradient."""
+def teaching(teacher: nn.Module, data: Data) -> nn.Module:
+    """The teacher in evaluation mode; where its code returns something else in training, with that code.
+
+    Torch's own layers are in evaluation mode in both cases.
+    """
+    teacher.eval()
+    if data.task.classes:
+        return teacher
+    inputs = map_tensors(lambda tensor: tensor.to(device_of(teacher)), data.example)
+    with torch.no_grad(), untouched(teacher):
+        shapes = [one.shape for one in tensors_in(run_on(teacher, inputs))]
+        for module in teacher.modules():
+            module.training = not type(module).__module__.startswith("torch.")
+        if [one.shape for one in tensors_in(run_on(teacher, inputs))] == shapes:
+            teacher.eval()
+    return teacher
+
+
+def train_step(state: TrainState, inputs: Any, targets: Any, rate: float) -> tuple[Tensor, Tensor]:
+    """One update; returns the loss and the number of right answers, without gradient (NaN without classes)."""
     for group in state.optimiser.param_groups:
         group["lr"] = rate
     state.optimiser.zero_grad(set_to_none=True)
-    loss, logits = step_loss(state, images, labels)
+    loss, outputs = step_loss(state, inputs, targets)
     loss.backward()
     state.penalty()
     if state.recipe.clip:
@@ -134,28 +168,29 @@ def train_step(state: TrainState, images: Tensor, labels: Tensor, rate: float) -
     state.mask()
     if state.ema is not None:
         state.ema.update()
-    return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+    if not state.counts:
+        return loss.detach(), torch.full_like(loss.detach(), torch.nan)
+    return loss.detach(), batch_sum(state.data.task, outputs.detach(), targets, len(outputs))
 
 
-def step_loss(state: TrainState, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The forward passes of one step: the loss, with gradient, and the logits (B, num_classes) in float32."""
-    recipe = state.recipe
-    with torch.autocast(images.device.type, torch.bfloat16) if state.half else nullcontext():
-        logits = forward(state.network, images, state.data.num_classes)
+def step_loss(state: TrainState, inputs: Any, targets: Any) -> tuple[Tensor, Any]:
+    """The forward passes of one step: the loss, with gradient, and the outputs in float32."""
+    recipe, device = state.recipe, state.processes.device
+    with torch.autocast(device.type, torch.bfloat16) if state.half else nullcontext():
+        outputs = forward(state.network, inputs, state.data)
         with torch.no_grad():
-            soft = None if state.teacher is None else state.teacher(images).float()
-    logits = logits.float()
-    if soft is None:
-        return F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing), logits
-    loss = distillation_loss(
-        logits,
-        soft,
-        labels,
-        weight=recipe.distill,
-        temperature=recipe.temperature,
-        label_smoothing=recipe.label_smoothing,
-    )
-    return loss, logits
+            soft = None if state.teacher is None else _widened(run_on(state.teacher, inputs))
+    outputs = _widened(outputs)
+    loss = loss_of(state.loss, outputs, targets)
+    if soft is not None:
+        loss = (1 - recipe.distill) * loss + recipe.distill * loss_of(state.distance, outputs, soft)
+    return loss, outputs
+
+
+def _widened(outputs: Any) -> Any:
+    """The outputs, those of half precision as float32."""
+    half = (torch.bfloat16, torch.float16)
+    return map_tensors(lambda tensor: tensor.float() if tensor.dtype in half else tensor, outputs)
 
 
 def move_model(model: nn.Module, device: torch.device, order: torch.memory_format) -> None:

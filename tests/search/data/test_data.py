@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from backbones.errors import SecateurError
 from search.data.data import Data
 from search.data.readers import DATASETS, load_data
-from search.data.sources import Split, counts, split_off
+from search.data.sources import Split, Stream, counts, split_off
 
 
 def made(count: int = 60, classes: int = 3, **options: Any) -> Data:
@@ -116,7 +116,7 @@ def test_stream_is_read_anew_with_an_order_fixed_by_the_seed() -> None:
     labels = torch.arange(30) % 3
     loader = DataLoader(TensorDataset(images, labels), 10, shuffle=True)
     data = Data.from_datasets("s", loader, loader, validation=loader, num_classes=3, stream=True)
-    assert not isinstance(data.train, Split)
+    assert isinstance(data.train, Stream)
     assert len(data.train) == 30
     first, again, other = (torch.cat([y for _, y in data.train.epoch(seed)]) for seed in (1, 1, 2))
     assert torch.equal(first, again)

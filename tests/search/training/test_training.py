@@ -204,7 +204,7 @@ def test_test_split_is_looked_at_once(digits: Data, tmp_path: Path, monkeypatch:
     looked: list[str] = []
     real = Data.batches
 
-    def batches(self: Data, split: Any, size: int) -> Any:
+    def batches(self: Data, split: Any, size: int | None = None) -> Any:
         looked.append(split)
         return real(self, split, size)
 
