@@ -10,7 +10,7 @@ from torch import Tensor
 from backbones.errors import SecateurError
 from backbones.inputs import tensors_in
 
-LEAST = 1e-12
+LEAST_SIZE = 1e-12
 """Added to the size of outputs, so that zeros have a distance too."""
 
 
@@ -32,5 +32,5 @@ def relative_distance(outputs: Any, wanted: Any) -> Tensor:
     if not ours or [one.shape for one in ours] != [one.shape for one in theirs]:
         shapes = [", ".join(str(tuple(one.shape)) for one in found) or "nothing" for found in (ours, theirs)]
         raise SecateurError(f"outputs of two networks cannot be compared: {shapes[0]} of one, {shapes[1]} of the other")
-    parts = [(a - b).square().sum() / (b.square().sum() + LEAST) for a, b in zip(ours, theirs, strict=True)]
+    parts = [(a - b).square().sum() / (b.square().sum() + LEAST_SIZE) for a, b in zip(ours, theirs, strict=True)]
     return torch.stack(parts).mean()

@@ -17,7 +17,7 @@ from backbones.errors import SecateurError, one_line
 from search.formatting import percent, significant
 
 Loss = Callable[[Any, Any], Tensor]
-Direction = Literal["higher", "lower"]
+MetricDirection = Literal["higher", "lower"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class MetricSpec:
     """
 
     name: str = "accuracy"
-    direction: Direction = "higher"
+    direction: MetricDirection = "higher"
     unit: str = "%"
 
     @property
@@ -142,7 +142,7 @@ class Task:
     @property
     def spec(self) -> MetricSpec:
         """How the metric reads."""
-        return MetricSpec(self.name, cast("Direction", self.direction), self.unit)
+        return MetricSpec(self.name, cast("MetricDirection", self.direction), self.unit)
 
     @property
     def key(self) -> str:
