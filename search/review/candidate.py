@@ -14,6 +14,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.files import atomic_write
 from backbones.structure import Structure
+from search.data.task import ACCURACY, MetricSpec
 from search.review.footprint import Footprint
 
 Axis = Literal["macs", "params", "latency", "memory", "batch_seconds"]
@@ -26,7 +27,7 @@ class Refit:
 
     Attributes:
         artefact: the refitted network (safetensors).
-        accuracy: on the validation split, a fraction in [0, 1].
+        accuracy: the task's metric (accuracy, with classes) on the validation split; a percentage is a fraction.
         cut_accuracy: the same with the weights that the cut leaves, batch-norm statistics renewed.
     """
 
@@ -45,8 +46,9 @@ class Candidate:
         parameters: what the sampler proposed (thresholds, keep ratios).
         cost: MACs and parameters of one sample (latency in seconds and memory in bytes when measured).
         score: training-free score, higher is better, in the scorer's own unit.
-        accuracy: on the validation split after retraining, a fraction in [0, 1].
-        test_accuracy: on the test split after retraining, a fraction in [0, 1]; nothing is ever selected by it.
+        accuracy: the task's metric (accuracy, with classes) on the validation split after retraining; a percentage is a
+            fraction.
+        test_accuracy: the same on the test split; nothing is ever selected by it.
         seconds: time spent on the trial, retraining not included.
         reason: why it is infeasible, one sentence; None when it is feasible.
         artefact: the retrained network (safetensors).
@@ -120,14 +122,21 @@ class Candidate:
         return target
 
 
-def ranked(candidates: Iterable[Candidate], measure: Measure) -> list[Candidate]:
+def worth(one: Candidate, measure: Measure, metric: MetricSpec) -> float | None:
+    """What a candidate is worth by a measure, higher is better whatever the metric's direction; None as `value`."""
+    value = one.value(measure)
+    return metric.worth(value) if value is not None and measure == "accuracy" else value
+
+
+def ranked(candidates: Iterable[Candidate], measure: Measure, metric: MetricSpec = ACCURACY) -> list[Candidate]:
     """The candidates that have a measure, best first: of equals the one of fewer MACs, then the earlier trial.
 
     Args:
         candidates: in any order.
-        measure: accuracy or score, higher is better.
+        measure: accuracy (the task's metric) or score.
+        metric: the task's metric, whose direction says what is better.
     """
-    known = [(value, one) for one in candidates if (value := one.value(measure)) is not None]
+    known = [(value, one) for one in candidates if (value := worth(one, measure, metric)) is not None]
     known.sort(key=lambda pair: (-pair[0], pair[1].on("macs") or 0.0, pair[1].number))
     return [one for _, one in known]
 

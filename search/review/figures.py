@@ -22,8 +22,8 @@ from search.review.charts import (
 )
 from search.review.front import Front
 from search.review.front_chart import front_chart
-from search.review.report import Report, all_caps, common_scorer, measures
-from search.review.training_charts import curves_chart, gamma_charts
+from search.review.report import Report, all_caps, common_metric, common_scorer, measures
+from search.review.training_charts import curve_title, curves_chart, gamma_charts
 from search.review.trial_table import COST_AXES, axes_measured
 
 MOST_WIDTHS = 4
@@ -67,10 +67,10 @@ def listed(report: Report) -> list[str]:
 
 def _front_figures(fronts: Sequence[Front], rows: Sequence[Row]) -> list[Figure]:
     found = []
-    scorer, caps = common_scorer(fronts), all_caps(fronts)
+    scorer, caps, metric = common_scorer(fronts), all_caps(fronts), common_metric(fronts)
     for measure, heading in measures(fronts):
         views = {
-            COST_AXES[axis].name: front_chart(rows, measure, axis, scorer=scorer, caps=caps)
+            COST_AXES[axis].name: front_chart(rows, measure, axis, scorer=scorer, caps=caps, metric=metric)
             for axis in axes_measured(fronts, measure)
         }
         ringed = " Circled: retrained." if measure == "score" and len(measures(fronts)) > 1 else ""
@@ -137,11 +137,11 @@ def training_rows(report: Report) -> dict[str, list[dict[str, Any]]]:
 
 
 def _curve_views(report: Report) -> dict[str, Spec]:
-    histories = training_rows(report)
+    histories, metric = training_rows(report), common_metric(report.fronts)
     keys = dict.fromkeys(key for rows in histories.values() for row in rows for key in row)
     wanted = [key for key in keys if key not in ("epoch", "number", "seconds")]
-    wanted.sort(key=lambda key: ("accuracy" not in key, "validation" not in key, key != "loss"))
-    return {key.replace("_", " "): curves_chart(histories, key) for key in wanted}
+    wanted.sort(key=lambda key: (metric.key not in key, "validation" not in key, key != "loss"))
+    return {curve_title(key, metric): curves_chart(histories, key, metric) for key in wanted}
 
 
 def _width_views(fronts: Sequence[Front]) -> dict[str, Spec]:

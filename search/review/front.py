@@ -6,15 +6,16 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
+from search.data.task import ACCURACY, MetricSpec
 from search.formatting import csv_table, html_table
-from search.review.candidate import Axis, Candidate, Measure, nondominated, ranked
-from search.review.records import HEADINGS, candidate_record, flat_record, read_candidate, result_cells
+from search.review.candidate import Axis, Candidate, Measure, nondominated, ranked, worth
+from search.review.records import by_metric, candidate_record, flat_record, headings, read_candidate, result_cells
 from search.space import budget
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Front:
         scorer: what the score is, `naswot_last`.
         caps: the budget: MACs that a candidate may have at most, one per target.
         baselines: other networks to show beside the candidates; never part of the front.
+        metric: what `accuracy` of a candidate is: the task's metric, with its name, direction and unit.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Front:
     scorer: str = "score"
     caps: tuple[int, ...] = ()
     baselines: tuple[Candidate, ...] = ()
+    metric: MetricSpec = ACCURACY
 
     @property
     def measure(self) -> Measure:
@@ -54,11 +57,11 @@ class Front:
         """For each candidate: on the front, dominated, infeasible, or without the measurement in question.
 
         Args:
-            measure: accuracy or score, higher is better; by default `self.measure`.
+            measure: accuracy (the task's metric, by its direction) or score; by default `self.measure`.
             axis: the cost, lower is better.
         """
         measure = measure or self.measure
-        pairs = [(one.on(axis), one.value(measure)) for one in self.candidates]
+        pairs = [(one.on(axis), worth(one, measure, self.metric)) for one in self.candidates]
         rows = [
             i
             for i, (cost, value) in enumerate(pairs)
@@ -85,7 +88,7 @@ class Front:
     def best(
         self, *, macs: float | str | None = None, params: float | str | None = None, measure: Measure | None = None
     ) -> Candidate:
-        """The candidate of the highest accuracy (or score), within the limits; of equals the cheapest.
+        """The candidate that is best by accuracy (the metric) or score, within the limits; of equals the cheapest.
 
         Args:
             macs: the most MACs it may have: a fraction of the dense network's (`0.2`, `"20%"`) or an absolute number
@@ -111,7 +114,7 @@ class Front:
                 f"front {self.name!r} has no candidate with {asked}; the smallest with a {measure} have "
                 f"{least[0]:,} MACs and {least[1]:,} parameters"
             )
-        return ranked(within, measure)[0]
+        return ranked(within, measure, self.metric)[0]
 
     def knee(self, measure: Measure | None = None) -> Candidate:
         """The point of the front after which more MACs buy little: the one farthest above the line between its ends.
@@ -132,7 +135,7 @@ class Front:
         if not points:
             raise SecateurError(f"front {self.name!r} has no feasible candidate with a {measure}; run the search first")
         xs = _unit([one.on("macs") or 0.0 for one in points])
-        ys = _unit([one.value(measure) or 0.0 for one in points])
+        ys = _unit([worth(one, measure, self.metric) or 0.0 for one in points])
         return max(zip(points, xs, ys, strict=True), key=lambda row: (round(row[2] - row[1], 12), -row[1]))[0]
 
     def highlights(self, most: int = 60) -> tuple[Candidate, ...]:
@@ -150,15 +153,16 @@ class Front:
     def rows(self) -> list[dict[str, Any]]:
         """One flat record for each candidate, all with the same keys: what `front.csv` holds.
 
-        `status` is the place by `measure`; accuracies are fractions, costs are those of one sample; `parameter …` is
-        what was proposed, `width …` the number of channels kept in a group.
+        `status` is the place by `measure`; accuracies are fractions, and columns of another metric have its name; costs
+        are those of one sample; `parameter …` is what was proposed, `width …` the number of channels kept in a group.
         """
         parameters = sorted({key for one in self.candidates for key in one.parameters})
         groups = list(dict.fromkeys(name for one in self.candidates if one.structure for name in one.structure.widths))
         table = []
         for one, status in zip(self.candidates, self.statuses(), strict=True):
             widths = one.structure.widths if one.structure else {}
-            row = {"study": self.name, "trial": one.number, "structure": one.id, "status": status, **flat_record(one)}
+            row = {"study": self.name, "trial": one.number, "structure": one.id, "status": status}
+            row |= by_metric(flat_record(one), self.metric)
             row.update({f"parameter {key}": one.parameters.get(key) for key in parameters})
             row.update({f"width {name}": widths.get(name) for name in groups})
             table.append(row)
@@ -199,7 +203,8 @@ class Front:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the table of `highlights`."""
-        return html_table(HEADINGS, [result_cells(self.dense, one) for one in self.highlights()])
+        rows = [result_cells(self.dense, one, self.metric) for one in self.highlights()]
+        return html_table(headings(self.metric), rows)
 
     def _limit(self, axis: Axis, limit: float | str | None) -> float:
         if limit is None:
@@ -263,6 +268,7 @@ def _record(front: Front, folder: Path) -> dict[str, Any]:
         "name": front.name,
         "scorer": front.scorer,
         "caps": list(front.caps),
+        "metric": asdict(front.metric),
         "graphs": graphs,
         "dense": candidate_record(front.dense, folder),
         "candidates": [candidate_record(one, folder) for one in front.candidates],
@@ -279,6 +285,7 @@ def _read(record: Mapping[str, Any], folder: Path) -> Front:
         scorer=record["scorer"],
         caps=tuple(int(cap) for cap in record["caps"]),
         baselines=tuple(read_candidate(one, graphs, folder) for one in record["baselines"]),
+        metric=MetricSpec(**record.get("metric", {})),  # which older versions did not write
     )
 
 

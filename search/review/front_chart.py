@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from search.data.task import ACCURACY, MetricSpec
 from search.formatting import amount
 from search.review.candidate import Axis, Measure
 from search.review.chart_style import BLUE, GREEN, GREY, OCHRE, PURPLE, VERMILLION, Row, Spec, legend_columns
@@ -29,7 +30,13 @@ LEGEND_COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
 
 
 def front_chart(
-    rows: Sequence[Row], measure: Measure, axis: Axis = "macs", *, scorer: str = "score", caps: Iterable[int] = ()
+    rows: Sequence[Row],
+    measure: Measure,
+    axis: Axis = "macs",
+    *,
+    scorer: str = "score",
+    caps: Iterable[int] = (),
+    metric: MetricSpec = ACCURACY,
 ) -> Spec:
     """Quality against cost; reads the table `trials`.
 
@@ -38,10 +45,11 @@ def front_chart(
 
     Args:
         rows: what `trial_rows` made (the scales are chosen from it; the rows themselves are not put in).
-        measure: `accuracy` of retrained candidates or training-free `score`.
+        measure: `accuracy` (the metric) of retrained candidates or training-free `score`.
         axis: the cost.
         scorer: what the score is called.
         caps: the MACs budgets, drawn as upright lines.
+        metric: what accuracies are.
     """
     state = state_field(measure, axis)
     several = len({row["study"] for row in rows}) > 1
@@ -49,9 +57,9 @@ def front_chart(
     x = _scale(rows, axis, state, measure, caps)
     x |= {"title": COST_AXES[axis].title, "axis": {"format": COST_AXES[axis].ticks, "tickCount": 6}}
     y = _scale(rows, measure, state, measure)
-    y |= {"title": _title(measure, scorer), "axis": {**_ticks(measure), "tickCount": 6}}
+    y |= {"title": _title(measure, scorer, metric), "axis": {**_ticks(measure, metric), "tickCount": 6}}
     looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
-    tooltip = _tooltip(measure, axis, state, scorer, several)
+    tooltip = _tooltip(axis, state, scorer, several, metric)
     points: Spec = {
         "transform": [
             {"filter": f"isValid(datum.{measure}) && isValid(datum.{axis}) && datum.{state} != 'infeasible'"}
@@ -73,7 +81,7 @@ def front_chart(
     }
     layers = [stairs, floor, points] if measure == "score" else [stairs, points]
     if any(row[state] == "dense" and _inside(row[measure], y) for row in rows):
-        layers.insert(0, _dense_level(y, measure, state, several))
+        layers.insert(0, _dense_level(y, measure, state, several, metric))
     if shown := [cap for cap in caps if _inside(cap, x)]:
         layers.insert(0, _caps(x, shown))
     if measure == "score" and any(row["accuracy"] is not None for row in rows if row["trial"] is not None):
@@ -193,12 +201,12 @@ def _caps(x: Spec, caps: Sequence[int]) -> Spec:
     }
 
 
-def _dense_level(y: Spec, measure: Measure, state: str, several: bool) -> Spec:
+def _dense_level(y: Spec, measure: Measure, state: str, several: bool, metric: MetricSpec) -> Spec:
     label: Spec = {
         "mark": {"type": "text", "align": "left", "baseline": "bottom", "dx": 6, "dy": -4},
         "encoding": {"x": {"value": 0}, "text": {"field": "level"}},
     }
-    form = _ticks(measure)["format"]
+    form = _ticks(measure, metric)["format"]
     return {
         "transform": [
             {"filter": f"datum.{state} == 'dense' && isValid(datum.{measure})"},
@@ -222,16 +230,21 @@ def _zoom() -> Spec:
     }
 
 
-def _title(measure: Measure, scorer: str) -> str:
-    return "validation accuracy after retraining" if measure == "accuracy" else f"{scorer} (higher is better)"
+def _title(measure: Measure, scorer: str, metric: MetricSpec) -> str:
+    if measure == "score":
+        return f"{scorer} (higher is better)"
+    better = "" if metric == ACCURACY else f" ({metric.direction} is better)"
+    return f"validation {metric.heading} after retraining{better}"
 
 
-def _ticks(measure: Measure) -> Spec:
-    """Tick labels, never two alike: accuracies a hair apart get no finer steps than the label shows."""
-    return {"format": ".1%", "tickMinStep": 0.001} if measure == "accuracy" else {"format": ".6~g"}
+def _ticks(measure: Measure, metric: MetricSpec) -> Spec:
+    """Tick labels, never two alike: percentages a hair apart get no finer steps than the label shows."""
+    if measure == "score":
+        return {"format": ".6~g"}
+    return {"format": metric.ticks[0], **({"tickMinStep": 0.001} if metric.unit == "%" else {})}
 
 
-def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: bool) -> list[Spec]:
+def _tooltip(axis: Axis, state: str, scorer: str, several: bool, metric: MetricSpec) -> list[Spec]:
     tips: list[Spec] = [{"field": "study"}] if several else []
     tips += [
         {"field": "name", "title": "candidate"},
@@ -240,8 +253,8 @@ def _tooltip(measure: Measure, axis: Axis, state: str, scorer: str, several: boo
         {"field": "share", "title": "of the dense MACs", "format": ".1%"},
         {"field": "params", "title": "parameters", "format": ".3s"},
         {"field": "score", "title": scorer, "format": ".5~g"},
-        {"field": "accuracy", "title": "validation accuracy", "format": ".2%"},
-        {"field": "test", "title": "test accuracy", "format": ".2%"},
+        {"field": "accuracy", "title": f"validation {metric.heading}", "format": metric.ticks[1]},
+        {"field": "test", "title": f"test {metric.heading}", "format": metric.ticks[1]},
         {"field": "structure"},
     ]
     if axis not in ("macs", "params"):

@@ -10,6 +10,7 @@ from typing import Any
 
 from backbones.cost_table import Cost
 from backbones.structure import Structure
+from search.data.task import ACCURACY, MetricSpec
 from search.formatting import amount
 from search.review.candidate import Candidate, Refit
 from search.review.footprint import Footprint, footprint_cells
@@ -122,6 +123,18 @@ def _relative(path: Path | None, folder: Path) -> str | None:
     return path.resolve().relative_to(folder.resolve()).as_posix() if inside else str(path.resolve())
 
 
+def by_metric(record: Mapping[str, Any], metric: MetricSpec) -> dict[str, Any]:
+    """The record with the metric's name in the place of "accuracy" in its keys: `test_iou`."""
+    return {key.replace("accuracy", metric.key): value for key, value in record.items()}
+
+
+def headings(metric: MetricSpec) -> tuple[str, ...]:
+    """The `HEADINGS`, with the name of a metric that is not accuracy."""
+    if metric == ACCURACY:
+        return HEADINGS
+    return tuple(f"{name} {metric.heading}" if name in ("validation", "test") else name for name in HEADINGS)
+
+
 HEADINGS = (
     "candidate",
     "MACs",
@@ -139,12 +152,13 @@ HEADINGS = (
 )
 
 
-def result_cells(dense: Candidate, one: Candidate) -> tuple[str, ...]:
-    """The text below each of the `HEADINGS`, with a dash where something was not measured.
+def result_cells(dense: Candidate, one: Candidate, metric: MetricSpec = ACCURACY) -> tuple[str, ...]:
+    """The text below each of the `headings`, with a dash where something was not measured.
 
     Args:
         dense: the network that the search started from, which shares and differences refer to.
         one: the candidate; may be `dense` itself.
+        metric: what accuracies are.
     """
     macs, dense_macs, score = one.on("macs"), dense.on("macs"), one.value("score")
     return (
@@ -154,30 +168,35 @@ def result_cells(dense: Candidate, one: Candidate) -> tuple[str, ...]:
         long_dash(amount(one.on("params"))),
         *map(long_dash, footprint_cells(one.footprint)),
         "–" if score is None else f"{score:.5g}",
-        percent_cell(one.cut_accuracy),
-        percent_cell(one.refitted_accuracy),
-        percent_cell(one.accuracy),
-        percent_cell(one.test_accuracy),
-        "" if one is dense else accuracy_change(dense, one),
+        metric_cell(one.cut_accuracy, metric),
+        metric_cell(one.refitted_accuracy, metric),
+        metric_cell(one.accuracy, metric),
+        metric_cell(one.test_accuracy, metric),
+        "" if one is dense else metric_change(dense, one, metric),
         one.id or "–",
     )
 
 
-def accuracy_change(dense: Candidate, one: Candidate) -> str:
-    """Percentage points of test accuracy gained or lost against the dense network; of validation without test."""
+def metric_change(dense: Candidate, one: Candidate, metric: MetricSpec) -> str:
+    """What was gained or lost on the test split against the dense network; on the validation split without test.
+
+    In percentage points, or in the metric's unit.
+    """
     for mine, theirs, word in (
         (one.test_accuracy, dense.test_accuracy, "test"),
         (one.accuracy, dense.accuracy, "validation"),
     ):
         if mine is not None and theirs is not None:
-            points = round(100 * (mine - theirs), 2)
-            return f"{'+' if points > 0 else '−' if points < 0 else '±'}{abs(points):.2f} {word}"
+            if metric.unit == "%":
+                points = round(100 * (mine - theirs), 2)
+                return f"{'+' if points > 0 else '−' if points < 0 else '±'}{abs(points):.2f} {word}"
+            return f"{metric.change(mine, theirs).replace('-', '−', 1)} {word}"
     return "–"
 
 
-def percent_cell(fraction: float | None) -> str:
-    """An accuracy as a percentage of two digits, 97.31%; a long dash for None."""
-    return "–" if fraction is None else f"{fraction:.2%}"
+def metric_cell(value: float | None, metric: MetricSpec) -> str:
+    """A value of a metric: a percentage of two digits, 97.31%, or a number with its unit; a long dash for None."""
+    return "–" if value is None else f"{value:.2%}" if metric.unit == "%" else metric.text(value)
 
 
 def long_dash(text: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
+from backbones.errors import SecateurError
+from search.data.task import ACCURACY, MetricSpec
 from search.review.candidate import Measure
 from search.review.front import Front
 
@@ -62,14 +64,28 @@ class Report:
 
 
 def measures(fronts: Sequence[Front]) -> list[tuple[Measure, str]]:
-    """What there is to draw, with a heading: accuracy when something was retrained, the score when there is one."""
+    """What there is to draw, with a heading: the metric when something was retrained, the score when there is one."""
+    name = common_metric(fronts).name
     found: list[tuple[Measure, str]] = []
     candidates = [one for front in fronts for one in front.candidates]
     if any(one.value("accuracy") is not None for one in candidates):
-        found.append(("accuracy", "Accuracy after retraining, against MACs"))
+        found.append(("accuracy", f"{name[:1].upper()}{name[1:]} after retraining, against MACs"))
     if any(one.value("score") is not None for one in candidates) or not found:
         found.append(("score", f"{common_scorer(fronts)} without training, against MACs"))
     return found
+
+
+def common_metric(fronts: Sequence[Front]) -> MetricSpec:
+    """The metric of all fronts.
+
+    Raises:
+        SecateurError: when they have different ones, which no axis can show.
+    """
+    found = list(dict.fromkeys(front.metric for front in fronts))
+    if len(found) > 1:
+        names = ", ".join(f"{one.heading} ({one.direction} is better)" for one in found)
+        raise SecateurError(f"the studies of a report need one metric, but have {names}")
+    return found[0] if found else ACCURACY
 
 
 def common_scorer(fronts: Sequence[Front]) -> str:

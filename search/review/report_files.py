@@ -18,7 +18,8 @@ from search.review.chart_style import Spec, quieter, still, svg_to_png, to_svg, 
 from search.review.figures import figures, listed, training_rows, write_plots
 from search.review.front import Front, save_fronts
 from search.review.front_chart import front_chart
-from search.review.report import Report, all_caps, common_scorer, measures
+from search.review.records import by_metric
+from search.review.report import Report, all_caps, common_metric, common_scorer, measures
 from search.review.report_page import page
 from search.review.trial_table import trial_rows
 
@@ -66,7 +67,7 @@ def _compared(report: Report) -> Table:
     for front in report.fronts:
         made = [one for one in front.candidates if one.accuracy is not None or one.refit is not None]
         table += [
-            {"study": front.name, "network": one.name, "structure": one.id, **_measured(one)}
+            {"study": front.name, "network": one.name, "structure": one.id, **by_metric(_measured(one), front.metric)}
             for one in (front.dense, *front.baselines, *made)
         ]
     return table
@@ -210,12 +211,13 @@ def plot_fronts(fronts: Sequence[Front], path: str | os.PathLike[str]) -> Path:
 def front_picture(fronts: Sequence[Front]) -> Spec:
     """The still picture: accuracy of the retrained (where there are any) beside the score of all trials, over MACs."""
     rows = trial_rows(fronts)
-    scorer, caps = common_scorer(fronts), all_caps(fronts)
+    scorer, caps, metric = common_scorer(fronts), all_caps(fronts), common_metric(fronts)
     panels = []
     for measure, heading in measures(fronts):
         subtitle = _counts(fronts[0], measure) if len(fronts) == 1 else f"{len(fronts)} studies"
         title = {"text": heading, "subtitle": subtitle}
-        panels.append({**still(front_chart(rows, measure, scorer=scorer, caps=caps), 480), "title": title})
+        chart = front_chart(rows, measure, scorer=scorer, caps=caps, metric=metric)
+        panels.append({**still(chart, 480), "title": title})
     name = ", ".join(front.name for front in fronts)
     scales = dict.fromkeys(("x", "y", "color", "shape", "size", "opacity"), "independent")
     picture: Spec = {"hconcat": panels, "spacing": 40, "padding": 16, "resolve": {"scale": scales}}

@@ -20,8 +20,8 @@ from search.review.chart_style import Row, Spec, config, vega_bundle
 from search.review.charts import widths_chart
 from search.review.figures import Figure, listed
 from search.review.front import Front
-from search.review.records import HEADINGS, accuracy_change, long_dash, percent_cell, result_cells
-from search.review.report import Report, measures
+from search.review.records import headings, long_dash, metric_cell, metric_change, result_cells
+from search.review.report import Report, common_metric, measures
 from search.review.trial_table import columns, details, state_field
 
 LARGEST = 4_800_000
@@ -47,8 +47,9 @@ def page(
         pictures: the files of the figures, from `search.review.figures.write_plots`.
         tables: paths of further tables, relative to `folder`.
     """
-    fronts = report.fronts
+    fronts, metric = report.fronts, common_metric(report.fronts)
     data: dict[str, Any] = {
+        "metric": {"name": metric.heading, "percent": metric.unit == "%", "lower": metric.direction == "lower"},
         "trials": {"columns": columns(rows), "state": state_field(measures(fronts)[-1][0], "macs")},
         "figures": [{"name": one.name, "views": one.views} for one in shown],
         "light": config(),
@@ -63,7 +64,8 @@ def page(
         "title": report.title or ", ".join(front.name for front in fronts),
         "cards": [card for front in fronts for card in _cards(front, several=len(fronts) > 1)],
         "figures": {one.name: one for one in shown},
-        "headings": HEADINGS,
+        "headings": headings(metric),
+        "metric": metric,
         "points": _result_rows(fronts, folder),
         "missed": [(one.name, one.reason) for front in fronts for one in front.baselines if one.reason],
         "reasons": reasons.most_common(10),
@@ -100,12 +102,12 @@ def _widths_template(fronts: Sequence[Front]) -> Spec | None:
 
 
 def _result_rows(fronts: Sequence[Front], folder: Path) -> list[dict[str, Any]]:
-    """The highlights of each study: cells below `HEADINGS`, whether it is the dense network, a link to its file."""
+    """The highlights of each study: cells below the headings, whether it is the dense network, a link to its file."""
     several = len(fronts) > 1
     rows = []
     for front in fronts:
         for one in front.highlights():
-            name, *cells = result_cells(front.dense, one)
+            name, *cells = result_cells(front.dense, one, front.metric)
             name = f"{front.name}: {name}" if several else name
             file = one.artefact or (None if one.refit is None else one.refit.artefact)
             rows.append({"cells": (name, *cells), "dense": one is front.dense, "link": _link(file, folder)})
@@ -140,15 +142,18 @@ def _cards(front: Front, *, several: bool) -> list[tuple[str, str, str, str]]:
 
 def _quality(front: Front, one: Candidate) -> tuple[str, str]:
     """The figure of a box, and what it is."""
+    metric = front.metric
     if one.accuracy is None and one.test_accuracy is None:
         score = one.value("score")
         return ("–", "not measured") if score is None else (f"{score:.5g}", front.scorer)
     if one.test_accuracy is None:
-        return percent_cell(one.accuracy), "validation accuracy"
+        return metric_cell(one.accuracy, metric), f"validation {metric.name}"
     lost = ""
     if one is not front.dense and front.dense.test_accuracy is not None:
-        lost = f" ({accuracy_change(front.dense, one).split()[0]} points)"
-    return percent_cell(one.accuracy), f"validation accuracy; test {percent_cell(one.test_accuracy)}{lost}"
+        points = " points" if metric.unit == "%" else ""
+        lost = f" ({metric_change(front.dense, one, metric).split()[0]}{points})"
+    tested = metric_cell(one.test_accuracy, metric)
+    return metric_cell(one.accuracy, metric), f"validation {metric.name}; test {tested}{lost}"
 
 
 def _link(artefact: Path | None, folder: Path) -> str:

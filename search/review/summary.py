@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
+from search.data.task import ACCURACY, MetricSpec
 from search.formatting import amount, percent, significant, text_table
 from search.review.candidate import Candidate, ranked
 from search.review.footprint import footprint_cells
 from search.review.front import Front
+from search.review.records import by_metric
 
 RESULT_HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
@@ -21,7 +24,7 @@ def retrained(front: Front) -> list[Candidate]:
     for one in front.candidates:
         if one.accuracy is not None:
             found.setdefault(one.id, one)
-    return ranked(found.values(), "accuracy")
+    return ranked(found.values(), "accuracy", front.metric)
 
 
 def refitted(front: Front) -> list[Candidate]:
@@ -29,37 +32,47 @@ def refitted(front: Front) -> list[Candidate]:
     found: dict[str, tuple[float, float, Candidate]] = {}
     for one in front.candidates:
         if one.refit is not None:
-            found.setdefault(one.id, (-one.refit.accuracy, one.on("macs") or 0.0, one))
+            found.setdefault(one.id, (-front.metric.worth(one.refit.accuracy), one.on("macs") or 0.0, one))
     return [one for *_, one in sorted(found.values(), key=lambda row: row[:2])]
 
 
 def validation_table(front: Front) -> str:
-    """Validation accuracy on the way: dense, as cut, refitted and, where there is any, retrained; the best first."""
+    """The metric on the validation split on the way: dense, as cut, refitted and, where there is any, retrained.
+
+    The best stands first. The name of a metric that is not accuracy stands above.
+    """
+    text = front.metric.text
     ones = list({one.id: one for one in (*retrained(front), *refitted(front))}.values())
     rows = [
         (
             one.id,
             *_costs(one, front.dense)[:2],
-            percent(front.dense.accuracy),
-            percent(one.cut_accuracy),
-            percent(one.refitted_accuracy),
-            percent(one.accuracy),
+            text(front.dense.accuracy),
+            text(one.cut_accuracy),
+            text(one.refitted_accuracy),
+            text(one.accuracy),
         )
         for one in ones
     ]
     count = len(VALIDATED) if retrained(front) else len(VALIDATED) - 1
-    return text_table(VALIDATED[:count], [row[:count] for row in rows])
+    return titled("validation", front.metric) + text_table(VALIDATED[:count], [row[:count] for row in rows])
 
 
 def final_table(front: Front) -> str:
-    """Dense against retrained, by test accuracy; selection and order are by validation accuracy."""
-    dense = front.dense
+    """Dense against retrained, by the metric on the test split; selection and order are by the validation split."""
+    dense, text = front.dense, front.metric.text
     whole = ("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", *footprint_cells(dense.footprint))
-    rows = [(*whole, percent(dense.test_accuracy), "")]
+    rows = [(*whole, text(dense.test_accuracy), "")]
     for one in retrained(front):
-        change = _difference(one.test_accuracy, dense.test_accuracy)
-        rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), percent(one.test_accuracy), change))
-    return text_table(RESULT_HEADER, rows)
+        known = one.test_accuracy is not None and dense.test_accuracy is not None
+        change = front.metric.change(one.test_accuracy or 0.0, dense.test_accuracy or 0.0) if known else "-"
+        rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), text(one.test_accuracy), change))
+    return titled("test", front.metric) + text_table(RESULT_HEADER, rows)
+
+
+def titled(split: str, metric: MetricSpec) -> str:
+    """The line above a table that says what its figures are; empty for accuracy."""
+    return "" if metric == ACCURACY else f"{split} {metric.heading} ({metric.direction} is better)\n"
 
 
 def score_table(front: Front, most: int = 10) -> str:
@@ -77,10 +90,11 @@ def result_values(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
         "scorer": front.scorer,
         "trials": len(front.candidates),
         "infeasible": statuses.count("infeasible"),
-        "dense": _values(front.dense),
-        "front": [_values(one) for one in front.points("score")],
-        "refitted": [_values(one) for one in refitted(front)],
-        "retrained": [_values(one) for one in retrained(front)],
+        "metric": asdict(front.metric),
+        "dense": _values(front.dense, front.metric),
+        "front": [_values(one, front.metric) for one in front.points("score")],
+        "refitted": [_values(one, front.metric) for one in refitted(front)],
+        "retrained": [_values(one, front.metric) for one in retrained(front)],
         **paths,
     }
 
@@ -93,12 +107,8 @@ def _costs(one: Candidate, dense: Candidate) -> tuple[str, str, str, str]:
     return cells[0], cells[1], cells[2], cells[3]
 
 
-def _difference(own: float | None, dense: float | None) -> str:
-    return "-" if own is None or dense is None else f"{100 * (own - dense):+.1f}"
-
-
-def _values(one: Candidate) -> dict[str, Any]:
-    return {
+def _values(one: Candidate, metric: MetricSpec) -> dict[str, Any]:
+    values = {
         "structure": one.id,
         "trial": one.number,
         "macs": one.on("macs"),
@@ -109,3 +119,4 @@ def _values(one: Candidate) -> dict[str, Any]:
         "validation_accuracy": one.value("accuracy"),
         "test_accuracy": one.test_accuracy,
     }
+    return by_metric(values, metric)

@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from backbones.errors import SecateurError
+from search.data.task import ACCURACY, MetricSpec
 from search.review.chart_style import Spec, legend_columns
 
 BINS = 40
 
 
-def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str) -> Spec:
+def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str, metric: MetricSpec = ACCURACY) -> Spec:
     """A line for each training: the value `key` of its history rows, over their `epoch`.
 
     Args:
         histories: name of a training -> rows, as `asdict` makes of `History.epochs`.
-        key: a column; accuracies are fractions and shown as percentages.
+        key: a column.
+        metric: how the columns that are named after it read.
     """
     rows = [
         {"training": name, "epoch": row["epoch"], "value": row[key]}
@@ -28,8 +30,13 @@ def curves_chart(histories: Mapping[str, Sequence[Mapping[str, Any]]], key: str)
         for row in history
         if key in row
     ]
-    forms = (".1%", ".2%") if "accuracy" in key else (".3~g", ".4~g")
-    return _lines(rows, "epoch", key.replace("_", " "), forms, "training")
+    forms = metric.ticks if metric.key in key else (".3~g", ".4~g")
+    return _lines(rows, "epoch", curve_title(key, metric), forms, "training")
+
+
+def curve_title(key: str, metric: MetricSpec) -> str:
+    """A column of a history in words: `validation_iou` is "validation IoU"."""
+    return key.replace(metric.key, metric.heading).replace("_", " ")
 
 
 def gamma_charts(stages: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Spec]:

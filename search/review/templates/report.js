@@ -95,11 +95,14 @@
   const percent = (value) => (value === null ? "" : (100 * value).toFixed(2) + "%");
   const digits = (value) => (value === null ? "" : String(Number(value.toPrecision(5))));
   const text = (value) => (value === null ? "" : value);
+  const measured = page.metric.percent ? percent : digits;
   const several = new Set(trials.map((row) => row.study)).size > 1;
   const columns = [
     ...(several ? [["study", "study", text]] : []),
     ["trial", "trial", whole, 1], ["place", page.trials.state, text], ["MACs", "macs", whole, 1], ["of dense", "share", percent, 1],
-    ["parameters", "params", whole, 1], ["score", "score", digits, 1], ["validation", "accuracy", percent, 1], ["test", "test", percent, 1],
+    ["parameters", "params", whole, 1], ["score", "score", digits, 1],
+    [page.metric.name === "accuracy" ? "validation" : `validation ${page.metric.name}`, "accuracy", measured, 1],
+    [page.metric.name === "accuracy" ? "test" : `test ${page.metric.name}`, "test", measured, 1],
     ...page.listed.map((name, i) => [name, `p${i}`, digits, 1]),
     ["seconds", "seconds", digits, 1], ["structure", "structure", text], ["infeasible because", "reason", text],
   ].filter(([, field]) => trials.some((row) => row[field] !== null && row[field] !== ""));
@@ -198,7 +201,7 @@
     const select = panel.querySelector("select");
     select.append(...listed.map((row) => new Option(nameOf(row), row.i)));
     select.addEventListener("change", () => showTrial(Number(select.value)));
-    const ranked = listed.filter((row) => row.trial !== null).sort((a, b) => b[best] - a[best]);
+    const ranked = listed.filter((row) => row.trial !== null).sort((a, b) => (best === "accuracy" && page.metric.lower ? a[best] - b[best] : b[best] - a[best]));
     showTrial((ranked[0] || listed[0] || trials[0]).i);
   }
 
