@@ -84,9 +84,10 @@ def assemble(
         ),
         sized={
             path: _through(unit_of, labels)
-            for path, labels in {**constraints.sized, **_counts(bindings, fixed)}.items()
+            for path, labels in {**constraints.sized, **_counts(bindings, roots, fixed)}.items()
         },
         mixed=_named(constraints.mixed, unit_of, sizes, names),
+        heads=_named(constraints.heads, unit_of, sizes, names),
         summed=_named(constraints.summed, unit_of, sizes, names),
         activations=_activations(program),
         layers={layer: tensors.classes[layer] for layer in layers},
@@ -102,10 +103,31 @@ def made_by(bindings: Iterable[Binding], layer: str) -> Labels | None:
     return next((one.labels for one in bindings if one.role in MAKERS and owner(one.tensor) == layer), None)
 
 
-def _counts(bindings: Sequence[Binding], fixed: Fixed) -> dict[str, Labels]:
-    """Attributes that hold the number of a layer's channels, with these channels."""
-    found = {attribute: made_by(bindings, layer) for attribute, layer in fixed.sizes}
-    return {attribute: labels for attribute, labels in found.items() if labels is not None}
+def spread(labels: Labels, roots: Labels, count: int) -> Labels | None:
+    """`count` labels among which each channel is named equally often; None where that cannot be.
+
+    Args:
+        labels: the channels that a layer makes, heads once for each position that is theirs.
+        roots: label -> the channel that it belongs to.
+        count: how many of them an attribute counts.
+    """
+    if count == len(labels):
+        return labels
+    if not len(labels) or labels.min() < 0:
+        return None
+    channels = np.unique(roots[labels])
+    return np.repeat(channels, count // len(channels)) if count % len(channels) == 0 else None
+
+
+def _counts(bindings: Sequence[Binding], roots: Labels, fixed: Fixed) -> dict[str, Labels]:
+    """Attributes that hold a number of channels, with as many labels."""
+    found = {}
+    for attribute, layer, value in (*fixed.sizes, *fixed.heads):
+        made = made_by(bindings, layer)
+        labels = None if made is None else spread(made, roots, value)
+        if labels is not None:
+            found[attribute] = labels
+    return found
 
 
 def _operations(constraints: ConstraintSet, unit_of: Ints) -> list[CountedOperation]:
@@ -144,7 +166,7 @@ def _activations(program: Program) -> tuple[Activation, ...]:
 
 def _named(noted: Sequence[Ints], unit_of: Ints, sizes: Sequence[int], names: Sequence[str]) -> frozenset[str]:
     """The groups that noted labels belong to."""
-    units = np.unique(np.concatenate([unit_of[labels] for labels in noted])) if noted else np.array([-1])
+    units = np.unique(np.concatenate([unit_of[labels[labels >= 0]] for labels in noted] or [np.array([-1])]))
     owners = np.searchsorted(np.cumsum(sizes), units[units >= 0], side="right")
     return frozenset(names[number] for number in owners)
 

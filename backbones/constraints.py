@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from backbones.graph import Role
-from backbones.labels import NONE, compact, compress, varying
+from backbones.labels import NONE, UNIFORM, compact, compress, varying
 from backbones.program import Step
 
 Labels = NDArray[np.int64]
@@ -83,6 +85,23 @@ class DeferredBinding:
     step: Step
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class DeferredFreeze:
+    """Channels that must stay if their labels change along some dimensions once all ties are known.
+
+    Inside one attention head all labels are one in the end: then what an operation does there is not done to channels.
+
+    Attributes:
+        labels: label tensor of an activation.
+        dims: dimensions of it that the operation cannot follow channels along.
+        reason: the operation and why, with all channels in `labels`.
+    """
+
+    labels: Tensor
+    dims: tuple[int, ...]
+    reason: FreezeReason
+
+
 @dataclass(slots=True, eq=False)
 class ConstraintSet:
     """All that an interpretation of a traced network finds out about its channels.
@@ -95,14 +114,17 @@ class ConstraintSet:
         ties: pairs of arrays of equal length: the labels at the same place are united.
         bindings: (parameter or buffer, dimension) -> the channels that live there.
         freezes: channels that must stay.
-        deferred_ties, deferred_bindings: what `settle` decides once every tie is known.
-        mixed: labels whose values layer or group statistics mix.
+        deferred_ties, deferred_bindings, deferred_freezes: what `settle` decides once every tie is known.
+        statistics: (label tensor, dimensions) of what layer or group statistics are taken over.
+        mixed: labels whose values layer or group statistics mix, known after `settle`.
         summed: labels that something without weights sums over.
         sized: module without a tensor to read its channel count from -> labels of its channels.
         macs: (constant, sizes, step) of each counted operation: its MACs are the product of the constant and the sizes,
             which are (parameter, dimension), or the label of each position of an activation's dimension.
         computed: (step, number of outputs, reason) of each layer whose weight is no parameter: it makes no channels.
         assumed: (step number, labels) of steps that were read in a way their code need not mean.
+        values: (first, end) of labels that name elements of parameters and constants, which no layer makes.
+        heads: the label of each attention head, once for each of its queries, keys and values.
     """
 
     count: int = 0
@@ -111,17 +133,33 @@ class ConstraintSet:
     freezes: list[FreezeReason] = field(default_factory=list)
     deferred_ties: list[DeferredTie] = field(default_factory=list)
     deferred_bindings: list[DeferredBinding] = field(default_factory=list)
+    deferred_freezes: list[DeferredFreeze] = field(default_factory=list)
+    statistics: list[tuple[Tensor, tuple[int, ...]]] = field(default_factory=list)
     mixed: list[Labels] = field(default_factory=list)
     summed: list[Labels] = field(default_factory=list)
     sized: dict[str, Labels] = field(default_factory=dict)
     macs: list[tuple[int, tuple[tuple[str, int] | Labels, ...], Step]] = field(default_factory=list)
     computed: list[tuple[Step, int, str]] = field(default_factory=list)
     assumed: list[tuple[int, Labels]] = field(default_factory=list)
+    values: list[tuple[int, int]] = field(default_factory=list)
+    heads: list[Labels] = field(default_factory=list)
 
     def new_labels(self, count: int) -> Tensor:
         """(count,) labels that no channel has yet."""
         start, self.count = self.count, self.count + count
         return torch.arange(start, start + count)
+
+    def new_values(self, shape: Sequence[int]) -> Tensor:
+        """A new label for each element of a parameter or constant."""
+        start = self.count
+        labels = self.new_labels(math.prod(shape)).reshape(tuple(shape))
+        self.values.append((start, self.count))
+        return labels
+
+    def is_value(self, labels: Tensor) -> bool:
+        """Whether the first label of a tensor names an element of a parameter or constant."""
+        first = int(compact(labels).reshape(-1)[0])
+        return any(start <= first < end for start, end in self.values)
 
     def freeze(self, labels: Tensor, step: Step, reason: str) -> None:
         """Notes that every channel named in a label tensor must stay."""
@@ -129,13 +167,19 @@ class ConstraintSet:
         if len(named):
             self.freezes.append(FreezeReason(named, step, reason))
 
+    def freeze_along(self, labels: Tensor, dims: Sequence[int], step: Step, reason: str) -> None:
+        """Freezes the channels of a label tensor if, in the end, it changes along one of some dimensions."""
+        named = _named(labels)
+        if len(named):
+            self.deferred_freezes.append(DeferredFreeze(labels, tuple(dims), FreezeReason(named, step, reason)))
+
     def assume(self, number: int, labels: Tensor) -> None:
         """Notes that step `number` was read in a way that its code need not mean; a trial pruning decides."""
         self.assumed.append((number, _named(labels)))
 
-    def note_mixed(self, labels: Tensor) -> None:
-        """Notes that layer or group statistics mix these channels: dropping some changes the values of the others."""
-        self.mixed.append(_named(labels))
+    def note_mixed(self, labels: Tensor, dims: Sequence[int]) -> None:
+        """Notes that statistics are taken over some dimensions: channels along them change each other's values."""
+        self.statistics.append((labels, tuple(dim % labels.ndim for dim in dims)))
 
     def note_summed(self, labels: Tensor) -> None:
         """Notes that something without weights sums over these channels: dropping one counts as zero there."""
@@ -198,7 +242,7 @@ class ConstraintSet:
         while changed:
             changed = False
             for tied in self.deferred_ties:
-                labels = compress(_rooted(tied.labels, roots))
+                labels = compress(_filled(_rooted(tied.labels, roots)))
                 if len(varying(labels)) > 1:
                     before = len(self.ties)
                     self.channels(labels, tied.shrinks, tied.step)
@@ -214,12 +258,30 @@ class ConstraintSet:
                 if len(moving) == 1 and position >= 0 and bound.shape[position] > 1:
                     vector = compact(labels).reshape(-1)
                     self.bind(bound.tensor, position, "vector", vector, bound.step)
+        roots = self.components()
+        for found in self.deferred_freezes:
+            moving = varying(_rooted(found.labels, roots))
+            if not moving or set(moving) & set(found.dims):
+                self.freezes.append(found.reason)
+        for labels, dims in self.statistics:
+            if set(varying(_rooted(labels, roots))) & set(dims):
+                self.mixed.append(_named(labels))
 
 
 def _named(labels: Tensor) -> Labels:
     """The channels in a label tensor, each once."""
     found = np.unique(compact(labels).numpy())
     return found[found >= 0]
+
+
+def _filled(labels: Tensor) -> Tensor:
+    """The same labels, those of zeros and the like along a dimension replaced by the one that all others have there."""
+    small = compact(labels)
+    for dim in range(small.ndim) if bool((small == UNIFORM).any()) else ():
+        top = small.amax(dim, keepdim=True)
+        if bool(((small == top) | (small == UNIFORM)).all()):
+            small = top
+    return small.expand(labels.shape)
 
 
 def _rooted(labels: Tensor, roots: Labels) -> Tensor:

@@ -16,6 +16,8 @@ from backbones.program import Program
 
 Role = Literal["filter", "input", "vector", "both"]
 Index = NDArray[np.int64]
+SizeAttribute = tuple[str, str, int]
+"""(path of an attribute, layer whose channels it counts, value)."""
 
 
 def owner(tensor: str) -> str:
@@ -131,14 +133,16 @@ class Fixed:
         ignore, only: globs of module paths, as given to `trace`.
         failed: layers that a trial pruning found not to be prunable, with the source line and the reason.
         literal: numbers of the program's steps whose slices a trial pruning found to have literal bounds.
-        sizes: attributes of modules that hold how many channels a layer makes: (path of the attribute, layer).
+        sizes: attributes of modules that hold how many channels a layer makes: (path of the attribute, layer, value).
+        heads: the same for attributes that hold a number of attention heads, or how many channels these make.
     """
 
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     failed: tuple[Frozen, ...] = ()
     literal: frozenset[int] = frozenset()
-    sizes: tuple[tuple[str, str], ...] = ()
+    sizes: tuple[SizeAttribute, ...] = ()
+    heads: tuple[SizeAttribute, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +158,7 @@ class ChannelGraph:
             without affine parameters) and attributes that the code uses as one. Their path -> unit number of each
             channel (-1: stays).
         mixed: groups whose channels share layer or group statistics: dropping some changes the others' values.
+        heads: groups whose channels are attention heads, each with its queries, keys and values.
         summed: groups that an operation without weights sums over (an L2 norm): a dropped channel counts as zero there.
         activations: the non-linearities, in order.
         layers: module path -> class name of every layer with a weight that the trace reached.
@@ -169,6 +174,7 @@ class ChannelGraph:
     costs: CostTable
     sized: Mapping[str, Index]
     mixed: frozenset[str]
+    heads: frozenset[str]
     summed: frozenset[str]
     activations: tuple[Activation, ...]
     layers: Mapping[str, str]

@@ -53,6 +53,7 @@ def describe(graph: ChannelGraph) -> str:
     rows = [["group", "size", "share", "layers"]]
     for group in graph.groups:
         mark = " (values of kept channels change: shared statistics)" if group.name in graph.mixed else ""
+        mark = " (attention heads)" if group.name in graph.heads else mark
         layers = dict.fromkeys(member.layer or member.tensor for member in group.members)
         rows.append([group.name, str(group.size), f"{share[group.name]:.1%}", _listed(list(layers)) + mark])
     lines += _table(rows, right=(1, 2))

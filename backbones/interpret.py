@@ -13,9 +13,11 @@ from torch import Tensor
 
 from backbones.constraints import ConstraintSet, DeferredBinding
 from backbones.graph import Role
-from backbones.labels import NONE, Pairs, constant_labels, varying
+from backbones.labels import NONE, Pairs, compact, constant_labels, varying
 from backbones.program import Program, Ref, Step
 
+TAKES_PIECES = frozenset(["linear", "matmul", "mm", "addmm", "t", "transpose", "permute", "getitem"])
+"""Operations that a piece of a parameter may be the weight of: the queries' part of an attention layer's, say."""
 LARGEST_ELEMENTWISE = 1_000_000
 """Parameters with more elements than this are not followed element by element when used as values."""
 
@@ -28,15 +30,23 @@ class Param:
         name: in the state dict; the first one of a tensor with several.
         shape: as the program sees it, after the transpositions so far.
         order: for each dimension of `shape`, which dimension of the stored tensor it is.
+        part: (dimension, first position, end) where it is a piece of the tensor along one dimension of `shape`.
     """
 
     name: str
     shape: tuple[int, ...]
     order: tuple[int, ...]
+    part: tuple[int, int, int] | None = None
 
     def permuted(self, order: tuple[int, ...]) -> Param:
         """The same tensor with its dimensions in another order."""
-        return Param(self.name, tuple(self.shape[i] for i in order), tuple(self.order[i] for i in order))
+        part = self.part and (order.index(self.part[0]), *self.part[1:])
+        return Param(self.name, tuple(self.shape[i] for i in order), tuple(self.order[i] for i in order), part)
+
+    def piece(self, dim: int, start: int, end: int) -> Param:
+        """Some positions of one dimension of a whole tensor."""
+        shape = (*self.shape[:dim], end - start, *self.shape[dim + 1 :])
+        return Param(self.name, shape, self.order, (dim, start, end))
 
 
 class Interpreter:
@@ -46,6 +56,7 @@ class Interpreter:
         program: the traced forward pass.
         constraints: what has been learned so far.
         number: index in `program.steps` of the step that is being interpreted.
+        elements: labels of the parameters that are used as values, one for each of their elements.
     """
 
     def __init__(self, program: Program, literal: Collection[int] = ()) -> None:
@@ -54,7 +65,7 @@ class Interpreter:
         self.constraints = ConstraintSet()
         self.number = 0
         self._literal = literal
-        self._elements: dict[str, Tensor] = {}
+        self.elements: dict[str, Tensor] = {}
 
     def run(
         self, rules: Mapping[str, Callable[..., Any]], bypass: Mapping[int, int], skip: Collection[int]
@@ -97,6 +108,8 @@ class Interpreter:
         rule = rules.get(name)
         if rule is None:
             return self.unknown(step, (args, kwargs))
+        if name not in TAKES_PIECES:
+            args, kwargs = self._without_pieces((args, kwargs), step)
         return rule(self, step, *args, **kwargs)
 
     def trusted(self) -> bool:
@@ -129,14 +142,25 @@ class Interpreter:
                 binding = self.constraints.bindings.get((values.name, dim))
                 if binding is not None:
                     self.constraints.freeze(torch.from_numpy(binding.labels), step, reason)
-            if values.name in self._elements:
-                self.constraints.freeze(self._elements[values.name], step, reason)
-            self._elements[values.name] = constant_labels(values.shape, NONE)
+            if values.name in self.elements:
+                self.constraints.freeze(self.elements[values.name], step, reason)
+            self.elements[values.name] = constant_labels(values.shape, NONE)
         elif isinstance(values, (tuple, list)):
             for value in values:
                 self.freeze_all(value, step, reason)
         elif isinstance(values, Mapping):
             self.freeze_all(list(values.values()), step, reason)
+
+    def positions(self, labels: Tensor, step: Step) -> Tensor:
+        """The same labels; values of no channel get one of their own each, so that copies of a value are known as such.
+
+        An attention mask that is copied for each head, say, is the same for all of them. They stay.
+        """
+        if not bool((compact(labels) == NONE).all()) or labels.numel() > LARGEST_ELEMENTWISE:
+            return labels
+        fresh = self.constraints.new_values(labels.shape)
+        self.constraints.freeze(fresh, step, "coupled with values that always stay (input, constant)")
+        return fresh
 
     def nothing(self, step: Step) -> Any:
         """Labels in the shape of the step's result (a tuple of them for several results) that name no channel."""
@@ -145,11 +169,25 @@ class Interpreter:
     def labels(self, value: Any, step: Step) -> Tensor:
         """A value as labels; a parameter used as a value gets one label per element, sorted out at the end."""
         if isinstance(value, Param):
-            if value.name not in self._elements:
-                dense = tuple(size for _, size in sorted(zip(value.order, value.shape, strict=True)))
-                self._elements[value.name] = self._per_element(value.name, dense, step)
-            return self._elements[value.name].permute(value.order)
+            if value.name not in self.elements:
+                self.elements[value.name] = self._per_element(value.name, self._dense(value), step)
+            found = self.elements[value.name].permute(value.order)
+            return found.narrow(value.part[0], value.part[1], value.part[2] - value.part[1]) if value.part else found
         assert isinstance(value, Tensor)
+        return value
+
+    def _dense(self, param: Param) -> tuple[int, ...]:
+        """The shape of the stored tensor."""
+        return self.program.tensors.shapes[param.name]
+
+    def _without_pieces(self, value: Any, step: Step) -> Any:
+        """The same values with the labels of its elements in the place of a piece of a parameter."""
+        if isinstance(value, Param) and value.part:
+            return self.labels(value, step)
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._without_pieces(item, step) for item in value)
+        if isinstance(value, Mapping):
+            return {key: self._without_pieces(item, step) for key, item in value.items()}
         return value
 
     def _per_element(self, name: str, shape: tuple[int, ...], step: Step) -> Tensor:
@@ -163,7 +201,7 @@ class Interpreter:
                         torch.from_numpy(self.constraints.bindings[name, dim].labels), step, "used as a value too"
                     )
             return constant_labels(shape, NONE)
-        labels = self.constraints.new_labels(count).reshape(shape)
+        labels = self.constraints.new_values(shape)
         self.constraints.deferred_bindings.append(DeferredBinding(name, shape, labels, step))
         return labels
 
@@ -182,11 +220,19 @@ class Interpreter:
             the labels to go on with: older ones where the dimension was bound before.
         """
         if isinstance(param, Param):
-            if param.name in self._elements:
+            if param.name in self.elements:
                 self.constraints.freeze(labels, step, f"{param.name} is used as a value too")
-                self.constraints.freeze(self._elements[param.name], step, f"{param.name} is used as a weight too")
+                self.constraints.freeze(self.elements[param.name], step, f"{param.name} is used as a weight too")
                 return torch.full_like(labels, NONE)
-            return self.constraints.bind(param.name, param.order[dim], role, labels, step)
+            place = (param.name, param.order[dim])
+            if param.part is None or param.part[0] != dim:
+                return self.constraints.bind(*place, role, labels, step)
+            known = self.constraints.bindings.get(place)
+            size = self._dense(param)[place[1]]
+            whole = self.constraints.new_labels(size) if known is None else torch.from_numpy(known.labels)
+            bound = self.constraints.bind(*place, role, whole, step)[param.part[1] : param.part[2]]
+            self.constraints.tie(bound, labels, step)
+            return bound
         if param is not None:
             self.constraints.freeze(labels, step, "the weight is computed, not a parameter")
         return labels
@@ -200,7 +246,7 @@ class Interpreter:
 
     def bind_elementwise(self, param: Param, labels: Tensor, step: Step) -> None:
         """A parameter that meets an activation element by element: its dimensions are bound once all is known."""
-        if param.order == tuple(range(len(param.shape))) and param.name not in self._elements:
+        if param.order == tuple(range(len(param.shape))) and param.name not in self.elements:
             self.constraints.deferred_bindings.append(DeferredBinding(param.name, param.shape, labels, step))
         elif (labels >= 0).any():
             self.freeze_all((param, labels), step, f"{param.name} is used in several ways")
@@ -211,17 +257,27 @@ class Interpreter:
         Args:
             step: the operation.
             macs: the constant.
-            sizes: (parameter, dimension), or the labels along an activation's dimension (see `extents`).
+            sizes: (parameter, dimension), or the labels along an activation's dimension (see `extents`). Where a
+                parameter is a piece along that dimension, it has to be bound before.
         """
         factors: list[tuple[str, int] | NDArray[np.int64]] = []
         for size in sizes:
             if isinstance(size, Tensor):
                 factors.append(size.numpy())
             elif isinstance(size[0], Param):
-                factors.append((size[0].name, size[0].order[size[1]]))
+                place, part = (size[0].name, size[0].order[size[1]]), size[0].part
+                if part is not None and part[0] == size[1]:
+                    factors.append(self.constraints.bindings[place].labels[part[1] : part[2]])
+                else:
+                    factors.append(place)
             else:
                 macs *= int(size[0].shape[size[1]])
-        self.constraints.macs.append((macs // self.program.batch, tuple(factors), step))
+        batch = self.program.batch
+        for number, factor in enumerate(factors if macs % batch else ()):
+            if not isinstance(factor, tuple) and len(factor) % batch == 0:  # the heads of all samples in one dimension
+                factors[number], macs = factor[: len(factor) // batch], macs * batch
+                break
+        self.constraints.macs.append((macs // batch, tuple(factors), step))
 
     def extents(self, labels: Tensor, dims: Iterable[int]) -> list[tuple[Tensor, int] | Tensor]:
         """The sizes of some dimensions of an activation, for `count`."""

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
+from backbones.multihead import drops_heads
 
 TensorShape = tuple[int, ...]
 
@@ -61,6 +62,7 @@ class Tensors:
         shapes: first name -> shape.
         parameters: the first names that are parameters.
         padding: modules whose channel padding surgery can adapt (`ZeroPadShortcut`).
+        attention: `nn.MultiheadAttention`, whose heads surgery can drop (`PrunedMultiheadAttention`).
         classes: module path -> class name.
         computed: module path whose weight is no parameter -> what makes it, and what to call first.
     """
@@ -69,6 +71,7 @@ class Tensors:
     shapes: Mapping[str, TensorShape]
     parameters: tuple[str, ...]
     padding: frozenset[str]
+    attention: frozenset[str]
     classes: Mapping[str, str]
     computed: Mapping[str, str]
 
@@ -87,9 +90,10 @@ class Tensors:
             shapes[names[name]] = tuple(value.shape)
         modules = dict(model.named_modules())
         padding = frozenset(name for name, module in modules.items() if isinstance(module, ZeroPadShortcut))
+        attention = frozenset(name for name, module in modules.items() if drops_heads(module))
         classes = {name: type(module).__name__ for name, module in modules.items()}
         computed = {name: cause for name, module in modules.items() if (cause := _maker_of_weight(module))}
-        return Tensors(names, shapes, tuple(parameters), padding, classes, computed)
+        return Tensors(names, shapes, tuple(parameters), padding, attention, classes, computed)
 
 
 def _maker_of_weight(module: nn.Module) -> str:

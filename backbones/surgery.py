@@ -18,6 +18,7 @@ from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with, runs_apart
+from backbones.multihead import drop_heads, drops_heads
 from backbones.registry import BackboneSpec
 from backbones.removal import reduced
 from backbones.state import untouched
@@ -191,6 +192,8 @@ def sync_layer_sizes(module: nn.Module) -> None:
         module.input_size = int(module.all_weights[0][0].shape[1])
     elif isinstance(module, nn.RNNCellBase):
         module.input_size = module.weight_ih.shape[1]
+    elif isinstance(module, nn.MultiheadAttention) and drops_heads(module):
+        drop_heads(module, module.num_heads)
     elif isinstance(module, nn.PReLU):
         module.num_parameters = len(module.weight)
 
@@ -205,6 +208,8 @@ def _set_layer_sizes(module: nn.Module, kept: tuple[bool, ...]) -> None:
         module.num_features = sum(kept)
     elif isinstance(module, nn.GroupNorm):
         module.num_channels = sum(kept)
+    elif isinstance(module, nn.MultiheadAttention) and not all(kept):  # kept: of each sample's heads
+        drop_heads(module, module.num_heads * sum(kept) // len(kept))
 
 
 def _run(model: nn.Module, pruned: nn.Module, graph: ChannelGraph) -> None:

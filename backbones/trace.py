@@ -24,7 +24,12 @@ from backbones.program import Program
 from backbones.pruning_check import PruningCheck, eval_output, nonconstant_weights, random_inputs
 from backbones.rules import RULES
 from backbones.samples import count_samples
-from backbones.size_attributes import check_size_attributes, fitting_attributes
+from backbones.size_attributes import (
+    HeadAttributes,
+    check_size_attributes,
+    declared_attributes,
+    fitting_attributes,
+)
 from backbones.state import State, untouched
 
 
@@ -84,7 +89,7 @@ def trace(
         finally:
             state.restore()
         check = partial(PruningCheck, model, live, example=noisy, state=state)
-        fixed = Fixed(tuple(ignore), tuple(only), sizes=tuple((sizes or {}).items()))
+        fixed = Fixed(tuple(ignore), tuple(only), sizes=declared_attributes(model, sizes or {}))
         graph = _verified(model, check, program, inputs, fixed)
     if not graph.groups:
         reasons = "; ".join(
@@ -129,14 +134,21 @@ def _verified(
     model: nn.Module, check: Callable[..., PruningCheck], program: Program, inputs: tuple[Any, ...], fixed: Fixed
 ) -> ChannelGraph:
     """The channel graph of which a trial pruning (`check` of it) has found every group to be prunable."""
+    heads = HeadAttributes(model)
     while True:
         constraints = Interpreter(program, fixed.literal).run(RULES, {}, ())
-        check_size_attributes(model, constraints, fixed.sizes)
+        check_size_attributes(constraints, fixed.sizes)
         graph = assemble(constraints, program, inputs, fixed)
+        found = heads.begin(graph, constraints)
+        if found != fixed.heads:
+            fixed = replace(fixed, heads=found)
+            graph = assemble(constraints, program, inputs, fixed)
         failed = check(graph=graph).failures() if graph.groups else ()
         if not failed:
             return graph
-        known = {attribute for attribute, _ in fixed.sizes}
+        if heads.retry(failed):
+            continue
+        known = {attribute for attribute, _, _ in fixed.sizes}
         held = tuple(found for found in fitting_attributes(model, graph, failed) if found[0] not in known)
         if held:
             fixed = replace(fixed, sizes=(*fixed.sizes, *held))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from backbones.rules import layers, pairs, pointwise, positions, products, recurrent, shapes, spatial
+from backbones.rules import attention, layers, pairs, pointwise, positions, products, recurrent, shapes, spatial
 
 RULES: Mapping[str, Callable[..., Any]] = {
     **pointwise.RULES,
@@ -18,6 +18,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **shapes.RULES,
     **layers.RULES,
     **products.RULES,
+    **attention.RULES,
     **positions.RULES,
     **recurrent.RULES,
     **pairs.RULES,

@@ -108,7 +108,7 @@ def group_norm(
     rows = filters.reshape(groups, -1)
     run.constraints.tie(rows[:1].expand(groups - 1, -1), rows[1:], step)
     if groups < len(filters):
-        run.constraints.note_mixed(filters)
+        run.constraints.note_mixed(filters, [0])
     for vector in (weight, bias):
         run.bind(vector, 0, "vector", filters, step)
     if weight is None and bias is None:
@@ -136,8 +136,8 @@ def layer_norm(
     """layer_norm and rms_norm over the last `len(shape)` dimensions."""
     x = run.labels(x, step)
     if any(dim >= x.ndim - len(shape) for dim in varying(x)):
-        run.constraints.note_mixed(x)
-        if weight is None and len(shape) == 1:
+        run.constraints.note_mixed(x, range(x.ndim - len(shape), x.ndim))
+        if weight is None and varying(x) == [x.ndim - 1] and len(shape) == 1:
             run.constraints.sized[step.module] = run.constraints.channels(x, -1, step).numpy().copy()
     for vector in (weight, bias):
         if isinstance(vector, Param):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from backbones.interpret import Interpreter, Param
-from backbones.labels import UNIFORM, compact, compress, constant_labels, varying
+from backbones.labels import NONE, UNIFORM, compact, compress, constant_labels, varying
 from backbones.program import Step
 
 
@@ -20,9 +20,9 @@ def pointwise(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
     known = [value for value in labelled if bool((compact(value) >= 0).any())]
     if not known:
         labelled = [run.labels(value, step) for value in operands]
-    result = _lift(labelled[0], step.shape)
+    result = lift(labelled[0], step.shape)
     for value in labelled[1:]:
-        result = _unite(run, step, result, _lift(value, step.shape))
+        result = unite(run, step, result, lift(value, step.shape))
     result = result.expand(step.shape)
     if known:
         for operand in operands:
@@ -31,32 +31,48 @@ def pointwise(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:
     return result
 
 
-def _lift(labels: Tensor, shape: Sequence[int]) -> Tensor:
+def lift(labels: Tensor, shape: Sequence[int]) -> Tensor:
+    """The same labels with as many dimensions as `shape` has."""
     return labels.reshape((1,) * (len(shape) - labels.ndim) + tuple(labels.shape))
 
 
-def _unite(run: Interpreter, step: Step, left: Tensor, right: Tensor) -> Tensor:
+def unite(run: Interpreter, step: Step, left: Tensor, right: Tensor) -> Tensor:
+    """The labels of what two operands of as many dimensions make, broadcast; where they meet, they are tied."""
     left, right = compress(left), compress(right)
     shape = torch.broadcast_shapes(left.shape, right.shape)
     for one, other in ((left, right), (right, left)):
-        if _is_independent(one, other):
-            # one value for all the channels of the other operand: it must stay, they need not
-            run.constraints.freeze(one, step, "one channel is applied to many")
-            return other.expand(shape)
+        if _is_single(one, other):
+            return _pinned(run, step, one, other, shape)
+    for one, other in sorted(((left, right), (right, left)), key=lambda pair: not run.constraints.is_value(pair[0])):
+        if _is_elsewhere(one, other):
+            return _pinned(run, step, one, other, shape)
+    for one, other in ((left, right), (right, left)):
+        if not bool((compact(one) != NONE).any()) and bool((compact(other) >= 0).any()):
+            dims = [dim for dim, size in enumerate(one.shape) if size > 1]
+            run.constraints.freeze_along(other, dims, step, "coupled with values that always stay (input, constant)")
+            return torch.where(other == UNIFORM, NONE, other).expand(shape)
     left, right = torch.broadcast_tensors(compact(left), compact(right))
     run.constraints.tie(left, right, step)
     fixed = torch.where(right >= 0, right, torch.maximum(left, right))
     return compress(torch.where(left >= 0, left, fixed)).expand(shape)
 
 
-def _is_independent(one: Tensor, other: Tensor) -> bool:
-    """Whether `one` is the same for all the channels of `other`, or has channels along other dimensions only."""
+def _pinned(run: Interpreter, step: Step, one: Tensor, other: Tensor, shape: Sequence[int]) -> Tensor:
+    """One value for all the channels of the other operand: it must stay, they need not."""
+    run.constraints.freeze(one, step, "one channel is applied to many")
+    return other.expand(tuple(shape))
+
+
+def _is_single(one: Tensor, other: Tensor) -> bool:
+    """Whether `one` has a single position along all dimensions of the other's channels."""
     moving = varying(other)
-    if not moving:
-        return False
-    if all(one.shape[dim] == 1 for dim in moving):
-        return True
-    return bool((compact(one) >= 0).any()) and not set(varying(one)) & set(moving)
+    return bool(moving) and all(one.shape[dim] == 1 for dim in moving)
+
+
+def _is_elsewhere(one: Tensor, other: Tensor) -> bool:
+    """Whether the channels of `one` are along other dimensions than those of `other`."""
+    moving = varying(other)
+    return bool(moving) and bool((compact(one) >= 0).any()) and not set(varying(one)) & set(moving)
 
 
 def filled(run: Interpreter, step: Step, *args: Any, **kwargs: Any) -> Any:

@@ -8,22 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.interpret import Interpreter
+from backbones.interpret import Interpreter, Param
 from backbones.labels import along, compact, compress, varying
 from backbones.program import Step
+from backbones.rules.pointwise import unite
 
 PICKED = "channels picked by number"
 
 
 def index(run: Interpreter, step: Step, x: Any, indices: Sequence[Any], *rest: Any) -> Any:
     """x[:, :, rows, columns]: positions by number, the same ones of every channel."""
-    labels = run.labels(x, step)
+    labels = _columns(run, step, x, indices) if isinstance(x, Param) else run.labels(x, step)
     if any(found is not None and dim in varying(labels) for dim, found in enumerate(indices)):
         return run.unknown(step, (x, indices), PICKED)
     run.freeze_all(indices, step, "read as positions")
     zeros = [None if one is None else torch.zeros(tuple(one.shape), dtype=torch.int64) for one in indices]
     result = torch.ops.aten.index(compact(labels).expand(labels.shape), zeros)
     return compress(result) if tuple(result.shape) == step.shape else run.unknown(step, x, "a mask picks the elements")
+
+
+def _columns(run: Interpreter, step: Step, table: Param, indices: Sequence[Any]) -> Tensor:
+    """The labels of a table of which the code picks rows by number: of relative positions, one column for each head."""
+    picked = [dim for dim, found in enumerate(indices) if found is not None]
+    columns = [dim for dim, size in enumerate(table.shape) if size > 1 and dim not in picked]
+    if len(columns) != 1 or table.name in run.elements:
+        return run.labels(table, step)
+    vector = run.bind(table, columns[0], "vector", run.constraints.new_labels(table.shape[columns[0]]), step)
+    return along(columns[0], vector, table.shape)
 
 
 def index_select(run: Interpreter, step: Step, x: Any, dim: int, chosen: Any) -> Any:
@@ -43,10 +54,7 @@ def gather_positions(run: Interpreter, step: Step, x: Any, dim: int, chosen: Any
     if dim in moving or any(step.shape[other] != labels.shape[other] for other in moving):
         return run.unknown(step, (labels, chosen), PICKED)
     result = _collapsed(labels, dim, step.shape)
-    if bool((compact(chosen) >= 0).any()):
-        one, other = torch.broadcast_tensors(compact(compress(result)), compact(compress(chosen)))
-        run.constraints.tie(one, other, step)
-    return result
+    return unite(run, step, result, chosen) if bool((compact(chosen) >= 0).any()) else result
 
 
 def along_positions(run: Interpreter, step: Step, x: Any, *args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Linear layers, matrix products, einsum and attention."""
+"""Linear layers, matrix products and einsum."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from backbones.interpret import Interpreter, Param
-from backbones.labels import Pairs, along, compact, compress, varying
+from backbones.labels import NONE, Pairs, along, compact, compress, constant_labels, varying
 from backbones.program import Step
+from backbones.rules.pointwise import lift, unite
 
 
 def linear_layer(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any = None) -> Any:
@@ -42,14 +43,14 @@ def _linear(run: Interpreter, step: Step, x: Any, weight: Any, bias: Any, reads:
         return run.computed((x, weight, bias), step, step.shape[-1])
     if rows and x.ndim - 1 not in varying(x):
         # a layer over positions: each channel is a row of its own and stays one in the result
-        run.count(step, 1, *run.extents(x, range(x.ndim - 1)), (weight, 0), (weight, 1))
         filters = run.bind(weight, makes, "filter", run.constraints.new_labels(weight.shape[makes]), step)
+        run.count(step, 1, *run.extents(x, range(x.ndim - 1)), (weight, makes), (x, -1))
         run.constraints.freeze(filters, step, "its outputs are positions of channels that can shrink")
         return x.narrow(-1, 0, 1).expand(step.shape)
     inputs = run.constraints.channels(x, -1, step)
-    run.count(step, math.prod(x.shape[:-1]), (weight, 0), (weight, 1))
     run.bind(weight, reads, "input", inputs, step)
     filters = run.bind(weight, makes, "filter", run.constraints.new_labels(weight.shape[makes]), step)
+    run.count(step, math.prod(x.shape[:-1]), (weight, 0), (weight, 1))
     if bias is not None:
         run.bind(bias, 0, "vector", filters, step)
     return along(-1, filters, step.shape)
@@ -60,8 +61,16 @@ def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **o
 
     Where both are channels the result is an outer product, and each element belongs to one of either side.
     """
-    left, right = run.labels(left, step), run.labels(right, step)
+    return product_of(run, step, run.labels(left, step), run.labels(right, step), step.shape)
+
+
+def product_of(run: Interpreter, step: Step, left: Tensor, right: Tensor, shape: Sequence[int]) -> Any:
+    """As `product`, for labels: those of the result, which has `shape`."""
     length = left.shape[-1]
+    if min(left.ndim, right.ndim) > 1 and any(dim < one.ndim - 2 for one in (left, right) for dim in varying(one)):
+        heads = stacked(run, step, lift(left, shape), lift(right, shape))
+        run.count(step, length * shape[-2] * shape[-1], *run.extents(heads, range(heads.ndim - 2)))
+        return heads.expand(tuple(shape))
     free = []
     for one, inner in ((left, left.ndim - 1), (right, max(0, right.ndim - 2))):
         if one.ndim < 2 or any(dim == inner or dim < one.ndim - 2 for dim in varying(one)):
@@ -69,26 +78,45 @@ def product(run: Interpreter, step: Step, left: Any, right: Any, *rest: Any, **o
         elif bool((compact(one) >= 0).any()):
             free.append(one.narrow(inner, 0, 1))
     if len(free) == 2:
-        rows, columns = (compress(_widened(labels, step.shape)) for labels in free)
-        outer, inner = run.extents(rows, range(rows.ndim - 1)), run.extents(columns, [columns.ndim - 1])
-        run.count(step, length, *outer, *inner)
+        rows, columns = (compress(lift(labels, shape).expand(tuple(shape))) for labels in free)
+        sizes = [*run.extents(rows, range(rows.ndim - 1)), *run.extents(columns, [columns.ndim - 1])]
+        run.count(step, length, *sizes)
         return Pairs(rows, columns)
     if len(free) != 1:
-        run.count(step, math.prod(step.shape) * length)
-        return run.unknown(step, (left, right), "matrix product of two activations")
-    labels = _widened(free[0], step.shape)
+        run.count(step, math.prod(shape) * length)
+        run.freeze_all((left, right), step, "matrix product of two activations")
+        return constant_labels(shape, NONE)
+    labels = lift(free[0], shape).expand(tuple(shape))
     run.count(step, length, *run.extents(labels, range(labels.ndim)))
     return labels
 
 
-def _widened(labels: Tensor, shape: Sequence[int]) -> Tensor:
-    return labels.reshape((1,) * (len(shape) - labels.ndim) + tuple(labels.shape)).expand(tuple(shape))
+def stacked(run: Interpreter, step: Step, left: Tensor, right: Tensor) -> Tensor:
+    """Stacks of matrices, one for each channel (an attention head): what is in a matrix stays or goes together.
 
+    Args:
+        run: the interpreter.
+        step: the operation.
+        left: the labels of one stack; the last two dimensions are those of the matrices.
+        right: those of the other one, of as many dimensions.
 
-def attention(run: Interpreter, step: Step, query: Any, key: Any, value: Any, *rest: Any, **options: Any) -> Any:
-    """Scaled dot-product attention: counted as its two products; heads keep their size."""
-    run.count(step, math.prod(query.shape[:-1]) * key.shape[-2] * (query.shape[-1] + value.shape[-1]))
-    return run.unknown(step, (query, key, value, rest, options), "attention heads keep their size")
+    Returns:
+        the label of each matrix of the result, in two dimensions more of size 1.
+    """
+    sides = []
+    for one in (left, right):
+        small = compact(compress(one))
+        first = small[..., :1, :1]
+        run.constraints.tie(first.expand(small.shape), small, step)
+        sides.append(compress(first.expand(*one.shape[:-2], 1, 1)))
+    labels = unite(run, step, *sides)
+    for side in (*sides, labels):
+        for dim in varying(side):
+            vector = run.constraints.channels(side, dim, step).numpy().copy()
+            run.constraints.heads.append(vector)
+            if step.module in run.program.tensors.attention:
+                run.constraints.sized[step.module] = vector
+    return labels
 
 
 def bilinear(run: Interpreter, step: Step, left: Any, right: Any, weight: Any, bias: Any = None) -> Any:
@@ -118,6 +146,10 @@ def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: An
         for letter, size in zip(names, operand.shape, strict=False)
     }
     plain = "." not in equation and output and all(len(set(names)) == len(names) for names in (*letters, output))
+    if plain and len(operands) == 2 and all(isinstance(operand, Tensor) for operand in operands):
+        heads = _stack_einsum(run, step, letters, output, operands, sizes)
+        if heads is not None:
+            return heads
     params = [i for i, operand in enumerate(operands) if isinstance(operand, Param)]
     if not plain or len(operands) != 2 or len(params) != 1:
         if len(operands) == 2 and plain:
@@ -146,6 +178,28 @@ def einsum(run: Interpreter, step: Step, equation: str, operands: Any, *rest: An
     return compress(along(output.index(made[0]), filters, step.shape))
 
 
+def _stack_einsum(
+    run: Interpreter, step: Step, letters: Sequence[str], output: str, operands: Sequence[Any], sizes: Mapping[str, int]
+) -> Tensor | None:
+    """The labels of an einsum of stacks of matrices, one for each channel; None if it is none."""
+    stack = [letter for letter in letters[0] if letter in letters[1] and letter in output]
+    moving = [letters[side][dim] for side in (0, 1) for dim in varying(operands[side])]
+    if not set(stack) & set(moving):
+        return None
+    sides = []
+    for names, labels in zip(letters, operands, strict=True):
+        order = [*stack, *(letter for letter in names if letter not in stack)]
+        moved = labels.permute([names.index(letter) for letter in order])
+        sides.append(moved.reshape(*moved.shape[: len(stack)], -1, 1))
+    heads = stacked(run, step, *sides)
+    order = [*stack, *(letter for letter in output if letter not in stack)]
+    labels = heads.reshape(*heads.shape[:-2], *[1] * (len(output) - len(stack)))
+    labels = labels.permute([order.index(letter) for letter in output]).expand(step.shape)
+    inner = math.prod(size for letter, size in sizes.items() if letter not in stack)
+    run.count(step, inner, *run.extents(labels, [output.index(letter) for letter in stack]))
+    return labels
+
+
 def tensordot(run: Interpreter, step: Step, left: Any, right: Any, summed: Any, against: Any, *rest: Any) -> Any:
     """The einsum that sums dimensions `summed` of the left against dimensions `against` of the right."""
     letters = string.ascii_letters
@@ -166,5 +220,4 @@ RULES: Mapping[str, Callable[..., Any]] = {
     "einsum": einsum,
     "tensordot": tensordot,
     "bilinear": bilinear,
-    "scaled_dot_product_attention": attention,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -19,6 +20,18 @@ def move(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any
     labels = run.labels(x, step).detach()
     assert step.target is not None
     return compress(step.target(labels, *args, **kwargs))
+
+
+def expand(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """expand: what has a single channel, or none, is the same along the new positions."""
+    return move(run, step, _copied(run, step, x), *args, **kwargs)
+
+
+def _copied(run: Interpreter, step: Step, x: Any) -> Tensor:
+    """The labels of what is copied along other dimensions than that of the samples."""
+    labels = run.labels(x, step)
+    old = (1,) * (len(step.shape) - labels.ndim) + tuple(labels.shape)
+    return run.positions(labels, step) if old[1:] != step.shape[1:] else labels
 
 
 def expand_as(run: Interpreter, step: Step, x: Any, other: Any) -> Any:
@@ -109,9 +122,14 @@ def stack(run: Interpreter, step: Step, tensors: Sequence[Any], dim: int = 0) ->
 
 
 def pieces(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """chunk, split: equal pieces of a channel dimension are tied position by position, unequal ones stay whole."""
-    labels = run.labels(x, step)
+    """chunk, split: equal pieces of a channel dimension are tied position by position, unequal ones stay whole.
+
+    Pieces of a parameter may be weights.
+    """
     assert step.target is not None
+    if isinstance(x, Param) and x.part is None and x.name not in run.elements:
+        return _pieces_of_weight(x, step.shape)
+    labels = run.labels(x, step)
     parts = [compress(part) for part in step.target(labels, *args, **kwargs)]
     cut = [dim for dim in varying(labels) if parts[0].shape[dim] != labels.shape[dim]]
     if cut and len(parts) > 1:
@@ -121,6 +139,12 @@ def pieces(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> A
             for part in parts[1:]:
                 _tie(run, step, compact(parts[0]), compact(part))
     return tuple(parts)
+
+
+def _pieces_of_weight(param: Param, shapes: Sequence[tuple[int, ...]]) -> tuple[Param, ...]:
+    dim = next((dim for dim, size in enumerate(param.shape) if shapes[0][dim] != size), 0)
+    ends = list(accumulate(shape[dim] for shape in shapes))
+    return tuple(param.piece(dim, end - shape[dim], end) for end, shape in zip(ends, shapes, strict=True))
 
 
 def cut(run: Interpreter, step: Step, x: Any, dim: int = 0, start: Any = None, end: Any = None, stride: int = 1) -> Any:
@@ -241,8 +265,8 @@ def _new_channels(run: Interpreter, step: Step, labels: Tensor, dim: int, before
 def repeat(run: Interpreter, step: Step, x: Any, *args: Any, **kwargs: Any) -> Any:
     """repeat, tile, repeat_interleave: copies of a channel go together."""
     assert step.target is not None
-    labels = compress(step.target(run.labels(x, step), *args, **kwargs))
-    return _joined(run, step, labels, varying(run.labels(x, step)))
+    found = _copied(run, step, x)
+    return _joined(run, step, compress(step.target(found, *args, **kwargs)), varying(found))
 
 
 def getitem(run: Interpreter, step: Step, values: Any, index: Any) -> Any:
@@ -272,7 +296,6 @@ def _joined(run: Interpreter, step: Step, labels: Tensor, preferred: Sequence[in
 MOVES = [
     "squeeze",
     "unsqueeze",
-    "expand",
     "movedim",
     "moveaxis",
     "swapaxes",
@@ -295,6 +318,7 @@ RULES: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(("repeat", "tile", "repeat_interleave"), repeat),
     **dict.fromkeys(("slice", "narrow"), cut),
     **dict.fromkeys(("pad", "constant_pad_nd"), pad),
+    "expand": expand,
     "expand_as": expand_as,
     "view_as": reshape_as,
     "reshape_as": reshape_as,

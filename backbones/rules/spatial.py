@@ -49,7 +49,7 @@ def reduction(run: Interpreter, step: Step, x: Any, dims: Any = None, *rest: Any
             run.constraints.note_summed(x)
             return run.nothing(step)
         if all(dim in over for dim in moving) and step.op.removeprefix("aten.") in MIXING:
-            run.constraints.note_mixed(x)
+            run.constraints.note_mixed(x, over)
             return run.nothing(step)
         if all(dim in over for dim in moving) or len(moving) > 2:
             return run.unknown(step, x, "reduced over channels")

@@ -194,7 +194,7 @@ def _iterative(context: FlowContext, steps: int) -> FlowResult:
         histories.append(_train(context, small, f"step-{step}"))
         if step < steps:
             fixed = context.graph.fixed
-            sizes = dict(fixed.sizes)
+            sizes = {attribute: layer for attribute, layer, _ in fixed.sizes}
             graph = trace(small, context.data.example, sizes=sizes, ignore=fixed.ignore, only=fixed.only)
     return FlowResult(small, structure, tuple(histories))
 

@@ -62,7 +62,7 @@ def test_attributes_are_set_in_what_is_pruned(
     model = stirred(Net(*widths))
     graph = trace(model, image(), sizes=sizes)
     assert [group.name for group in graph.groups] == ["one.conv", "two.conv"]
-    assert {*graph.fixed.sizes} == {*DECLARED.items()}
+    assert {(attribute, layer) for attribute, layer, _ in graph.fixed.sizes} == {*DECLARED.items()}
     small: Any = assert_law(model, graph, Structure.random(graph, keep=0.5, seed=1))
     widths = (small.one.conv.out_channels, small.two.conv.out_channels)
     assert (small.one.c, small.middle, small.two.c) == (widths[0], widths[0], widths[1])

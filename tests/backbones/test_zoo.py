@@ -18,6 +18,7 @@ from backbones.structure import Structure
 from backbones.trace import trace
 from tests.backbones.parity import assert_law, stirred
 from tests.backbones.zoo import Sample
+from tests.backbones.zoo_attention import ATTENTION
 from tests.backbones.zoo_casts import CASTS
 from tests.backbones.zoo_code import CODE
 from tests.backbones.zoo_convnets import CONVNETS
@@ -41,11 +42,14 @@ ZOO: Mapping[str, Callable[[], Sample]] = {
     **CASTS,
     **VALUES,
     **POSITIONS,
+    **ATTENTION,
 }
 
 MIXED = (
     "GroupNorm", "PlainGroupNorm", "LayerNorm", "RmsNorm", "LayerNormOfImage", "SpatialAttention", "GlobalResponseNorm",
-    "convnext", "perceptron", "gated_mlp", "HandLayerNorm", "Standardised",
+    "convnext", "perceptron", "library", "gated_mlp", "HandLayerNorm", "Standardised", "vit of the library",
+    "vit with bias_k", "deit", "deit, fused", "swin v1", "swin v1, fused", "bert", "llama", "llama, interleaved",
+    "llama, library", "decoder",
 )  # fmt: skip
 
 

@@ -115,7 +115,10 @@ GROUPS: Mapping[str, str] = {
     "swin": "one.mlp.0:20 two.mlp.0:20 three.mlp.0:20",
     "language": "blocks.0.mlp.0:20 blocks.1.mlp.0:20",
     "tied_mlp": "tokens:8 up:20",
-    "library": "encoder.layers.0.linear1:20 encoder.layers.1.linear1:20 pool.out_proj:8 head.0:12",
+    "library": (
+        "embed:8 encoder.layers.0.self_attn:2 encoder.layers.0.linear1:20 encoder.layers.1.self_attn:2 "
+        "encoder.layers.1.linear1:20 pool:2 pool.out_proj:8 head.0:12"
+    ),
     "non_local": "stem.0:8 g:6",
     "gated_mlp": "embed:8 wide:12",
     "Gram": "stem.0:8 last.0:6",
@@ -178,6 +181,28 @@ GROUPS: Mapping[str, str] = {
     "GRU": "front.0:8",
     "RNN": "front.0:8",
     "LSTM with projection": "front.0:8",
+    "vit of the library": (
+        "patch:12 blocks.0.attention.inner:3 blocks.0.mlp.0:10 blocks.1.attention.inner:3 blocks.1.mlp.0:10"
+    ),
+    "vit with bias_k": (
+        "patch:12 blocks.0.attention.inner:4 blocks.0.mlp.0:10 blocks.1.attention.inner:4 blocks.1.mlp.0:10"
+    ),
+    "deit": "patch:12 blocks.0.attention.qkv:3 blocks.0.mlp.0:10 blocks.1.attention.qkv:3 blocks.1.mlp.0:10",
+    "deit, fused": "patch:12 blocks.0.attention.qkv:4 blocks.0.mlp.0:10 blocks.1.attention.qkv:4 blocks.1.mlp.0:10",
+    "swin v1": (
+        "patch:6 one.attention.qkv:3 one.mlp.0:10 two.attention.qkv:3 two.mlp.0:10 merge:12 three.attention.qkv:4 "
+        "three.mlp.0:10"
+    ),
+    "swin v1, fused": (
+        "patch:6 one.attention.qkv:3 one.mlp.0:10 two.attention.qkv:3 two.mlp.0:10 merge:12 three.attention.qkv:4 "
+        "three.mlp.0:10"
+    ),
+    "bert": "words:12 layers.0.attention.query:4 layers.0.up:14 layers.1.attention.query:4 layers.1.up:14 pooler:7",
+    "llama": "words:10 attention.q:3 gate:14",
+    "llama, interleaved": "words:10 attention.q:3 gate:14",
+    "llama, library": "words:10 attention.q:3 gate:14",
+    "einsum attention": "embed:8 kv:3",
+    "decoder": "target:8 layer.self_attn:4 layer.multihead_attn:4 layer.linear1:12",
 }
 """Prunable groups in the order of the forward pass."""
 
@@ -213,25 +238,25 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
     "Fused": ("votes:3 aten.softmax",),
     "vit": (
         "patch:8 trial pruning",
-        "blocks.0.attention.qkv:24 aten.matmul",
-        "blocks.1.attention.qkv:24 aten.matmul",
+        "blocks.0.attention.qkv:24 trial pruning",
+        "blocks.1.attention.qkv:24 trial pruning",
     ),
     "vit_fused": (
         "patch:8 trial pruning",
-        "blocks.0.attention.qkv:24 aten.scaled_dot_product_attention",
-        "blocks.1.attention.qkv:24 aten.scaled_dot_product_attention",
+        "blocks.0.attention.qkv:24 trial pruning",
+        "blocks.1.attention.qkv:24 trial pruning",
     ),
     "swin": (
         "patch.0:8 trial pruning",
-        "one.attention.qkv:24 aten.matmul",
-        "two.attention.qkv:24 aten.matmul",
+        "one.attention.qkv:24 trial pruning",
+        "two.attention.qkv:24 trial pruning",
         "merge:12 trial pruning",
-        "three.attention.qkv:36 aten.matmul",
+        "three.attention.qkv:36 trial pruning",
     ),
     "language": (
         "tokens:8 trial pruning",
-        "blocks.0.attention.qkv:24 aten.scaled_dot_product_attention",
-        "blocks.1.attention.qkv:24 aten.scaled_dot_product_attention",
+        "blocks.0.attention.qkv:24 trial pruning",
+        "blocks.1.attention.qkv:24 trial pruning",
         "tokens:11 trial pruning",
     ),
     "googlenet": (
@@ -239,12 +264,6 @@ FROZEN: Mapping[str, tuple[str, ...]] = {
         "a.three.1.0:6 trial pruning",
         "a.wide.1:4 trial pruning",
         "a.pool.1.0:3 trial pruning",
-    ),
-    "library": (
-        "embed:8 aten.linear",
-        "encoder.layers.0.self_attn:24 aten.scaled_dot_product_attention",
-        "encoder.layers.1.self_attn:24 aten.scaled_dot_product_attention",
-        "pool:16 aten.linear",
     ),
     "non_local": (
         "theta:4 aten.matmul",
