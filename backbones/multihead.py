@@ -96,8 +96,7 @@ def drop_heads(module: nn.MultiheadAttention, heads: int) -> None:
     module.__class__ = PrunedMultiheadAttention
     module.num_heads = heads
     module._qkv_same_embed_dim = False  # torch's encoder would else go past the forward of this class
-    if module.in_proj_weight is not None:
-        module.embed_dim = module.kdim = module.vdim = module.in_proj_weight.shape[1]
-    else:
-        matrices = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
-        module.embed_dim, module.kdim, module.vdim = (matrix.shape[1] for matrix in matrices)
+    matrices: Any = (module.q_proj_weight, module.k_proj_weight, module.v_proj_weight)
+    if matrices[0] is None:
+        matrices = (module.in_proj_weight,) * 3
+    module.embed_dim, module.kdim, module.vdim = (matrix.shape[1] for matrix in matrices)

@@ -56,10 +56,11 @@ def share(model: nn.Module, graph: ChannelGraph) -> float:
     found = [0, -sum(len(record.channels) for record in graph.frozen if record.op == "output")]
     weights = dict(model.named_parameters())
     for layer, kind in graph.layers.items():
-        weight = weights.get(f"{layer}.weight")
+        name = f"{layer}.in_proj_weight" if kind == "MultiheadAttention" else f"{layer}.weight"
+        weight = weights.get(name)
         if weight is not None and weight.ndim > 1:
             dim = 1 if "Transpose" in kind or kind == "Embedding" else 0
-            units = graph.tensors[f"{layer}.weight"].units if f"{layer}.weight" in graph.tensors else {}
+            units = graph.tensors[name].units if name in graph.tensors else {}
             found[0] += int((units[dim] >= 0).sum()) if dim in units else 0
             found[1] += weight.shape[dim]
     return found[0] / found[1]
