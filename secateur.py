@@ -65,12 +65,13 @@ from search.review.footprint import footprints
 from search.review.front import Front
 from search.review.report_files import plot_front
 from search.run.evaluation_plan import Plan
+from search.run.front_context import baseline
 from search.run.study_file import StudyFile, read_study
 from search.space.budget import Budget
 from search.space.layer_removal import Removal
 from search.space.space import Space
 from search.study.stored import StoredStudy, open_study
-from search.study.study import Study, baseline
+from search.study.study import Study
 from search.training.checkpoint import History
 from search.training.double_pruning import sparsify
 from search.training.engine import train

@@ -48,8 +48,14 @@ def add_trials(parser: argparse.ArgumentParser) -> None:
 
 
 def add_top(parser: argparse.ArgumentParser) -> None:
-    """Declares `--top`: how many structures are retrained."""
+    """Declares `--top`: how many structures are the best."""
     parser.add_argument("--top", type=int, metavar="K", help="instead of [retrain] top")
+
+
+def add_retraining(parser: argparse.ArgumentParser) -> None:
+    """Declares `--top` and `--finalists`: how many structures are retrained, and out of how many."""
+    add_top(parser)
+    parser.add_argument("--finalists", type=int, metavar="N", help="instead of [retrain] finalists")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -86,13 +92,12 @@ def add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def changed(study: StudyFile, arguments: argparse.Namespace) -> StudyFile:
-    """The study with what `--trials` and `--top` ask for; both are checked as if they stood in the file."""
-    trials, top = getattr(arguments, "trials", None), getattr(arguments, "top", None)
-    if trials is not None:
-        study = dataclasses.replace(study, search=dataclasses.replace(study.search, trials=trials))
-    if top is not None:
-        study = dataclasses.replace(study, retrain=dataclasses.replace(study.retrain, top=top))
-    return study
+    """The study with what the options ask for, checked as if it stood in the file."""
+    if getattr(arguments, "trials", None) is not None:
+        study = dataclasses.replace(study, search=dataclasses.replace(study.search, trials=arguments.trials))
+    asked = {name: getattr(arguments, name, None) for name in ("top", "finalists")}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return dataclasses.replace(study, retrain=dataclasses.replace(study.retrain, **given))
 
 
 def opened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:

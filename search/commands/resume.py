@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_jobs, add_run, add_top, add_trials, reopened
+from search.commands.options import add_device, add_jobs, add_retraining, add_run, add_trials, reopened
 from search.run.console import Console
 from search.run.stages import ALL, run_study
 
@@ -22,7 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     add_run(parser)
     add_trials(parser)
-    add_top(parser)
+    add_retraining(parser)
     add_device(parser)
     add_jobs(parser)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_run, add_top, reopened
+from search.commands.options import add_device, add_retraining, add_run, reopened
 from search.run.console import Console
 from search.run.stages import run_study
 
@@ -20,7 +20,7 @@ Each epoch is kept: a retraining that was killed loses at most one.
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     add_run(parser)
-    add_top(parser)
+    add_retraining(parser)
     add_device(parser)
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from search.commands.options import add_device, add_fork, add_jobs, add_study, add_top, add_trials, forked, opened
+from search.commands.options import (
+    add_device,
+    add_fork,
+    add_jobs,
+    add_retraining,
+    add_study,
+    add_trials,
+    forked,
+    opened,
+)
 from search.run.console import Console
 from search.run.stages import ALL, run_study
 
@@ -25,7 +34,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     add_study(parser)
     add_trials(parser)
-    add_top(parser)
+    add_retraining(parser)
     add_device(parser)
     add_jobs(parser)
     add_fork(parser)

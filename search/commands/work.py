@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from search.commands.options import add_device, add_study, add_top, add_trials, opened
+from search.commands.options import add_device, add_retraining, add_study, add_trials, opened
 from search.run.console import Console
 from search.run.stages import join_study
 
@@ -29,7 +29,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     add_study(parser)
     add_trials(parser)
-    add_top(parser)
+    add_retraining(parser)
     add_device(parser)
     parser.add_argument(
         "--storage", metavar="URL", help="shared by all workers ($SECATEUR_STORAGE, else the run folder's study.db)"

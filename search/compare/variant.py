@@ -10,6 +10,7 @@ from typing import Any
 
 from backbones.artefact import load as load_artefact
 from backbones.artefact import save
+from search.formatting import counted
 from search.review.candidate import Candidate
 from search.review.footprint import Footprint
 from search.run.console import Console
@@ -245,12 +246,15 @@ def _retrain(
     opened: Study, study: StudyFile, recipes: Sequence[Recipe], inputs: RunInputs, folder: RunFolder, console: Console
 ) -> tuple[Candidate, Results]:
     wanted = study.retrain
-    console.head(f"Retraining: the best {wanted.top}, {len(recipes)} seeds, {wanted.recipe.epochs} epochs each")
+    plan = opened.finalists(wanted.top, wanted.finalists, wanted.recipe.epochs)
+    console.head(f"Retraining, {counted(len(recipes), 'seed')}: {plan}")
+    places: int | list[Candidate] = wanted.top
     by_seed = []
-    for recipe in recipes:
+    for number, recipe in enumerate(recipes):
         with timed(folder, "retraining"):
             opened.retrain(
-                wanted.top,
+                places,
+                finalists=None if number else wanted.finalists,
                 recipe=recipe,
                 flow=wanted.way,
                 start=wanted.start,
@@ -258,7 +262,10 @@ def _retrain(
                 progress=console.progress,
             )
         by_seed.append(opened.retrained(recipe, wanted.way, wanted.start))
-    best = max(opened.promising(wanted.top), key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
+        if not number:  # the others train what the first seed chose
+            places = [one for one in plan.members if one.id in by_seed[0]]
+    assert isinstance(places, list)
+    best = max(places, key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
     return best, [results[best.id] for results in by_seed]
 
 

@@ -6,9 +6,9 @@ import math
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
@@ -36,6 +36,55 @@ class Refit:
     cut_accuracy: float
 
 
+@dataclass(frozen=True, slots=True)
+class Retraining:
+    """How far one structure came by one recipe.
+
+    Attributes:
+        recipe: every setting of the whole training: those of `Recipe.to_dict`, "flow", "steps" and "start".
+        label: the whole training in a few words: its epochs, and what else tells it from others of the same study.
+        rungs: (epochs, validation accuracy) of each training by this recipe, the shortest first. Short ones decide
+            between finalists (`search.study.finalists`); the whole one is the last, where it was made.
+        test_accuracy: on the test split after the whole training, a fraction in [0, 1]; None before.
+        artefact: the network after the whole training (safetensors).
+        structure: that the training ended with; None where it is not known.
+        cost: of that structure.
+    """
+
+    recipe: Mapping[str, Any]
+    label: str
+    rungs: tuple[tuple[int, float], ...]
+    test_accuracy: float | None = None
+    artefact: Path | None = None
+    structure: Structure | None = None
+    cost: Cost | None = None
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole training."""
+        return int(self.recipe["epochs"])
+
+    @property
+    def reached(self) -> int:
+        """Epochs of the longest training so far."""
+        return self.rungs[-1][0]
+
+    @property
+    def accuracy(self) -> float | None:
+        """Validation accuracy after the whole training, a fraction in [0, 1]; None before."""
+        return self.rungs[-1][1] if self.reached == self.epochs else None
+
+    @property
+    def short(self) -> bool:
+        """Whether short trainings belong to it: the structure was a finalist."""
+        return len(self.rungs) > 1 or self.accuracy is None
+
+    def place(self, metric: MetricSpec = ACCURACY) -> tuple[float, float]:
+        """A key to sort by: whole trainings first, then those that came farthest; among these the best first."""
+        length = math.inf if self.accuracy is not None else float(self.reached)
+        return -length, -metric.worth(self.rungs[-1][1])
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One structure that a search looked at (a trial), the dense network, or a baseline to compare with.
@@ -47,11 +96,12 @@ class Candidate:
         cost: MACs and parameters of one sample (latency in seconds and memory in bytes when measured).
         score: training-free score, higher is better, in the scorer's own unit.
         accuracy: the task's metric (accuracy, with classes) on the validation split after retraining; a percentage is a
-            fraction.
-        test_accuracy: the same on the test split; nothing is ever selected by it.
+            fraction. Of several retrainings the best.
+        test_accuracy: the same on the test split, of that retraining; nothing is ever selected by it.
         seconds: time spent on the trial, retraining not included.
         reason: why it is infeasible, one sentence; None when it is feasible.
         artefact: the retrained network (safetensors).
+        retrainings: every recipe by which it was retrained, the one whose result is shown first.
         refit: what it reaches before any training, where it was refitted.
         footprint: measured latency and size on disk, of networks that were retrained and of the dense one.
         label: a name to show instead of the trial number, `dense`, `uniform`.
@@ -67,6 +117,7 @@ class Candidate:
     seconds: float = 0.0
     reason: str | None = None
     artefact: Path | None = None
+    retrainings: tuple[Retraining, ...] = ()
     refit: Refit | None = None
     footprint: Footprint | None = None
     label: str = ""
@@ -90,6 +141,25 @@ class Candidate:
     def refitted_accuracy(self) -> float | None:
         """On the validation split with refitted weights, before any training; None where it was not refitted."""
         return None if self.refit is None else self.refit.accuracy
+
+    def after(self, one: Retraining) -> Self:
+        """The candidate as a retraining left it, and without the others."""
+        same = one.structure == self.structure
+        return replace(
+            self,
+            structure=one.structure,
+            cost=one.cost,
+            accuracy=one.accuracy,
+            test_accuracy=one.test_accuracy,
+            artefact=one.artefact,
+            retrainings=(one,),
+            refit=self.refit if same else None,
+            footprint=self.footprint if same and one.accuracy is not None else None,
+        )
+
+    def by_retraining(self) -> tuple[Self, ...]:
+        """The candidate once for each retraining; itself alone where there is at most one."""
+        return tuple(map(self.after, self.retrainings)) if len(self.retrainings) > 1 else (self,)
 
     def on(self, axis: Axis) -> float | None:
         """The cost on one axis; None when unknown. `batch_seconds` is the latency of the footprint."""

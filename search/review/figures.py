@@ -131,7 +131,8 @@ def training_rows(report: Report) -> dict[str, list[dict[str, Any]]]:
         names = {one.id: one.name for one in ranked if one.id}
         for key, rows in report.facts_of(front).histories.items():
             if rows:
-                name = _of(front, names.get(key, key), report)
+                structure, comma, recipe = key.partition(", ")
+                name = _of(front, names.get(structure, structure) + comma + recipe, report)
                 found[name] = [{"epoch": row.get("epoch", row.get("number")), **row} for row in rows]
     return found
 

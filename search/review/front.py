@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -138,28 +138,46 @@ class Front:
         ys = _unit([worth(one, measure, self.metric) or 0.0 for one in points])
         return max(zip(points, xs, ys, strict=True), key=lambda row: (round(row[2] - row[1], 12), -row[1]))[0]
 
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The recipes by which something was retrained, by their labels."""
+        return tuple(dict.fromkeys(one.label for each in self.candidates for one in each.retrainings))
+
+    def with_all_retrainings(self) -> Front:
+        """The front with a further candidate, behind the trials, for every further recipe by which one was retrained.
+
+        These have no score, so that each trial counts once where scores are looked at.
+        """
+        further = [row for one in self.candidates for row in one.by_retraining()[1:]]
+        others = [replace(one, score=None, seconds=0.0) for one in further]
+        return replace(self, candidates=(*self.candidates, *others)) if others else self
+
     def highlights(self, most: int = 60) -> tuple[Candidate, ...]:
         """What a result table shows: dense network, front, what was refitted or trained, baselines, cheapest first.
+
+        What was retrained by several recipes has a row for each.
 
         Args:
             most: points of the front at most, from its cheap end; those that were trained or refitted are all there.
         """
         feasible = [one for one in self.candidates if one.reason is None]
-        shown = {one.number: one for one in feasible if one.value("accuracy") is not None or one.refit is not None}
+        shown = {one.number: one for one in feasible if one.retrainings or one.accuracy is not None or one.refit}
         shown |= {one.number: one for one in self.points()[:most]}
         baselines = [one for one in self.baselines if one.reason is None]
-        return (self.dense, *sorted([*shown.values(), *baselines], key=lambda one: one.on("macs") or 0.0))
+        ones = sorted([*shown.values(), *baselines], key=lambda one: one.on("macs") or 0.0)
+        return (self.dense, *(row for one in ones for row in one.by_retraining()))
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat record for each candidate, all with the same keys: what `front.csv` holds.
+        """One flat record for each candidate and further retraining, all with the same keys: what `front.csv` holds.
 
         `status` is the place by `measure`; accuracies are fractions, and columns of another metric have its name; costs
         are those of one sample; `parameter …` is what was proposed, `width …` the number of channels kept in a group.
         """
+        whole = self.with_all_retrainings()
         parameters = sorted({key for one in self.candidates for key in one.parameters})
         groups = list(dict.fromkeys(name for one in self.candidates if one.structure for name in one.structure.widths))
         table = []
-        for one, status in zip(self.candidates, self.statuses(), strict=True):
+        for one, status in zip(whole.candidates, whole.statuses(), strict=True):
             widths = one.structure.widths if one.structure else {}
             row = {"study": self.name, "trial": one.number, "structure": one.id, "status": status}
             row |= by_metric(flat_record(one), self.metric)

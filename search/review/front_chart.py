@@ -255,6 +255,7 @@ def _tooltip(axis: Axis, state: str, scorer: str, several: bool, metric: MetricS
         {"field": "score", "title": scorer, "format": ".5~g"},
         {"field": "accuracy", "title": f"validation {metric.heading}", "format": metric.ticks[1]},
         {"field": "test", "title": f"test {metric.heading}", "format": metric.ticks[1]},
+        {"field": "training"},
         {"field": "structure"},
     ]
     if axis not in ("macs", "params"):

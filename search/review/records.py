@@ -12,7 +12,7 @@ from backbones.cost_table import Cost
 from backbones.structure import Structure
 from search.data.task import ACCURACY, MetricSpec
 from search.formatting import amount
-from search.review.candidate import Candidate, Refit
+from search.review.candidate import Candidate, Refit, Retraining
 from search.review.footprint import Footprint, footprint_cells
 
 
@@ -31,10 +31,23 @@ def flat_record(one: Candidate) -> dict[str, Any]:
         "refitted_accuracy": one.refitted_accuracy,
         "accuracy": one.accuracy,
         "test_accuracy": one.test_accuracy,
+        **training_record(one),
         "seconds": one.seconds,
         "reason": one.reason,
         "artefact": str(one.artefact) if one.artefact else None,
         "removed": " ".join(one.structure.removed) if one.structure else None,
+    }
+
+
+def training_record(one: Candidate) -> dict[str, Any]:
+    """By which recipe a candidate was retrained, and how far; of several the one that it shows."""
+    shown = one.retrainings[0] if one.retrainings else None
+    return {
+        "training": shown and shown.label,
+        "epochs": shown and shown.epochs,
+        "start": shown and shown.recipe.get("start"),
+        "reached_epochs": shown and shown.reached,
+        "accuracy_by_epochs": shown and " ".join(f"{epochs}:{accuracy:.6g}" for epochs, accuracy in shown.rungs),
     }
 
 
@@ -58,6 +71,7 @@ def candidate_record(one: Candidate, folder: Path) -> dict[str, Any]:
         "seconds": one.seconds,
         "reason": one.reason,
         "artefact": _relative(one.artefact, folder),
+        "retrainings": [_retraining_record(training, folder) for training in one.retrainings],
         "refit": one.refit and {**asdict(one.refit), "artefact": _relative(one.refit.artefact, folder)},
         "footprint": asdict(one.footprint) if one.footprint else None,
     }
@@ -82,9 +96,34 @@ def read_candidate(record: Mapping[str, Any], graphs: Mapping[str, Sequence[str]
         seconds=float(record["seconds"]),
         reason=record["reason"],
         artefact=folder / record["artefact"] if record["artefact"] else None,
+        retrainings=tuple(_retraining(one, graphs, folder) for one in record.get("retrainings", ())),
         refit=_refit(record.get("refit"), folder),
         footprint=Footprint(**record["footprint"]) if record["footprint"] else None,
         label=record["label"],
+    )
+
+
+def _retraining_record(one: Retraining, folder: Path) -> dict[str, Any]:
+    return {
+        "recipe": dict(one.recipe),
+        "label": one.label,
+        "rungs": [list(rung) for rung in one.rungs],
+        "test_accuracy": one.test_accuracy,
+        "artefact": _relative(one.artefact, folder),
+        "structure": _structure_record(one.structure),
+        "cost": asdict(one.cost) if one.cost else None,
+    }
+
+
+def _retraining(record: Mapping[str, Any], graphs: Mapping[str, Sequence[str]], folder: Path) -> Retraining:
+    return Retraining(
+        recipe=dict(record["recipe"]),
+        label=record["label"],
+        rungs=tuple((int(epochs), float(accuracy)) for epochs, accuracy in record["rungs"]),
+        test_accuracy=record["test_accuracy"],
+        artefact=folder / record["artefact"] if record["artefact"] else None,
+        structure=_structure(record["structure"], graphs),
+        cost=Cost(**record["cost"]) if record["cost"] else None,
     )
 
 
@@ -148,6 +187,7 @@ HEADINGS = (
     "validation",
     "test",
     "against dense",
+    "training",
     "structure",
 )
 
@@ -173,6 +213,7 @@ def result_cells(dense: Candidate, one: Candidate, metric: MetricSpec = ACCURACY
         metric_cell(one.accuracy, metric),
         metric_cell(one.test_accuracy, metric),
         "" if one is dense else metric_change(dense, one, metric),
+        training_text(one, metric),
         one.id or "–",
     )
 
@@ -192,6 +233,16 @@ def metric_change(dense: Candidate, one: Candidate, metric: MetricSpec) -> str:
                 return f"{'+' if points > 0 else '−' if points < 0 else '±'}{abs(points):.2f} {word}"
             return f"{metric.change(mine, theirs).replace('-', '−', 1)} {word}"
     return "–"
+
+
+def training_text(one: Candidate, metric: MetricSpec = ACCURACY) -> str:
+    """How long the candidate was retrained, and how it was after each short training: `4 of 16 epochs: 71.20% ...`."""
+    if not one.retrainings:
+        return "–"
+    shown = one.retrainings[0]
+    text = shown.label if shown.accuracy is not None else f"{shown.reached} of {shown.label}"
+    steps = [f"{metric_cell(value, metric)} after {epochs}" for epochs, value in shown.rungs if epochs < shown.epochs]
+    return f"{text}: {', '.join(steps)}" if steps else text
 
 
 def metric_cell(value: float | None, metric: MetricSpec) -> str:

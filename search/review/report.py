@@ -19,7 +19,8 @@ class Facts:
     """What is known of one study beside its front; what is empty is left out of the page.
 
     Attributes:
-        histories: structure id (or `dense`) -> one row per epoch with `epoch` (or `number`) and measured values.
+        histories: structure id (or `dense`) -> one row per epoch with `epoch` (or `number`) and measured values; behind
+            the id a comma and the recipe, where one was retrained by several.
         gammas: stage of a slimming ("before", "after") -> layer -> batch-norm scales (C,).
         stages: stage -> wall-clock seconds, in the order in which they ran.
         importances: parameter -> share of the score's variation that it explains, in [0, 1].

@@ -18,7 +18,7 @@ from search.review.chart_style import Spec, quieter, still, svg_to_png, to_svg, 
 from search.review.figures import figures, listed, training_rows, write_plots
 from search.review.front import Front, save_fronts
 from search.review.front_chart import front_chart
-from search.review.records import by_metric
+from search.review.records import by_metric, training_record
 from search.review.report import Report, all_caps, common_metric, common_scorer, measures
 from search.review.report_page import page
 from search.review.trial_table import trial_rows
@@ -65,7 +65,8 @@ def _compared(report: Report) -> Table:
     """The dense network, the baselines and everything refitted or retrained: what a result table needs."""
     table = []
     for front in report.fronts:
-        made = [one for one in front.candidates if one.accuracy is not None or one.refit is not None]
+        ones = [one for one in front.candidates if one.accuracy is not None or one.refit or one.retrainings]
+        made = [row for one in ones for row in one.by_retraining()]
         table += [
             {"study": front.name, "network": one.name, "structure": one.id, **by_metric(_measured(one), front.metric)}
             for one in (front.dense, *front.baselines, *made)
@@ -86,6 +87,7 @@ def _measured(one: Candidate) -> dict[str, Any]:
         "refitted_accuracy": one.refitted_accuracy,
         "accuracy": one.value("accuracy"),
         "test_accuracy": one.test_accuracy,
+        **training_record(one),
         "reason": one.reason,
     }
 

@@ -2,29 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from search.data.task import ACCURACY, MetricSpec
-from search.formatting import amount, percent, significant, text_table
+from search.formatting import amount, counted, percent, significant, text_table
 from search.review.candidate import Candidate, ranked
 from search.review.footprint import footprint_cells
 from search.review.front import Front
-from search.review.records import by_metric
+from search.review.records import by_metric, training_record
 
 RESULT_HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
 VALIDATED = ("structure", "MACs", "share", "dense", "as cut", "refitted", "retrained")
 
 
+def result_tables(front: Front) -> str:
+    """What came out, for people: of retrainings where there are any, else the best scores."""
+    final = final_table(front) if retrained(front) else score_table(front)
+    return "\n\n".join(table for table in (final, validation_table(front), finalists_table(front)) if table)
+
+
 def retrained(front: Front) -> list[Candidate]:
-    """What was retrained, best validation accuracy first and of equals the cheapest; each structure once."""
-    found: dict[str, Candidate] = {}
-    for one in front.candidates:
+    """What was retrained, best validation accuracy first and of equals the cheapest; each structure once a recipe."""
+    found: dict[tuple[str, str], Candidate] = {}
+    for one in _by_retraining(front):
         if one.accuracy is not None:
-            found.setdefault(one.id, one)
+            found.setdefault((one.id, _label(one)), one)
     return ranked(found.values(), "accuracy", front.metric)
+
+
+def _by_retraining(front: Front) -> list[Candidate]:
+    return [row for one in front.candidates for row in one.by_retraining()]
+
+
+def _label(one: Candidate) -> str:
+    """Of the retraining that a candidate shows."""
+    return one.retrainings[0].label if one.retrainings else ""
 
 
 def refitted(front: Front) -> list[Candidate]:
@@ -39,35 +54,87 @@ def refitted(front: Front) -> list[Candidate]:
 def validation_table(front: Front) -> str:
     """The metric on the validation split on the way: dense, as cut, refitted and, where there is any, retrained.
 
-    The best stands first. The name of a metric that is not accuracy stands above.
+    The best stands first. The name of a metric that is not accuracy stands above, and of several recipes each has a
+    table of its own below its name.
     """
-    text = front.metric.text
-    ones = list({one.id: one for one in (*retrained(front), *refitted(front))}.values())
-    rows = [
-        (
-            one.id,
-            *_costs(one, front.dense)[:2],
-            text(front.dense.accuracy),
-            text(one.cut_accuracy),
-            text(one.refitted_accuracy),
-            text(one.accuracy),
-        )
-        for one in ones
-    ]
-    count = len(VALIDATED) if retrained(front) else len(VALIDATED) - 1
-    return titled("validation", front.metric) + text_table(VALIDATED[:count], [row[:count] for row in rows])
+    trained = retrained(front)
+    known = {one.id for one in trained}
+    rest = [one for one in refitted(front) if one.id not in known]
+    groups = _groups(trained)
+    if rest:  # beside the only recipe, if there is one
+        label = "not retrained" if len(groups) > 1 else next(iter(groups), "")
+        groups[label] = [*groups.get(label, []), *rest]
+    count = len(VALIDATED) if trained else len(VALIDATED) - 1
+    dense = front.dense
+    tables = {}
+    for label, ones in groups.items():
+        rows = [
+            (
+                one.id,
+                *_costs(one, dense)[:2],
+                *map(front.metric.text, (dense.accuracy, one.cut_accuracy, one.refitted_accuracy, one.accuracy)),
+            )
+            for one in ones
+        ]
+        tables[label] = text_table(VALIDATED[:count], [row[:count] for row in rows])
+    return titled("validation", front.metric) + _below_names(tables)
 
 
 def final_table(front: Front) -> str:
-    """Dense against retrained, by the metric on the test split; selection and order are by the validation split."""
+    """Dense against retrained, by the metric on the test split; selection and order are by the validation split.
+
+    Of several recipes each has a table of its own below its name.
+    """
     dense, text = front.dense, front.metric.text
     whole = ("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", *footprint_cells(dense.footprint))
-    rows = [(*whole, text(dense.test_accuracy), "")]
-    for one in retrained(front):
-        known = one.test_accuracy is not None and dense.test_accuracy is not None
-        change = front.metric.change(one.test_accuracy or 0.0, dense.test_accuracy or 0.0) if known else "-"
-        rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), text(one.test_accuracy), change))
-    return titled("test", front.metric) + text_table(RESULT_HEADER, rows)
+    tables = {}
+    for label, ones in _groups(retrained(front)).items():
+        rows = [(*whole, text(dense.test_accuracy), "")]
+        for one in ones:
+            known = one.test_accuracy is not None and dense.test_accuracy is not None
+            change = front.metric.change(one.test_accuracy or 0.0, dense.test_accuracy or 0.0) if known else "-"
+            rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), text(one.test_accuracy), change))
+        tables[label] = text_table(RESULT_HEADER, rows)
+    return titled("test", front.metric) + _below_names(tables)
+
+
+def finalists_table(front: Front) -> str:
+    """What competed in short trainings: the rung that each reached, and how it was on the validation split after each.
+
+    Empty without finalists; of several recipes each has a table of its own below its name.
+    """
+    tables = {}
+    for label, ones in _groups(_finalists(front)).items():
+        lengths = sorted({epochs for one in ones for epochs, _ in one.retrainings[0].rungs})
+        rows = []
+        for one in ones:
+            found = dict(one.retrainings[0].rungs)
+            cells = [front.metric.text(found.get(epochs)) for epochs in lengths]
+            rows.append((one.id, *_costs(one, front.dense)[:2], f"{len(found)} of {len(lengths)}", *cells))
+        header = ("finalist", "MACs", "share", "rung", *(counted(epochs, "epoch") for epochs in lengths))
+        tables[label] = text_table(header, rows)
+    return (titled("validation", front.metric) if tables else "") + _below_names(tables)
+
+
+def _finalists(front: Front) -> list[Candidate]:
+    """Those that came farthest first."""
+    found = [one for one in _by_retraining(front) if one.retrainings and one.retrainings[0].short]
+    return sorted(found, key=lambda one: one.retrainings[0].place(front.metric))
+
+
+def _groups(ones: Iterable[Candidate]) -> dict[str, list[Candidate]]:
+    """The candidates by their recipes, in order."""
+    found: dict[str, list[Candidate]] = {}
+    for one in ones:
+        found.setdefault(_label(one), []).append(one)
+    return found
+
+
+def _below_names(tables: Mapping[str, str]) -> str:
+    """Tables below each other; the names are left out where there is one table."""
+    if len(tables) < 2:
+        return "".join(tables.values())
+    return "\n\n".join(f"{name}:\n{table}" for name, table in tables.items())
 
 
 def titled(split: str, metric: MetricSpec) -> str:
@@ -95,6 +162,7 @@ def result_values(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
         "front": [_values(one, front.metric) for one in front.points("score")],
         "refitted": [_values(one, front.metric) for one in refitted(front)],
         "retrained": [_values(one, front.metric) for one in retrained(front)],
+        "finalists": [_values(one, front.metric) for one in _finalists(front)],
         **paths,
     }
 
@@ -118,5 +186,6 @@ def _values(one: Candidate, metric: MetricSpec) -> dict[str, Any]:
         "refitted_accuracy": one.refitted_accuracy,
         "validation_accuracy": one.value("accuracy"),
         "test_accuracy": one.test_accuracy,
+        **training_record(one),
     }
     return by_metric(values, metric)

@@ -11,6 +11,7 @@ from typing import Any
 from search.review.candidate import Axis, Candidate, Measure
 from search.review.chart_style import Row
 from search.review.front import Front
+from search.review.records import training_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,14 @@ def axes_measured(fronts: Sequence[Front], measure: Measure | None = None) -> tu
 
 
 def trial_rows(fronts: Sequence[Front], parameters: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """One flat row for each candidate, dense network and baseline of all fronts.
+    """One flat row for each candidate, further retraining, dense network and baseline of all fronts.
 
     Args:
         fronts: the studies.
         parameters: proposed parameters that have a column: `p0` for the first name, `p1` for the second, …
     """
     table = []
+    fronts = [front.with_all_retrainings() for front in fronts]
     fields = [(measure, axis) for measure in MEASURES for axis in axes_measured(fronts)]
     for front in fronts:
         states = {state_field(m, axis): front.statuses(m, axis) for m, axis in fields}
@@ -95,6 +97,7 @@ def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]
         "score": one.value("score"),
         "accuracy": one.value("accuracy"),
         "test": one.test_accuracy,
+        "training": training_text(one, front.metric) if one.retrainings else None,
         "seconds": one.seconds,
         "reason": one.reason,
         # Drawn last, so on top: what matters most.
@@ -141,6 +144,7 @@ def details(fronts: Sequence[Front], room: int) -> dict[str, Any]:
         `studies`: name -> names of parameters and groups, dense widths; `of`: for each row of the table of trials
         [parameters, widths, removed layers], or None.
     """
+    fronts = [front.with_all_retrainings() for front in fronts]
     ones = [one for front in fronts for one in (*front.candidates, front.dense, *front.baselines)]
     homes = [front for front in fronts for _ in (*front.candidates, front.dense, *front.baselines)]
     studies = {front.name: _names(front) for front in fronts}

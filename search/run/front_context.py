@@ -18,11 +18,36 @@ from search.review.front import Front
 from search.run.dense import dense_accuracy
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
-from search.study.rules import BASELINES
-from search.study.study import Study, baseline
+from search.study.rules import BASELINES, RuleSettings, rule_candidates
+from search.study.study import Study
 
 FOOTPRINT_BATCH = 128
 """Images in the batch whose latency is measured."""
+
+
+def baseline(
+    name: str, study: Study, *, criterion: str | None = None, measure: str = "accuracy", seed: int = 0
+) -> tuple[Candidate, ...]:
+    """The structures that a simple rule gives on a study's budget, one a target, to stand beside `Study.front()`.
+
+    Put them there with `dataclasses.replace(front, baselines=...)`.
+
+    Args:
+        name: "uniform" (one keep ratio), "global" (one threshold for all filters' worth), "sensitivity" (the same loss
+            allowed to each group, found by bisection, as FastNAS of NVIDIA's ModelOpt does), "random".
+        study: its network, budget, rate limits and scorer are used; its trials stay as they are.
+        criterion: name of the criterion that filters are kept by; the study's own by default.
+        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`.
+        seed: seed of "random".
+
+    Returns:
+        candidates with structure, cost and the study's score; with a reason where the rule misses the target.
+
+    Raises:
+        SecateurError: for unknown names.
+    """
+    settings = RuleSettings(criterion or study.space.criterion, measure, seed)
+    return rule_candidates(name, study.problem, study.scores, settings)
 
 
 def with_dense_accuracy(
@@ -70,7 +95,8 @@ def _with(front: Front, dense: float | None, baselines: tuple[Candidate, ...]) -
     shown = []
     for one in baselines:
         same = trained.get(one.id)
-        result = {} if same is None else {k: getattr(same, k) for k in ("accuracy", "test_accuracy", "artefact")}
+        names = ("accuracy", "test_accuracy", "artefact", "retrainings")
+        result = {} if same is None else {name: getattr(same, name) for name in names}
         shown.append(replace(one, **result))
     return replace(front, dense=replace(front.dense, score=dense), baselines=tuple(shown))
 

@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from search.review.candidate import Candidate
 from search.review.front import Front
 from search.review.report import Facts, Report
 from search.review.report_files import write_report
@@ -76,9 +77,11 @@ def _facts(folder: RunFolder, front: Front, place: Path) -> Facts:
     versions, environment = _environment(record)
     last = environment.pop("command", "")
     paths = {label: folder.path / name for label, name in SHOWN.items()}
-    paths |= {f"network of {one.name}": one.artefact for one in front.candidates if one.artefact is not None}
+    for one in front.with_all_retrainings().candidates:
+        if one.artefact is not None:
+            paths[f"network of {one.name}{_recipe_of(one, front)}"] = one.artefact
     return Facts(
-        histories=histories(folder),
+        histories=histories(folder, front),
         gammas=read_gammas(folder),
         stages=record.get("seconds", {}),
         importances=record.get("importances", {}),
@@ -89,16 +92,30 @@ def _facts(folder: RunFolder, front: Front, place: Path) -> Facts:
     )
 
 
-def histories(folder: RunFolder) -> dict[str, list[dict[str, Any]]]:
-    """Structure id, or `dense`, -> one row per epoch of its training (of an iterative flow's last step), as numbers."""
+def histories(folder: RunFolder, front: Front) -> dict[str, list[dict[str, Any]]]:
+    """Structure id, or `dense`, -> one row per epoch of its training (of an iterative flow's last step), as numbers.
+
+    Of a structure that was retrained by several recipes, the id is followed by the recipe. Short trainings that decided
+    between finalists are left out.
+    """
+    paths = {"dense": folder.path / "dense" / "history.csv"}
+    for one in front.with_all_retrainings().candidates:
+        if one.artefact is not None:
+            for path in sorted((folder.path / "retrain" / one.artefact.parent.name).glob("*/history.csv")):
+                paths[f"{one.id}{_recipe_of(one, front)}"] = path
     found = {}
-    for path in [folder.path / "dense" / "history.csv", *sorted((folder.path / "retrain").glob("*/*/history.csv"))]:
+    for name, path in paths.items():
         if path.is_file():
             with path.open(encoding="utf-8", newline="") as file:
-                rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-            name = path.parent.name if path.parent.name == "dense" else path.parent.parent.name.partition("-")[0]
-            found[name] = rows
+                found[name] = [
+                    {key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)
+                ]
     return found
+
+
+def _recipe_of(one: Candidate, front: Front) -> str:
+    """What tells a retraining from others: its recipe, where there are several."""
+    return f", {one.retrainings[0].label}" if one.retrainings and len(front.recipes) > 1 else ""
 
 
 def importances(study: optuna.Study) -> dict[str, float]:

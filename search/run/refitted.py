@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,15 +21,17 @@ from search.study.study import Study
 from search.training.metrics import accuracy
 
 
-def refit_best(study: Study, top: int, folder: RunFolder, device: str, *, progress: bool = True) -> Candidate:
-    """Refits the structures that a retraining would take, as far as the folder does not have their networks.
+def refit_best(
+    study: Study, chosen: Sequence[Candidate], folder: RunFolder, device: str, *, progress: bool = True
+) -> Candidate:
+    """Refits the structures that a retraining would begin with, as far as the folder does not have their networks.
 
     Each is kept in `refitted/<structure>.safetensors`, with its accuracy, and the best of these structures in
     `refitted.safetensors`.
 
     Args:
         study: with a search behind it.
-        top: how many structures.
+        chosen: the structures, of `Study.finalists`.
         folder: of the run.
         device: where accuracy is measured.
         progress: show a bar when standard error is a terminal.
@@ -41,7 +43,6 @@ def refit_best(study: Study, top: int, folder: RunFolder, device: str, *, progre
         SecateurError: when nothing feasible was found; as `Study.reconstruct`.
     """
     folder.refits.mkdir(exist_ok=True)
-    chosen = study.promising(top)
     for one in tqdm(chosen, desc="refitted", unit="structure", disable=None if progress else True):
         if not _place(folder, one).is_file():
             _refit(study, one, _place(folder, one), device)

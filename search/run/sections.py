@@ -19,6 +19,7 @@ from search.checks import check_range
 from search.space.budget import Amount, Budget
 from search.space.layer_removal import Removal
 from search.space.space import KINDS, Space
+from search.study.finalists import check_finalists
 from search.study.retrain import DEFAULT_START, STARTS, RetrainConfig
 from search.study.rules import BASELINES
 from search.study.samplers import SAMPLERS
@@ -245,6 +246,9 @@ class RetrainSection:
 
     Attributes:
         top: number of structures.
+        finalists: so many compete for the places in short trainings, by validation accuracy: all train for a sixteenth
+            of the epochs, the better half for a quarter, `top` to the end; by default none do. 8 for one place cost 2.5
+            whole trainings.
         flow: how pruning and training alternate: "one-shot" (cut, then train), "iterative" (in steps, trained between),
             "soft" (silenced channels may win their place back in every epoch) or "asymptotic" (softly, more and more).
         steps: of "iterative"; each is a training with the whole recipe.
@@ -254,13 +258,14 @@ class RetrainSection:
     """
 
     top: int = 3
+    finalists: int | None = None
     flow: str = "one-shot"
     steps: int = 3
     start: str = DEFAULT_START
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        check_range("top", self.top, 1)
+        check_finalists(self.top, self.finalists)
         Flow(self.flow, self.steps)
         known_name("start", self.start, STARTS)
 

@@ -13,7 +13,7 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.formatting import percent
 from search.review.front import Front
-from search.review.summary import final_table, result_values, retrained, score_table, validation_table
+from search.review.summary import result_tables, result_values, retrained, validation_table
 from search.run.console import Console
 from search.run.dense import ensure_dense, take_dense
 from search.run.folder import RunFolder, environment, locked
@@ -105,6 +105,7 @@ def join_study(
             opened.work(
                 study.search.trials,
                 top=study.retrain.top,
+                finalists=study.retrain.finalists,
                 recipe=study.retrain.recipe,
                 flow=study.retrain.way,
                 start=study.retrain.start,
@@ -196,23 +197,24 @@ def search_stage(opened: Study, study: StudyFile, folder: RunFolder, console: Co
 
 def refit_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console) -> None:
     """Refits the best structures, as far as they are not refitted yet: networks that work before any training."""
-    top = study.retrain.top
-    console.head(f"Refitting: the best {top}, on {opened.refitter.count} images, nothing trained")
+    chosen = opened.finalists(study.retrain.top, study.retrain.finalists).members
+    console.head(f"Refitting: the best {len(chosen)}, on {opened.refitter.count} images, nothing trained")
     with timed(folder, "refitting"):
-        best = refit_best(opened, top, folder, inputs.device, progress=console.progress)
+        best = refit_best(opened, chosen, folder, inputs.device, progress=console.progress)
     console.say(
         f"{best.id}: {percent(best.cut_accuracy)} as cut, {percent(best.refitted_accuracy)} refitted (validation)"
     )
 
 
 def retrain_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console) -> None:
-    """Retrains the best structures, as far as they are not retrained yet."""
+    """Retrains the best structures, as far as they are not retrained yet; says first what that costs."""
     wanted = study.retrain
     begin = ", from refitted weights" if wanted.config.refits else ""
-    console.head(f"Retraining: the best {wanted.top}, {wanted.recipe.epochs} epochs each{begin}")
+    console.head(f"Retraining{begin}: {opened.finalists(wanted.top, wanted.finalists, wanted.recipe.epochs)}")
     with timed(folder, "retraining"):
         opened.retrain(
             wanted.top,
+            finalists=wanted.finalists,
             recipe=wanted.recipe,
             flow=wanted.way,
             start=wanted.start,
@@ -340,11 +342,10 @@ def _conclude(front: Front, folder: RunFolder, console: Console) -> None:
     console.head("Result")
     best = folder.best if retrained(front) else folder.refitted
     lines = [("to use it", f'model = secateur.load("{folder.shown}/{best.name}")')]
+    console.result(result_tables(front))
     if retrained(front):
-        console.result(f"{final_table(front)}\n\n{validation_table(front)}")
         console.say("\nThe first is the best by validation accuracy; the test images chose nothing.")
     else:
-        console.result(f"{score_table(front)}\n\n{validation_table(front)}")
         lines.append(("to retrain", f"secateur retrain {folder.shown}"))
     _hints(
         *lines,

@@ -98,8 +98,8 @@ SECTIONS: dict[str, type] = {
 }
 REQUIRED = ("model", "data", "budget")
 MAY_CHANGE = (
-    "[search] trials", "[dense] compile", "[retrain] top", "[retrain] compile", "[sparsify] ", "[compare] ",
-    "[evaluate] ",
+    "[search] trials", "[dense] compile", "[retrain] top", "[retrain] finalists", "[retrain] compile", "[sparsify] ",
+    "[compare] ", "[evaluate] ",
 )  # fmt: skip
 """How the settings begin that do not make another study; an evaluation's results know what they rest on."""
 ONCE = {"[retrain] start": "cut"}

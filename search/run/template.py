@@ -57,6 +57,7 @@ EXAMPLES: dict[str, object] = {
     "[space] removal": "cosine",
     "[space] fixed": {"balance": 0.0},
     "[search] rule": "uniform",
+    "[retrain] finalists": 8,
     "[space] removal_layers": ("layer3.*",),
 }
 SECTION_TEXTS = {

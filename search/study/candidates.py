@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -12,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from search.checks import check_range
-from search.review.candidate import Candidate, ranked
+from search.review.candidate import Candidate, Retraining, ranked
 from search.review.front import Front
 from search.space.proposals import AIM, Layout, cost_of, unpack
 
@@ -20,33 +19,33 @@ APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
 
 
-def candidate_of(graph: Layout | None, trial: FrozenTrial, results: Mapping[str, Mapping[str, Any]]) -> Candidate:
-    """A finished trial with the result of its structure's retraining.
+def candidate_of(
+    graph: Layout | None, trial: FrozenTrial, retrainings: Mapping[int, Sequence[Retraining]]
+) -> Candidate:
+    """A finished trial with the results of its structure's retrainings.
 
     Args:
         graph: the network's channel graph, or its layout; without one the candidate has no structure, and the
             structure's id as its label.
         trial: a finished trial.
-        results: structure id -> what its latest retraining gave: accuracy, test_accuracy, artefact.
+        retrainings: number of a trial -> what was retrained of it, the best first (`search.study.retrain`).
     """
     facts = trial.user_attrs
-    result = results.get(facts.get("structure", ""), {})
-    if result.get("trial") != trial.number:  # another trial with this structure shows the result
-        result = {}
-    ended = result if "kept" in result else facts  # a flow that chose again has other filters than the trial
-    return Candidate(
+    own = Candidate(
         number=trial.number,
-        structure=unpack(graph, ended) if graph is not None and "kept" in ended else None,
+        structure=unpack(graph, facts) if graph is not None and "kept" in facts else None,
         parameters={**trial.params, **facts.get(AIM, {}), **facts.get("effective", {})},
-        cost=cost_of(ended) if "macs" in ended else None,
+        cost=cost_of(facts) if "macs" in facts else None,
         score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
-        accuracy=result.get("accuracy"),
-        test_accuracy=result.get("test_accuracy"),
         seconds=facts.get("seconds", 0.0),
         reason=facts.get("reason"),
-        artefact=Path(result["artefact"]) if "artefact" in result else None,
-        label="" if graph is not None else str(result.get("ended", facts.get("structure", ""))),
+        label="" if graph is not None else str(facts.get("structure", "")),
     )
+    found = tuple(
+        replace(one, structure=one.structure or own.structure, cost=one.cost or own.cost)
+        for one in retrainings.get(trial.number, ())
+    )
+    return replace(own.after(found[0]), retrainings=found) if found else own
 
 
 def given_structure(one: Candidate | Structure) -> Structure:
@@ -79,20 +78,53 @@ def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
         SecateurError: when `top` is below 1 or no candidate is feasible.
     """
     check_range("top", top, 1)
-    points = list(front.points("score"))
-    if not points:
+    best_first = feasible_ranked(front)
+    first = _steps(front.points("score"), top) if spread else []
+    [chosen] = take_in_turn([[*first, *best_first]], top)
+    return chosen
+
+
+def feasible_ranked(front: Front) -> list[Candidate]:
+    """What may be retrained, the best score first.
+
+    Raises:
+        SecateurError: when no candidate is feasible.
+    """
+    found = ranked([one for one in front.candidates if one.reason is None], "score")
+    if not found:
         raise SecateurError(f"study {front.name!r} has no feasible trial to retrain; search first")
-    feasible = [one for one in front.candidates if one.reason is None]
-    best_first = ranked(feasible, "score")
-    first = _steps(points, top) if spread else []
+    return found
+
+
+def take_in_turn(bins: Sequence[Sequence[Candidate]], count: int) -> list[list[Candidate]]:
+    """Takes structures from several lists in turn, of each the first that is left; neighbours of what is taken last.
+
+    Args:
+        bins: candidates with structures, the best first.
+        count: how many are taken, where there are so many.
+
+    Returns:
+        what was taken from each list.
+    """
+    taken: list[list[Candidate]] = [[] for _ in bins]
     chosen: dict[str, Candidate] = {}
+    left = [_neighbours_last(ones, chosen) for ones in bins]
+    more = True
+    while more:
+        more = False
+        for own, following in zip(taken, left, strict=True):
+            if len(chosen) < count and (one := next(following, None)) is not None:
+                chosen[one.id], more = one, True
+                own.append(one)
+    return taken
+
+
+def _neighbours_last(ones: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> Iterator[Candidate]:
+    """The candidates whose structures are not chosen when it is their turn."""
     for least in (APART, 0.0):
-        for one in [*first, *best_first]:
-            if len(chosen) == top:
-                return list(chosen.values())
+        for one in ones:
             if one.id not in chosen and all(_distance(one, other) >= least for other in chosen.values()):
-                chosen[one.id] = one
-    return list(chosen.values())
+                yield one
 
 
 def _steps(points: Sequence[Candidate], top: int) -> list[Candidate]:

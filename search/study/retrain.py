@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import optuna
 from optuna.study import StudyDirection
@@ -23,10 +24,13 @@ from backbones.errors import check_name
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from search.data.data import Data
-from search.review.candidate import Candidate
+from search.data.task import ACCURACY, MetricSpec
+from search.formatting import counted
+from search.review.candidate import Candidate, Retraining
 from search.space.budget import FILL, Bound, Target
-from search.space.proposals import pack
+from search.space.proposals import Layout, cost_of, pack, unpack
 from search.space.space import Space
+from search.study.finalists import Finalists
 from search.study.heartbeat import Heartbeat
 from search.study.identity import to_record
 from search.study.trials import TrialStore, TrialWriter, claimant, make_study
@@ -48,11 +52,13 @@ class RetrainConfig:
             weights change, within the same MACs and parameters, and may end with other filters.
         start: what a one-shot training starts from: "cut" (the dense network's weights, as they are left) or
             "reconstructed" (refitted in closed form first). Other flows start as they always do.
+        whole: of a short training, which decides between finalists, the epochs of the whole one; 0 for a whole one.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     flow: Flow = field(default_factory=Flow)
     start: str = "cut"
+    whole: int = 0
 
     def __post_init__(self) -> None:
         check_name("start", self.start, STARTS)
@@ -65,13 +71,23 @@ class RetrainConfig:
     @property
     def text(self) -> str:
         """The settings as canonical JSON: equal for equal settings; of "cut" what it was before there was a choice."""
-        start = {"start": "reconstructed"} if self.refits else {}
-        return to_record({**self.recipe.to_dict(), "flow": self.flow.name, "steps": self.flow.count, **start})
+        return to_record({**self._training, "whole": self.whole} if self.whole else self._training)
 
     @property
     def key(self) -> str:
-        """Six hex digits that stand for the settings in names of folders."""
-        return hashlib.sha256(self.text.encode()).hexdigest()[:6]
+        """Six hex digits that stand for the training in names of folders, whatever it is made for."""
+        return hashlib.sha256(to_record(self._training).encode()).hexdigest()[:6]
+
+    @property
+    def _training(self) -> dict[str, Any]:
+        start = {"start": "reconstructed"} if self.refits else {}
+        return {**self.recipe.to_dict(), "flow": self.flow.name, "steps": self.flow.count, **start}
+
+    def short(self, epochs: int) -> Self:
+        """The short training of so many epochs; the whole one when it has no more."""
+        if epochs >= self.recipe.epochs:
+            return self
+        return replace(self, recipe=replace(self.recipe, epochs=epochs), whole=self.recipe.epochs)
 
 
 RETRAINED = " (retrained)"
@@ -80,10 +96,50 @@ RETRAIN_POLL = 1.0
 """Seconds between two looks at what others retrain."""
 
 
-def results_of(trials: Iterable[FrozenTrial]) -> dict[str, Mapping[str, Any]]:
-    """Structure id -> what its latest retraining gave, of the trials of a `RETRAINED` study."""
-    done = (trial for trial in trials if trial.state is TrialState.COMPLETE)
-    return {trial.user_attrs["structure"]: trial.user_attrs for trial in done}
+def read_retrainings(
+    layout: Layout | None, trials: Iterable[FrozenTrial], metric: MetricSpec = ACCURACY
+) -> dict[int, list[Retraining]]:
+    """Number of a trial of the search -> the retrainings of its structure, the best first.
+
+    Args:
+        layout: the network's channel graph or its layout; without one the structures stay unknown.
+        trials: of a `RETRAINED` study.
+        metric: which way its values are better.
+    """
+    found: dict[tuple[int, str], dict[int, Mapping[str, Any]]] = {}
+    for facts in (trial.user_attrs for trial in trials if trial.state is TrialState.COMPLETE):
+        settings = {"start": STARTS[0], **json.loads(facts["recipe"])}
+        own = settings["epochs"]
+        settings["epochs"] = settings.pop("whole", own)
+        found.setdefault((facts["trial"], to_record(settings)), {})[own] = facts
+    labels = _labels(dict.fromkeys(text for _, text in found))
+    retrainings: dict[int, list[Retraining]] = {}
+    for (number, text), by_epochs in found.items():
+        rungs = tuple((epochs, by_epochs[epochs]["accuracy"]) for epochs in sorted(by_epochs))
+        one = Retraining(json.loads(text), labels[text], rungs)
+        if (last := by_epochs.get(one.epochs)) is not None:
+            one = replace(
+                one,
+                test_accuracy=last["test_accuracy"],
+                artefact=Path(last["artefact"]),
+                structure=unpack(layout, last) if layout is not None and "kept" in last else None,
+                cost=cost_of(last) if "macs" in last else None,
+            )
+        retrainings.setdefault(number, []).append(one)
+    for ones in retrainings.values():
+        ones.sort(key=lambda one: one.place(metric))
+    return retrainings
+
+
+def _labels(texts: Iterable[str]) -> dict[str, str]:
+    """Text of a recipe -> its epochs, and every other setting in which the recipes differ."""
+    recipes = {text: json.loads(text) for text in texts}
+    names = dict.fromkeys(name for recipe in recipes.values() for name in recipe if name != "epochs")
+    differ = [name for name in names if len({to_record(recipe.get(name)) for recipe in recipes.values()}) > 1]
+    return {
+        text: ", ".join([counted(recipe["epochs"], "epoch"), *(f"{name} {recipe.get(name)}" for name in differ)])
+        for text, recipe in recipes.items()
+    }
 
 
 class Retrainer:
@@ -118,22 +174,55 @@ class Retrainer:
         name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
         self.writer = TrialWriter(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
-    def results(self, config: RetrainConfig | None = None) -> dict[str, Mapping[str, Any]]:
-        """Structure id -> what its latest retraining gave; with one config only, where it is given."""
-        trials = self.writer.trials()
-        return results_of(one for one in trials if config is None or one.user_attrs.get("recipe") == config.text)
+    def results(self, config: RetrainConfig) -> dict[str, Mapping[str, Any]]:
+        """Structure id -> what its latest training by this config gave."""
+        done = (one.user_attrs for one in self.writer.trials() if one.state is TrialState.COMPLETE)
+        return {facts["structure"]: facts for facts in done if facts.get("recipe") == config.text}
 
-    def run(
-        self, chosen: Sequence[Candidate], config: RetrainConfig, *, device: str = "cpu", progress: bool = True
-    ) -> None:
+    def retrainings(self) -> dict[int, list[Retraining]]:
+        """Number of a trial -> the retrainings of its structure, the best first."""
+        return read_retrainings(self.graph, self.writer.trials(), self.data.task.spec)
+
+    def run(self, finalists: Finalists, config: RetrainConfig, *, device: str = "cpu", progress: bool = True) -> None:
         """Retrains structures, together with whoever else does; returns when all of them are done.
 
-        What was retrained with the same settings before is left as it is.
+        Finalists are trained briefly first, and those with the best validation accuracy go on. What was trained with
+        the same settings before is left as it is.
+
+        Args:
+            finalists: what is retrained, and how many of it to the end.
+            config: how, to the end.
+            device: where training computes.
+            progress: show bars when standard error is a terminal.
         """
+        stay = [list(slot.members) for slot in finalists.slots]
+        with Heartbeat(self.writer, "work") as heartbeat:
+            for rung, epochs in enumerate(finalists.lengths):
+                short = config.short(epochs)
+                counts = [slot.staying[rung + 1] for slot in finalists.slots]
+                open_slots = [(ones, count) for ones, count in zip(stay, counts, strict=True) if len(ones) > count]
+                self._train([one for ones, _ in open_slots for one in ones], short, heartbeat, device, progress)
+                found = {
+                    one: self.data.task.spec.worth(facts["accuracy"]) for one, facts in self.results(short).items()
+                }
+                for ones, count in open_slots:
+                    ones.sort(key=lambda one: -found[one.id])  # of equals the better score stays in front
+                    del ones[count:]
+            self._train([one for ones in stay for one in ones], config, heartbeat, device, progress)
+
+    def _train(
+        self,
+        chosen: Sequence[Candidate],
+        config: RetrainConfig,
+        heartbeat: Heartbeat,
+        device: str,
+        progress: bool,
+    ) -> None:
+        """Trains all of these by one config, as far as nobody has; waits for those that others train."""
         left = {one.id: one for one in chosen}
         text, done = config.text, dict[str, float]()
-        bar = tqdm(total=len(left), desc="retrained", unit="structure", disable=None if progress else True)
-        with Heartbeat(self.writer, "work") as heartbeat, bar:
+        desc = f"{config.recipe.epochs} of {config.whole} epochs" if config.whole else "retrained"
+        with tqdm(total=len(left), desc=desc, unit="structure", disable=None if progress and left else True) as bar:
             while left:
                 trials = [one for one in self.writer.trials() if one.user_attrs.get("recipe") == text]
                 for trial in trials:
@@ -198,6 +287,7 @@ class Retrainer:
             folder=folder,
             device=device,
             progress=progress,
+            test=not config.whole,
         )
         spent = cost(self.graph, small.structure)
         last = small.histories[-1]
@@ -205,7 +295,6 @@ class Retrainer:
             "structure": one.id,
             "trial": one.number,
             "accuracy": last.validation_accuracy,
-            "test_accuracy": last.test_accuracy,
             "recalibrated_accuracy": last.start_accuracy,
             "recipe": config.text,
             "seconds": sum(history.seconds for history in small.histories),
@@ -213,6 +302,9 @@ class Retrainer:
         }
         if small.structure != chosen:
             facts |= {"ended": small.structure.id, **pack(self.graph, small.structure, spent)}
+        if config.whole:
+            return facts
+        facts["test_accuracy"] = last.test_accuracy
         artefact = folder / "network.safetensors"
         save(small.model, artefact, cost=spent, provenance=facts)
         return {**facts, "artefact": os.fspath(artefact)}

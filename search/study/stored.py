@@ -17,12 +17,13 @@ from backbones.structure import Structure
 from search.formatting import amount, percent, significant, text_table
 from search.review.candidate import Candidate, ranked
 from search.review.front import Front
+from search.review.records import training_record, training_text
 from search.study.candidates import candidate_of
 from search.study.fork import REMEMBERED
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.metadata import StudyMetadata, read_metadata
-from search.study.retrain import RETRAINED, results_of
+from search.study.retrain import RETRAINED, read_retrainings
 from search.study.storage import DATABASE, existing_storage, find_study, folder_url, patiently, quiet, shown_url
 from search.study.trials import FINISHED
 
@@ -41,8 +42,10 @@ class StudyStatus:
         structures: number of different structures that were found.
         best: the trial of the highest score, with its facts; empty before the first.
         workers: who is there: slot, host, process, when last heard of; `alive` is unknown (None) from another machine.
-        retrained: structures by state: done, running, failed.
-        accuracies: structure -> validation accuracy after retraining.
+        retrained: trainings by state: done, running, failed; short ones that decide between finalists included.
+        accuracies: structure -> validation accuracy after its best retraining.
+        trainings: for each structure and recipe, the best first: "structure", validation "accuracy" (None before the
+            end), "progress" in words, and what `search.review.records.training_record` has of it.
         made_with: what the trials depend on, and library versions.
     """
 
@@ -54,6 +57,7 @@ class StudyStatus:
     workers: tuple[Mapping[str, Any], ...]
     retrained: Mapping[str, int]
     accuracies: Mapping[str, float]
+    trainings: tuple[Mapping[str, Any], ...]
     made_with: Mapping[str, str]
 
     def __str__(self) -> str:
@@ -89,7 +93,8 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
         if sibling in names:
             other = find_study(sibling, storage, opened)
             retrainings = patiently(storage, lambda: other.get_trials(deepcopy=False))
-    done = [one for one in retrainings if one.state is TrialState.COMPLETE]
+    trainings = _trainings(trials, retrainings)
+    best_last = reversed([one for one in trainings if one["accuracy"] is not None])
     return StudyStatus(
         name=study.study_name,
         storage=shown_url(storage),
@@ -98,7 +103,8 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
         best=_best(trials),
         workers=tuple(_worker(slot, record) for slot, record in sorted(records_in(facts).items())),
         retrained=_counted(retrainings),
-        accuracies={one.user_attrs["structure"]: one.values[0] for one in done},
+        accuracies={one["structure"]: one["accuracy"] for one in best_last},
+        trainings=trainings,
         made_with={**facts.get(IDENTITY, {}), **facts.get(VERSIONS, {})},
     )
 
@@ -129,6 +135,16 @@ def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
     facts = {"structure": best.label or None, "macs": best.on("macs"), "params": best.on("params")}
     known = {key: value for key, value in facts.items() if value is not None}
     return {"trial": best.number, "score": best.score, **known}
+
+
+def _trainings(trials: list[FrozenTrial], retrainings: list[FrozenTrial]) -> tuple[dict[str, Any], ...]:
+    known = read_retrainings(None, retrainings)
+    ones = [row for trial in trials for row in candidate_of(None, trial, known).by_retraining() if row.retrainings]
+    ones.sort(key=lambda one: one.retrainings[0].place())
+    return tuple(
+        {"structure": one.label, "accuracy": one.accuracy, "progress": training_text(one), **training_record(one)}
+        for one in ones
+    )
 
 
 def _worker(slot: str, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,8 +179,9 @@ def _lines(status: StudyStatus) -> list[str]:
     if status.retrained:
         counts = ", ".join(f"{number} {_trained(state)}" for state, number in sorted(status.retrained.items()))
         lines += ["", f"retraining: {counts}"]
-        ranked = sorted(status.accuracies.items(), key=lambda item: -item[1])
-        lines += [f"  {structure}  {percent(accuracy)} of the validation images" for structure, accuracy in ranked]
+        for one in status.trainings:
+            known = "" if one["accuracy"] is None else f"{percent(one['accuracy'])} of the validation images, "
+            lines.append(f"  {one['structure']}  {known}{one['progress']}")
     return lines
 
 
@@ -248,9 +265,9 @@ class StoredStudy:
         `label` is the id of the structure. Opening it once with `Study` adds what is missing.
         """
         trials, retrained = self._trials()
-        results = results_of(retrained)
+        retrainings = read_retrainings(self._metadata, retrained)
         done = [trial for trial in trials if trial.state in FINISHED]
-        return tuple(candidate_of(self._metadata, trial, results) for trial in done)
+        return tuple(candidate_of(self._metadata, trial, retrainings) for trial in done)
 
     def front(self) -> Front:
         """The Pareto front of what is known so far."""

@@ -28,14 +28,15 @@ from search.space.feasibility import feasibility_table
 from search.space.prepare import check_classes, prepare_problem, scoring_task
 from search.space.proposals import unpack
 from search.space.space import Space
-from search.study.candidates import candidate_of, choose, given_structure
+from search.study.candidates import candidate_of, given_structure
+from search.study.finalists import Finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
 from search.study.loops import search_distributed, search_sequentially
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.refitter import Refitter
 from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
-from search.study.rules import RuleSettings, rule_candidates, use_rule, use_structure
+from search.study.rules import use_rule, use_structure
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
 from search.study.trials import TrialStore
@@ -214,6 +215,7 @@ class Study:
         trials: int,
         *,
         top: int = 0,
+        finalists: int | None = None,
         recipe: Recipe | None = None,
         flow: Flow | None = None,
         start: str = DEFAULT_START,
@@ -227,6 +229,7 @@ class Study:
         Args:
             trials: finished trials that all workers together are to reach.
             top: structures that all workers together retrain; 0 for none.
+            finalists: out of how many they are chosen, as in `retrain`; the workers share every rung.
             recipe: how they are trained, as in `retrain`.
             flow: how pruning and training alternate, as in `retrain`.
             start: what the trainings start from, as in `retrain`.
@@ -240,7 +243,8 @@ class Study:
         """
         self.search(trials, timeout=timeout, callbacks=callbacks, progress=progress, shared=True)
         if top > 0 and len(self.store.finished) >= trials:
-            return self.retrain(top, recipe=recipe, flow=flow, start=start, device=device, progress=progress)
+            how: dict[str, Any] = {"recipe": recipe, "flow": flow, "start": start, "device": device}
+            return self.retrain(top, finalists=finalists, **how, progress=progress)
         return self.front()
 
     def fork(self, name: str, storage: str | None = None) -> ForkResult:
@@ -263,10 +267,10 @@ class Study:
         return fork_study(self.store, self.problem, name, storage or self.store.url, self.scores)
 
     def candidates(self, *, retrained: bool = True) -> tuple[Candidate, ...]:
-        """Every finished trial, with the result of its retraining where there is one (and is wanted)."""
-        results = self._retrainer().results() if retrained else {}
+        """Every finished trial, with the results of its retrainings where there are any (and they are wanted)."""
+        known = self._retrainer().retrainings() if retrained else {}
         done = sorted(self.store.finished, key=lambda trial: trial.number)
-        return tuple(candidate_of(self.graph, trial, results) for trial in done)
+        return tuple(candidate_of(self.graph, trial, known) for trial in done)
 
     def front(self, *, retrained: bool = True) -> Front:
         """The Pareto front of what is known so far, or as the search alone left it."""
@@ -285,9 +289,10 @@ class Study:
 
     def retrain(
         self,
-        top: int = 3,
+        top: int | Sequence[Candidate] = 3,
         epochs: int | None = None,
         *,
+        finalists: int | None = None,
         recipe: Recipe | None = None,
         flow: Flow | None = None,
         start: str = DEFAULT_START,
@@ -296,11 +301,14 @@ class Study:
     ) -> Front:
         """Retrains the most promising structures, spread over the front, and returns the front of accuracy.
 
-        A finished retraining is not repeated; an interrupted one loses at most an epoch.
+        A finished retraining is not repeated, whatever else was retrained since; an interrupted one loses at most an
+        epoch. Results by other recipes stay, and stand beside the new ones.
 
         Args:
-            top: number of structures.
+            top: number of structures, or the candidates themselves.
             epochs: number of epochs, in the place of the recipe's.
+            finalists: so many structures compete for the `top` places in short trainings, by validation accuracy (see
+                `search.study.finalists`); `study.finalists(top, finalists, epochs)` says beforehand what that costs.
             recipe: how they are trained; the default recipe distils from the dense network.
             flow: how pruning and training alternate; by default the structures are cut at once and trained.
             start: "cut" for the weights that the cut leaves, "reconstructed" for weights that are refitted first (see
@@ -309,23 +317,24 @@ class Study:
             progress: show bars when standard error is a terminal.
 
         Raises:
-            SecateurError: when nothing feasible was found yet; for an unknown start.
+            SecateurError: when nothing feasible was found yet; for an unknown start, or fewer finalists than places.
         """
         recipe = recipe or Recipe()
         config = RetrainConfig(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow(), start)
-        self._retrainer().run(self.promising(top), config, device=device, progress=progress)
+        chosen = self.finalists(top, finalists, config.recipe.epochs)
+        self._retrainer().run(chosen, config, device=device, progress=progress)
         return self.front()
 
-    def promising(self, top: int) -> list[Candidate]:
-        """The structures that `retrain` takes.
+    def finalists(self, top: int | Sequence[Candidate], finalists: int | None = None, epochs: int = 40) -> Finalists:
+        """The structures that `retrain` begins with; `print` says how many trainings of which length that makes.
 
-        The best scores, at even steps in MACs where the budget is a band or has several targets, and none that is
-        nearly another one.
-
-        Raises:
-            SecateurError: when nothing feasible was found yet.
+        They are the best scores (at even steps in MACs where the budget is a band or has several targets), and none
+        that is nearly another one. Arguments and errors as for `retrain`.
         """
-        return choose(self.front(retrained=False), top, spread=self.problem.objectives > 1)
+        front = self.front(retrained=False)
+        if isinstance(top, Sequence):
+            return given_finalists(front, top, epochs)
+        return finalists_of(front, self.problem, top, finalists, epochs)
 
     def reconstruct(self, what: Candidate | Structure | int) -> nn.Module:
         """A network that works before any training: what is left is refitted to what the dense network computes.
@@ -366,34 +375,5 @@ class Study:
         raise SecateurError(f"study {self.name!r} has no trial {number} with a structure")
 
     def trials_dataframe(self) -> pandas.DataFrame:
-        """All trials as a pandas data frame.
-
-        Raises:
-            SecateurError: when pandas is not installed.
-        """
+        """All trials as a pandas data frame, which has to be installed."""
         return self.front().to_dataframe()
-
-
-def baseline(
-    name: str, study: Study, *, criterion: str | None = None, measure: str = "accuracy", seed: int = 0
-) -> tuple[Candidate, ...]:
-    """The structures that a simple rule gives on a study's budget, one a target, to stand beside `Study.front()`.
-
-    Put them there with `dataclasses.replace(front, baselines=...)`.
-
-    Args:
-        name: "uniform" (one keep ratio), "global" (one threshold for all filters' worth), "sensitivity" (the same loss
-            allowed to each group, found by bisection, as FastNAS of NVIDIA's ModelOpt does), "random".
-        study: its network, budget, rate limits and scorer are used; its trials stay as they are.
-        criterion: name of the criterion that filters are kept by; the study's own by default.
-        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`.
-        seed: seed of "random".
-
-    Returns:
-        candidates with structure, cost and the study's score; with a reason where the rule misses the target.
-
-    Raises:
-        SecateurError: for unknown names.
-    """
-    settings = RuleSettings(criterion or study.space.criterion, measure, seed)
-    return rule_candidates(name, study.problem, study.scores, settings)

@@ -88,6 +88,7 @@ class FlowContext:
         folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
         device: where training computes: "cpu", "cuda", ...
         progress: show bars when standard error is a terminal.
+        test: look at the test split after the last epoch.
     """
 
     model: nn.Module
@@ -100,6 +101,7 @@ class FlowContext:
     folder: Path | None = None
     device: str | torch.device = "cpu"
     progress: bool = True
+    test: bool = True
 
     def part(self, name: str) -> Path | None:
         """The folder of one training."""
@@ -119,6 +121,7 @@ def run_flow(  # noqa: PLR0913 - the parts of a `FlowContext`
     folder: str | os.PathLike[str] | None = None,
     device: str | torch.device = "cpu",
     progress: bool = True,
+    test: bool = True,
 ) -> FlowResult:
     """Prunes and trains a network in the order that `flow` says.
 
@@ -135,6 +138,7 @@ def run_flow(  # noqa: PLR0913 - the parts of a `FlowContext`
         folder: holds one folder per training, so that a killed flow goes on where it was; None for no files.
         device: where training computes: "cpu", "cuda", ...
         progress: show bars when standard error is a terminal.
+        test: look at the test split after the last epoch; not wanted where trainings are still compared.
 
     Returns:
         the small network within `target`, its structure and the curves.
@@ -144,7 +148,7 @@ def run_flow(  # noqa: PLR0913 - the parts of a `FlowContext`
     """
     place = None if folder is None else Path(folder)
     cut = cut or partial(prune, model, graph)
-    context = FlowContext(model, graph, data, recipe, choose, target, cut, place, device, progress)
+    context = FlowContext(model, graph, data, recipe, choose, target, cut, place, device, progress, test)
     return FLOWS[flow.name](context, flow.steps)
 
 
@@ -221,6 +225,7 @@ def _with_zeros(context: FlowContext, growth: Growth) -> FlowResult:
         device=context.device,
         progress=context.progress,
         after_epoch=after_epoch,
+        test=context.test,
     )
     structure = nonzero_structure(context.graph, live, scales=after_epoch.scales)
     return FlowResult(prune(live, context.graph, structure), structure, (history,))
@@ -235,6 +240,7 @@ def _train(context: FlowContext, small: nn.Module, name: str) -> History:
         folder=context.part(name),
         device=context.device,
         progress=context.progress,
+        test=context.test,
     )
 
 

@@ -103,6 +103,7 @@
     ["parameters", "params", whole, 1], ["score", "score", digits, 1],
     [page.metric.name === "accuracy" ? "validation" : `validation ${page.metric.name}`, "accuracy", measured, 1],
     [page.metric.name === "accuracy" ? "test" : `test ${page.metric.name}`, "test", measured, 1],
+    ["training", "training", text],
     ...page.listed.map((name, i) => [name, `p${i}`, digits, 1]),
     ["seconds", "seconds", digits, 1], ["structure", "structure", text], ["infeasible because", "reason", text],
   ].filter(([, field]) => trials.some((row) => row[field] !== null && row[field] !== ""));

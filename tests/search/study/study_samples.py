@@ -93,6 +93,7 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a score takes at least")
     parser.add_argument("--heartbeat", type=float, default=3.0)
     parser.add_argument("--top", type=int, default=0)
+    parser.add_argument("--finalists", type=int)
     parser.add_argument("--log", type=Path, help="gets the id of each structure that is scored")
     options = parser.parse_args(arguments)
     search.study.heartbeat.SECONDS = options.heartbeat
@@ -110,7 +111,7 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     study = make(options.url, options.folder, parts or small_parts(), sampler=options.sampler)
     if options.work:
         recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
-        study.work(options.trials, top=options.top, recipe=recipe, progress=False)
+        study.work(options.trials, top=options.top, finalists=options.finalists, recipe=recipe, progress=False)
     else:
         study.search(options.trials, progress=False, jobs=options.jobs)
 

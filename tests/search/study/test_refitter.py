@@ -42,7 +42,7 @@ def test_one_network_by_trial_candidate_and_structure(tmp_path: Path, monkeypatc
     graph, data = small_graph(model), small_data()
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, (model, graph, data), seed=3)
     study.search(3, progress=False)
-    [best] = study.promising(1)
+    [best] = study.finalists(1).members
     assert best.structure is not None
     before = weights(model)
     made = [study.reconstruct(one) for one in (best, best.structure, best.number)]
@@ -110,7 +110,7 @@ def test_retrainings_from_both_starts_stand_beside_each_other(tmp_path: Path) ->
     model = small_model()
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, (model, small_graph(model), small_data()))
     study.search(3, progress=False)
-    [best] = study.promising(1)
+    [best] = study.finalists(1).members
     study.retrain(1, recipe=RECIPE, progress=False)
     assert study.retrained(RECIPE, start="reconstructed") == {}
     study.retrain(1, recipe=RECIPE, start="reconstructed", progress=False)

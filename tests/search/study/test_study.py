@@ -292,5 +292,5 @@ def test_the_best_score_is_retrained_first_whatever_the_budget(tmp_path: Path, p
     study = make(tmp_path, parts, budget=BUDGETS[budget], scorer="random")
     study.search(12, progress=False)
     best = study.front().best(measure="score")
-    assert [one.id for one in study.promising(1)] == [best.id]
-    assert study.promising(3)[0].id == best.id
+    assert [one.id for one in study.finalists(1).members] == [best.id]
+    assert study.finalists(3).members[0].id == best.id

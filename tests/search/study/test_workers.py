@@ -129,10 +129,10 @@ def test_a_server_that_is_restarted_in_mid_study_costs_nothing(
     assert len(scored) == len(set(scored))
 
 
-def test_workers_share_the_retraining(tmp_path: Path, parts: Parts, launcher: Launcher) -> None:
+def test_workers_share_every_rung_of_the_finalists(tmp_path: Path, parts: Parts, launcher: Launcher) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
     make(url, tmp_path, parts).search(12, progress=False)
-    name = ["--work", "--trials", "12", "--top", "4", "--heartbeat", "2"]
+    name = ["--work", "--trials", "12", "--top", "2", "--finalists", "5", "--heartbeat", "2"]
     victim = launcher.start(url, tmp_path, *name)
     for _ in range(400):
         if status(url).retrained.get("running"):
@@ -142,12 +142,16 @@ def test_workers_share_the_retraining(tmp_path: Path, parts: Parts, launcher: La
     for process in [launcher.start(url, tmp_path, *name) for _ in range(2)]:
         process.end()
     told = status(url)
-    assert told.retrained["scored"] == len(told.accuracies) == 4
+    assert told.retrained["scored"] == 5 + 2  # no training twice: five of one epoch, two of both
     assert "running" not in told.retrained
-    front = make(url, tmp_path, parts).retrain(4, recipe=Recipe(epochs=2, lr=0.05, batch_size=16), progress=False)
+    assert [one["reached_epochs"] for one in told.trainings] == [2, 2, 1, 1, 1]
+    assert len(told.accuracies) == 2
+    study = make(url, tmp_path, parts)
+    front = study.retrain(2, finalists=5, recipe=Recipe(epochs=2, lr=0.05, batch_size=16), progress=False)
     assert {one.id for one in front.candidates if one.accuracy is not None} == set(told.accuracies)
     assert status(url).retrained == told.retrained  # nothing was left to do
-    assert "4 done" in str(told)
+    assert "7 done" in str(told)
+    assert all(f"  {one}  " in str(told) for one in told.accuracies)
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
