@@ -131,7 +131,7 @@ def _pairs(model: nn.Module, program: Program) -> list[tuple[str, str]]:
         if (
             type(first) in FOLDED_CONVOLUTIONS
             and type(second) in FOLDED_NORMS
-            and not (_observed(first) or _observed(second))
+            and not (observed(first) or observed(second))
         ):
             found.append((conv, norm))
     return found
@@ -148,7 +148,7 @@ def _own(program: Program, step: Step, place: int) -> str | None:
     return path if path == step.module and calls == [step] and path != name else None
 
 
-def _observed(module: nn.Module) -> bool:
+def observed(module: nn.Module) -> bool:
     """Whether hooks or inner modules look at the module, so that folding it away would be noticed."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._modules)
 

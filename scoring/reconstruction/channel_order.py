@@ -149,7 +149,7 @@ def _inverse(products: Floats, shift: float) -> Floats:
     factor = cholesky(torch.from_numpy(products)[None], torch.tensor([shift]))
     if factor is None:
         return np.eye(len(products)) / (shift + np.abs(np.diagonal(products)))
-    return np.asarray(torch.cholesky_inverse(factor[0]).numpy(), dtype=np.float64)
+    return np.asarray(torch.cholesky_inverse(factor[0][0]).numpy(), dtype=np.float64)
 
 
 def channel_errors(

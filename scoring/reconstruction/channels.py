@@ -112,7 +112,7 @@ def _stand_in(gram: InputGram, channels: Tensor, gone: Tensor, centred: bool, ri
     factor = cholesky(inner, ridge * inner.diagonal(dim1=-2, dim2=-1).mean(-1))
     if factor is None:
         return None
-    predict = torch.cholesky_solve(second[:, channels][:, :, ~channels].to(factor.dtype), factor)
+    predict = torch.cholesky_solve(second[:, channels][:, :, ~channels].to(factor[0].dtype), factor[0])
     added = predict[:, None] @ gone.to(predict.dtype)
     return added.double() if bool(added.isfinite().all()) else None
 

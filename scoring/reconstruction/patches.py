@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 
 import torch
@@ -26,6 +27,11 @@ class Sample:
     outputs: Tensor
     inputs: Tensor
     inside: Tensor | None
+
+    @cached_property
+    def outside(self) -> Tensor | None:
+        """Which of all taps, counted row by row, lie in the zero padding."""
+        return None if self.inside is None else (~self.inside).reshape(-1).nonzero()[:, 0]
 
     def to(self, device: torch.device) -> Sample:
         """The same positions where the activations live that they are gathered from."""
@@ -123,9 +129,9 @@ def gather(module: nn.Module, entered: Tensor, where: Sample, dtype: torch.dtype
     table = channel_rows(padded(entered, module), module)
     groups, channels = parts(module), table.shape[1]
     rows, taps = where.inputs.shape
-    found = table.index_select(0, where.inputs.reshape(-1)).reshape(rows, taps, channels).to(dtype)
-    if where.inside is not None:
-        found = found * where.inside[..., None]
+    found = table.index_select(0, where.inputs.reshape(-1)).to(dtype)
+    if where.outside is not None:
+        found.index_fill_(0, where.outside, 0)
     if groups == 1:
         return found.reshape(1, rows, taps * channels)
     return found.reshape(rows, taps, groups, channels // groups).permute(2, 0, 1, 3).reshape(groups, rows, -1)

@@ -8,22 +8,27 @@ the fit explains to the dense variance.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch.nn.modules.conv import _ConvNd
+from torch.utils._python_dispatch import _pop_mode_temporarily
 
 from backbones.inputs import output_of
 from backbones.modes import evaluating
 from backbones.structure import Structure
 from backbones.surgery import PruningPlan, prune
-from scoring.batch_norm import BatchNorm
+from scoring.batch_norm import BatchNorm, observed
 from scoring.reconstruction.additions import WatchAdditions
-from scoring.reconstruction.fit import fit
-from scoring.reconstruction.norms import Norm, norm_of, settle_norm, shift_norm
+from scoring.reconstruction.fit import below_the_relu, fit
+from scoring.reconstruction.layers import REFITTABLE
+from scoring.reconstruction.norms import Moments, Norm, norm_of, settle_norm, shift_norm
 from scoring.reconstruction.patches import (
     channel_rows,
     gather,
@@ -72,22 +77,60 @@ def refit(
     plan = pruned.secateur_origin
     assert isinstance(plan, PruningPlan)
     run = _Pass(targets, pruned, plan, ridge, rounds, for_training)
-    handles = [handle for path, module in pruned.named_modules() for handle in run.hooks(path, module)]
-    try:
-        with evaluating(pruned), torch.no_grad(), run.additions:
-            output_of(pruned, targets.inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with evaluating(pruned), torch.no_grad(), run.attached(), run.additions:
+        output_of(pruned, targets.inputs)
+    if run.additions.waiting:  # the cut network never adds them: each layer by itself
+        alone = {path: replace(target, other=None) for path, target in targets.layers.items()}
+        targets = replace(targets, layers=alone)
+        return refit(targets, structure, ridge=ridge, rounds=rounds, for_training=for_training)
     here = dict(pruned.named_modules())
     as_cut = {path: reason for path, reason in {**targets.left, **run.failed}.items() if path in here}
     pruned.secateur_as_cut = as_cut  # type: ignore[assignment]
     return pruned
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """A layer of the pruned network.
+
+    Attributes:
+        target: what it is fitted to.
+        module: its convolution or linear layer.
+        norm: the batch norm that alone reads it, or None.
+        whole: whether nothing looks at the two while they run, so that they can run as one, and later than they are
+            called.
+    """
+
+    target: LayerTarget
+    module: nn.Module
+    norm: nn.Module | None
+    whole: bool
+
+    def plain(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module computes."""
+        return type(self.module).forward(self.module, *args, **kwargs)
+
+    def plain_with(self, weight: Tensor, bias: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the module would compute with another weight and bias."""
+        own = self.module._parameters
+        kept = own["weight"], own["bias"]
+        own["weight"], own["bias"] = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        try:
+            return self.plain(*args, **kwargs)
+        finally:
+            own["weight"], own["bias"] = kept
+
+    def behind(self, left: Any) -> Any:
+        """What the norm makes of it, where it does not run by itself."""
+        return type(self.norm).forward(self.norm, left) if self.norm is not None and self.whole else left
+
+
 @dataclass(eq=False)
 class _Pass:
-    """One forward pass of the pruned network, in which layers are refitted just before they run."""
+    """One forward pass of the pruned network, in which every layer is refitted just before it runs.
+
+    A layer and the batch norm that alone reads it run as one; where a sum reads them, once the other summand is known.
+    """
 
     targets: DenseTargets
     pruned: nn.Module
@@ -96,96 +139,137 @@ class _Pass:
     rounds: int
     for_training: bool
     additions: WatchAdditions = field(default_factory=WatchAdditions)
-    constants: dict[str, Tensor] = field(default_factory=dict)
-    held: dict[str, Tensor] = field(default_factory=dict)
-    done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
 
-    def hooks(self, path: str, module: nn.Module) -> list[RemovableHandle]:
-        """Registers what a module needs."""
-        target = self.targets.layers.get(path)
-        if target is not None and target.other is None:
-            return [module.register_forward_pre_hook(self._refitting(target), with_kwargs=True)]
-        if target is not None:
-            end = self.pruned.get_submodule(target.layer.end)
-            return [
-                module.register_forward_pre_hook(self._holding(path), with_kwargs=True),
-                end.register_forward_hook(self._waiting(target, module)),
-            ]
-        if self.targets.moments.get(path) and isinstance(module, BatchNorm):
-            return [module.register_forward_pre_hook(self._settling(path, []))]
-        return []
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Inside the block the layers that are refitted, and the batch norms, run as this pass wants."""
+        modules = dict(self.pruned.named_modules())
+        layers = [layer for target in self.targets.layers.values() if (layer := self._layer(target, modules))]
+        own = {layer.target.layer.norm for layer in layers}
+        hooks = [
+            module.register_forward_pre_hook(self._settling(path))
+            for path, module in modules.items()
+            if isinstance(module, BatchNorm) and self.targets.moments.get(path) and path not in own
+        ]
+        for layer in layers:
+            vars(layer.module)["forward"] = partial(self._call, layer)
+            if layer.norm is not None and layer.whole:
+                vars(layer.norm)["forward"] = _same
+        try:
+            yield
+        finally:
+            for layer in layers:
+                vars(layer.module).pop("forward")
+                if layer.norm is not None:
+                    vars(layer.norm).pop("forward", None)
+            for hook in hooks:
+                hook.remove()
 
-    def _refitting(self, target: LayerTarget) -> Callable[..., None]:
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._fit(target, module, args[0] if args else kwargs["input"], None)
+    def _layer(self, target: LayerTarget, modules: dict[str, nn.Module]) -> _Layer | None:
+        """The layer as the cut left it; None where it was removed."""
+        module, norm = modules.get(target.layer.path), modules.get(target.layer.norm or "")
+        if not isinstance(module, REFITTABLE):
+            return None
+        if target.layer.norm is None:
+            return _Layer(target, module, None, not observed(module))
+        if not isinstance(norm, BatchNorm) or len(self.targets.moments.get(target.layer.norm, ())) != 1:
+            self.failed[target.layer.path] = "the batch norm behind it was removed, or is not called once"
+            return None
+        return _Layer(target, module, norm, not observed(module) and not observed(norm))
 
-        return before
+    def _call(self, layer: _Layer, /, *args: Any, **kwargs: Any) -> Any:
+        """In the place of a layer's forward."""
+        entered = args[0] if args else kwargs["input"]
+        if positions(padded(entered, layer.module), layer.module) != layer.target.positions:
+            self.failed[layer.target.layer.path] = "channels lie along its positions, not along its inputs"
+            return self._as_cut(layer, args, kwargs)
+        if layer.target.other is None or not layer.whole:
+            with _pop_mode_temporarily():
+                return self._fitted(layer, entered, args, kwargs)
+        held = _outputs_like(layer, entered)
+        self.additions.expect(held, lambda other: self._fitted(layer, entered, args, kwargs, other))
+        return held
 
-    def _holding(self, path: str) -> Callable[..., None]:
-        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if path not in self.done:
-                self.held[path] = args[0] if args else kwargs["input"]
+    def _as_cut(self, layer: _Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        left = layer.plain(*args, **kwargs)
+        if layer.norm is not None:
+            self._settle(layer.target.layer.end, layer.norm, lambda: moments(left), None)
+        return layer.behind(left)
 
-        return before
-
-    def _waiting(self, target: LayerTarget, module: nn.Module) -> Callable[..., None]:
-        """The layer has run as cut; once the other summand is known it is refitted, and runs again."""
-        path = target.layer.path
-
-        def after(end: nn.Module, args: object, output: Tensor) -> None:
-            def see(ours: Tensor, other: Tensor) -> None:
-                entered = self.held.pop(path)
-                self.done.add(path)
-                self._fit(target, module, entered, other)
-                again = module(entered)
-                ours.copy_(again if end is module else end(again))
-
-            if path in self.held:
-                self.additions.expect(output, see)
-
-        return after
-
-    def _fit(self, target: LayerTarget, module: nn.Module, entered: Tensor, other: Tensor | None) -> None:
-        layer, groups = target.layer, parts(module)
+    def _fitted(
+        self,
+        layer: _Layer,
+        entered: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        other: Tensor | None = None,
+    ) -> Any:
+        """Solves for the layer, writes it and its norm, and runs them."""
+        module, norm, end = layer.module, layer.norm, layer.target.layer.end
         weight = module.weight
         assert isinstance(weight, Tensor)
-        if positions(padded(entered, module), module) != target.positions:
-            self.failed[layer.path] = "channels lie along its positions, not along its inputs"
-            return
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        kept = outputs_kept(self.targets.model.get_submodule(layer.path), self._kept(f"{layer.path}.weight"))
-        read = _columns(target.outputs, kept).to(dtype)
-        base, scale = torch.zeros_like(read[0]), torch.ones_like(read[0])
-        if layer.norm is not None:
-            base, scale = self._norm(layer.norm).affine(dtype)
-            read = (read - base) / scale  # as the dense network's next operation reads it
-        wanted, edge = read, torch.zeros_like(read[:1])
+        base, scale = (None, None) if norm is None else self._norm(end).affine(dtype)
+        found = self._solve(layer, entered, other, weight.to(dtype), base, scale)
+        if found is None:
+            self.failed[layer.target.layer.path] = "no finite solution: its inputs or weights overflow"
+            return self._as_cut(layer, args, kwargs)
+        matrix, constant = found
+        read = weight_of(module, matrix, weight).to(weight.dtype)  # with the norm behind
+        if base is None or scale is None or norm is None:
+            _write(module, read, constant)
+            return layer.plain(*args, **kwargs)
+        raw = constant * scale + base
+        if layer.whole:
+            left = layer.plain_with(read, constant.to(weight.dtype), *args, **kwargs)
+        _write(module, weight_of(module, matrix * split_outputs(scale[None], parts(module)), weight), raw)
+        shift = raw if module.bias is None else torch.zeros_like(raw)
+        if not layer.whole:
+            left = layer.plain(*args, **kwargs)
+            self._settle(end, norm, lambda: moments(left), shift)
+            return left
+
+        def now() -> Moments:
+            mean, variance = moments(left)
+            return mean * scale + base - shift, variance * scale.square()
+
+        self._settle(end, norm, now, shift)
+        return left
+
+    def _solve(
+        self,
+        layer: _Layer,
+        entered: Tensor,
+        other: Tensor | None,
+        weight: Tensor,
+        base: Tensor | None,
+        scale: Tensor | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """The weight as a matrix and the constant (outputs,) with which the next operation reads what is wanted."""
+        target, module, groups = layer.target, layer.module, parts(layer.module)
+        dtype = weight.dtype
+        kept = outputs_kept(
+            self.targets.model.get_submodule(target.layer.path), self._kept(f"{target.layer.path}.weight")
+        )
+        old, whole = weight_matrix(module, weight), _columns(target.outputs, kept).to(dtype)
+        if base is not None and scale is not None:
+            old, whole = old / split_outputs(scale[None], groups), (whole - base).div_(scale)
+        wanted = whole
         if other is not None and target.other is not None:
-            now = channel_rows(other, module).index_select(0, target.where.outputs).to(dtype)
-            read = read + _columns(target.other, kept)
-            wanted, edge = read - now, -now
+            whole = whole + _columns(target.other, kept)
+            wanted = whole - channel_rows(other, module).index_select(0, target.where.outputs)
+        free = below_the_relu(whole, wanted) if target.layer.rectified and self.rounds else None
         found = fit(
             gather(module, entered, target.where, dtype),
             split_outputs(wanted, groups),
-            weight_matrix(module, weight.to(dtype)) / split_outputs(scale[None], groups),
-            centred=layer.centred,
+            old,
+            centred=target.layer.centred,
             ridge=self.ridge,
-            silent=split_outputs(read <= 0, groups) if layer.rectified else None,
-            edge=split_outputs(edge, groups),
+            free=None if free is None else (split_outputs(free[0], groups), split_outputs(free[1], groups)),
             rounds=self.rounds,
         )
-        if found is None:
-            self.failed[layer.path] = "no finite solution: its inputs or weights overflow"
-            return
-        weights = found[0] * split_outputs(scale[None], groups)
-        constant = join_outputs(found[1])[0] * scale + base
-        weight.copy_(weight_of(module, weights, weight))
-        if isinstance(module.bias, Tensor):
-            module.bias.copy_(constant)
-            constant = torch.zeros_like(constant)
-        if layer.norm is not None:
-            self.constants[layer.norm] = constant
+        return None if found is None else (found[0], join_outputs(found[1])[0])
 
     def _norm(self, path: str) -> Norm:
         return norm_of(self.targets.model.get_submodule(path), self._kept(f"{path}.running_mean").get(0))
@@ -193,20 +277,47 @@ class _Pass:
     def _kept(self, tensor: str) -> dict[int, tuple[int, ...]]:
         return dict(self.plan.tensors.get(tensor, {}))
 
-    def _settling(self, path: str, seen: list[tuple[Tensor, Tensor]]) -> Callable[..., None]:
-        dense, calls = self._norm(path), self.targets.moments[path]
-        kept = self._kept(f"{path}.running_mean").get(0)
+    def _settle(
+        self, path: str, module: nn.Module, now: Callable[[], Moments], constant: Tensor | None, call: int = 0
+    ) -> None:
+        """Sets a batch norm; `now` measures its inputs, `constant` is what the fit before it left to it."""
+        dense = self._norm(path)
+        if constant is not None and not self.for_training:
+            shift_norm(module, dense, constant)
+            return
+        calls, kept = self.targets.moments[path], self._kept(f"{path}.running_mean").get(0)
+        mean, variance = calls[call % len(calls)]
+        settle_norm(module, dense, now(), (_columns(mean, kept), _columns(variance, kept)), constant)
+
+    def _settling(self, path: str) -> Callable[..., None]:
+        calls = count()
 
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
-            constant = self.constants.get(path)
-            if constant is not None and not self.for_training:
-                shift_norm(module, dense, constant)
-                return
-            was = tuple(_columns(value, kept) for value in calls[len(seen) % len(calls)])
-            seen.append(moments(args[0]))
-            settle_norm(module, dense, seen[-1], (was[0], was[1]), constant)
+            self._settle(path, module, lambda: moments(args[0]), None, next(calls))
 
         return before
+
+
+def _same(entered: Any) -> Any:
+    """In the place of a batch norm's forward that has run already."""
+    return entered
+
+
+def _outputs_like(layer: _Layer, entered: Tensor) -> Tensor:
+    """Room for what the layer will give, not filled."""
+    shape = list(layer.target.left)
+    width = layer.module.out_channels if isinstance(layer.module, _ConvNd) else layer.module.weight.shape[0]
+    shape.insert(1 if isinstance(layer.module, _ConvNd) else len(shape), width)
+    last = entered.ndim == 4 and entered.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(shape, dtype=entered.dtype, device=entered.device, memory_format=order)
+
+
+def _write(module: nn.Module, weight: Tensor, constant: Tensor) -> None:
+    assert isinstance(module.weight, Tensor)
+    module.weight.copy_(weight)
+    if isinstance(module.bias, Tensor):
+        module.bias.copy_(constant)
 
 
 def _columns(values: Tensor, kept: Sequence[int] | None) -> Tensor:

@@ -19,7 +19,7 @@ from backbones.module_copy import copy_with
 from scoring.batch_norm import BatchNorm
 from scoring.reconstruction.additions import WatchAdditions
 from scoring.reconstruction.layers import RefitLayer, refit_layers
-from scoring.reconstruction.patches import Sample, channel_rows, padded, positions, sample
+from scoring.reconstruction.patches import Sample, channel_rows, padded, positions, sample, weight_matrix
 
 Inputs = tuple[Any, ...]
 ROWS = 16_384
@@ -36,6 +36,7 @@ class LayerTarget:
         layer: which.
         where: the sampled positions.
         positions: shape of its (padded) input without the channels.
+        left: shape of its output without the channels.
         outputs: (rows, outputs) what the dense layer gave there.
         other: (rows, outputs) what it is added to, where an addition alone reads the layer.
     """
@@ -43,6 +44,7 @@ class LayerTarget:
     layer: RefitLayer
     where: Sample
     positions: tuple[int, ...]
+    left: tuple[int, ...]
     outputs: Tensor
     other: Tensor | None = None
 
@@ -69,7 +71,13 @@ class DenseTargets:
 
 
 def gather_targets(
-    model: nn.Module, graph: ChannelGraph, images: Any, *, rows: int = ROWS, seed: int = 0
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: Any,
+    *,
+    rows: int = ROWS,
+    rows_per_unknown: int | None = None,
+    seed: int = 0,
 ) -> DenseTargets:
     """Runs the dense network once over the images, in eval mode, and keeps what refitting needs.
 
@@ -79,14 +87,17 @@ def gather_targets(
         images: (B, …) as the network takes them; a tuple for several inputs, a dictionary for inputs by name; a list of
             such batches, which are joined.
         rows: output positions a layer, equally many an image.
+        rows_per_unknown: at most so many for each weight that an output of the dense layer has, for speed: layers with
+            few weights need fewer rows. None for no such limit.
         seed: of the positions.
 
     Raises:
         SecateurError: for images of another shape than the example's, on another device, too few, or not finite; for a
             network that gives NaN.
     """
-    if rows < 1:
-        raise SecateurError(f"rows >= 1 must hold, but got rows={rows}")
+    for name, value in (("rows", rows), ("rows_per_unknown", rows_per_unknown)):
+        if value is not None and value < 1:
+            raise SecateurError(f"{name} >= 1 must hold, but got {name}={value}")
     inputs = as_inputs(model, graph, images)
     dense = copy_with(model, {id(value): value for value in [*model.parameters(), *model.buffers()]})
     layers, left = refit_layers(dense, graph)
@@ -95,7 +106,9 @@ def gather_targets(
     additions = WatchAdditions()
     for path, layer in layers.items():
         module = dense.get_submodule(path)
-        module.register_forward_hook(_keeping(layer, found, left, rows, seed), with_kwargs=True)
+        unknowns = weight_matrix(module, module.weight).shape[1]
+        count = rows if rows_per_unknown is None else min(rows, rows_per_unknown * unknowns)
+        module.register_forward_hook(_keeping(layer, found, left, count, seed), with_kwargs=True)
         if layer.summed:
             dense.get_submodule(layer.end).register_forward_hook(_awaiting(additions, found, path, module))
     for path, module in dense.named_modules():
@@ -118,7 +131,8 @@ def _keeping(
             drawn = sample(module, entered.shape, output.shape, rows, seed + zlib.crc32(layer.path.encode()))
             where = drawn.to(output.device)
             rows_kept = channel_rows(output, module).index_select(0, where.outputs)
-            found[layer.path] = LayerTarget(layer, where, positions(entered, module), rows_kept)
+            shapes = positions(entered, module), positions(output, module)
+            found[layer.path] = LayerTarget(layer, where, *shapes, rows_kept)
         else:
             left[layer.path] = "its input has no batch dimension"
 
@@ -129,7 +143,7 @@ def _awaiting(
     additions: WatchAdditions, found: Mapping[str, LayerTarget], path: str, module: nn.Module
 ) -> Callable[..., None]:
     def expect(_: nn.Module, __: object, output: Tensor) -> None:
-        def see(ours: Tensor, other: Tensor) -> None:
+        def see(other: Tensor) -> None:
             if path in found:
                 found[path].other = channel_rows(other, module).index_select(0, found[path].where.outputs)
 
