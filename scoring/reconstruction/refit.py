@@ -62,7 +62,9 @@ def refit(
         targets: of `gather_targets`.
         structure: what is kept.
         ridge: how strongly weights are drawn to the cut ones, relative to the mean diagonal of the inputs' Gram; > 0.
-        rounds: alternations with the targets that a ReLU leaves free; 0 for plain least squares.
+        rounds: alternations with the targets that a ReLU leaves free; 0 for plain least squares. For scoring 1 will do,
+            with targets of `rows_per_unknown=16`: on ResNet-56 at 20 % that takes three quarters of the time of two
+            rounds and the same rows for all layers, and orders structures the same way.
         for_training: write batch norms so that batch statistics give the same function; without, which is faster, the
             network is right in evaluation mode only.
 
@@ -305,9 +307,12 @@ def _same(entered: Any) -> Any:
 
 def _outputs_like(layer: _Layer, entered: Tensor) -> Tensor:
     """Room for what the layer will give, not filled."""
-    shape = list(layer.target.left)
-    width = layer.module.out_channels if isinstance(layer.module, _ConvNd) else layer.module.weight.shape[0]
-    shape.insert(1 if isinstance(layer.module, _ConvNd) else len(shape), width)
+    module, shape = layer.module, list(layer.target.left)
+    assert isinstance(module.weight, Tensor)
+    if isinstance(module, _ConvNd):
+        shape.insert(1, module.out_channels)
+    else:
+        shape.append(len(module.weight))
     last = entered.ndim == 4 and entered.is_contiguous(memory_format=torch.channels_last)
     order = torch.channels_last if last else torch.contiguous_format
     return torch.empty(shape, dtype=entered.dtype, device=entered.device, memory_format=order)

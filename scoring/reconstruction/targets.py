@@ -106,6 +106,7 @@ def gather_targets(
     additions = WatchAdditions()
     for path, layer in layers.items():
         module = dense.get_submodule(path)
+        assert isinstance(module.weight, Tensor)
         unknowns = weight_matrix(module, module.weight).shape[1]
         count = rows if rows_per_unknown is None else min(rows, rows_per_unknown * unknowns)
         module.register_forward_hook(_keeping(layer, found, left, count, seed), with_kwargs=True)

@@ -2,7 +2,7 @@
 
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py accuracy     # minutes; --network resnet56 likewise
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py images       # settings likewise
-    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py speed        # on an idle machine
+    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py speed        # one thread; processor seconds
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py retrain      # hours with --long
 
 Reference checkpoints of ResNet-20 and ResNet-56 on CIFAR-10. Images to fit come from the training split; accuracy
@@ -17,9 +17,11 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,10 @@ from torch import Tensor, nn
 import secateur as sc
 from backbones.files import write_text
 from backbones.modes import evaluating
-from scoring.reconstruction.refit import refit
+from scoring.reconstruction import fit as fit_module
+from scoring.reconstruction import refit as refit_module
+from scoring.reconstruction import ridge as ridge_module
+from scoring.reconstruction.refit import ROUNDS, refit
 from search.data.data import subset
 from search.run.folder import environment
 from search.run.inputs import load_inputs
@@ -66,10 +71,10 @@ class Bench:
         self.images = self.data.normalise(held_out.images[:LOOKED_AT])
         self.labels = held_out.labels[:LOOKED_AT]
 
-    def targets(self, images: int = IMAGES, rows: int = ROWS, seed: int = 0) -> sc.DenseTargets:
+    def targets(self, images: int = IMAGES, rows: int = ROWS, seed: int = 0, **options: Any) -> sc.DenseTargets:
         """The dense network's part, on images of the training split."""
         batch = self.data.batch(images, seed)[0].contiguous(memory_format=torch.channels_last)
-        return sc.gather_targets(self.model, self.graph, batch, rows=rows)
+        return sc.gather_targets(self.model, self.graph, batch, rows=rows, **options)
 
     def problem(self, macs: float, criterion: str = "l2") -> SearchProblem:
         """The rules' view of a budget."""
@@ -170,24 +175,71 @@ def settings_table(bench: Bench) -> None:
 
 
 def speed_table(bench: Bench) -> None:
-    """Seconds of one thread: one refit and one forward pass of 256 images, uniform at 20 %; median of 7."""
+    """Processor seconds of one thread: a refit by its parts, and a forward pass over as many other images.
+
+    Uniform widths at 20 %, 256 images, by the settings of a study and by those of a search. The ways take turns, seven
+    rounds; medians, and the median of a round's ratio to its own forward pass, which a busy machine moves less.
+    """
     torch.set_num_threads(1)
-    structure = structure_of("uniform", (problem := bench.problem(0.20)), problem.targets[0])
-    targets = bench.targets(256, 8192)
-    seconds: dict[str, list[float]] = {"gather": [], "refit": [], "forward": []}
+    problem = bench.problem(0.20)
+    ways: dict[str, tuple[sc.DenseTargets, int]] = {
+        "8192 rows, 2 rounds": (bench.targets(256, 8192), ROUNDS),
+        "8192 rows, 1 round": (bench.targets(256, 8192), 1),
+        "16 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=16), 1),
+        "8 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=8), 1),
+    }
+    others = bench.data.batch(256, 1)[0].contiguous(memory_format=torch.channels_last)
+    seconds: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(7):
-        for name, call in (
-            ("gather", lambda: bench.targets(256, 8192)),
-            ("refit", lambda: refit(targets, structure, for_training=False)),
-            ("forward", lambda: sc.prune(bench.model, bench.graph, structure, check=False)(*targets.inputs)),
-        ):
-            start = time.perf_counter()
-            with torch.no_grad():
-                call()
-            seconds[name].append(time.perf_counter() - start)
-    bench.keep(
-        "speed", {"images": 256, "rows": 8192}, lambda: {name: statistics.median(v) for name, v in seconds.items()}
-    )
+        start = time.process_time()
+        structure = structure_of("uniform", problem, problem.targets[0])
+        projecting = time.process_time() - start
+        for way, (targets, rounds) in ways.items():
+            network, spent = _timed_refit(targets, structure, rounds)
+            start = time.process_time()
+            with evaluating(network), torch.no_grad():
+                network(others)
+            spent["forward"] = time.process_time() - start
+            whole = projecting + spent["refit"] + spent["forward"]
+            ratio = spent["refit"] / spent["forward"]
+            seconds[way].append({"project": projecting, **spent, "trial": whole, "refit in forward passes": ratio})
+    for way, rows in seconds.items():
+        found = {name: round(statistics.median(row[name] for row in rows), 4) for name in rows[0]}
+        bench.keep("speed", {"way": way, "images": 256}, lambda found=found: found)  # type: ignore[misc]
+
+
+PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
+    "surgery": ((refit_module, "prune"),),
+    "patches": ((refit_module, "gather"),),
+    "products": ((fit_module, "multiply"), (ridge_module, "multiply")),
+    "solve": ((ridge_module, "cholesky"), (ridge_module.Ridge, "_divided")),
+    "layers": ((refit_module._Layer, "plain"),),
+}
+"""Parts of a refit, and the functions that they are spent in."""
+
+
+def _timed_refit(targets: sc.DenseTargets, structure: sc.Structure, rounds: int) -> tuple[nn.Module, dict[str, float]]:
+    """The network, and processor seconds by part."""
+    spent = dict.fromkeys(PARTS, 0.0)
+
+    def timing(part: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.process_time()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                spent[part] += time.process_time() - start
+
+        return timed
+
+    with ExitStack() as stack:
+        for part, places in PARTS.items():
+            for place, name in places:
+                stack.enter_context(mock.patch.object(place, name, timing(part, getattr(place, name))))
+        start = time.process_time()
+        network = refit(targets, structure, rounds=rounds, for_training=False)
+        whole = time.process_time() - start
+    return network, {**spent, "rest": whole - sum(spent.values()), "refit": whole}
 
 
 def retrain_table(bench: Bench, long: bool, seeds: int, rates: dict[str, list[float]], rules: list[str]) -> None:

@@ -21,6 +21,7 @@ from backbones.surgery import prune
 from backbones.trace import trace
 from scoring.reconstruction.layers import refit_layers
 from scoring.reconstruction.reconstruct import reconstruct
+from scoring.reconstruction.refit import refit
 from scoring.reconstruction.targets import gather_targets
 from tests.backbones.parity import noise, stirred
 from tests.backbones.test_zoo import ZOO, traced
@@ -300,3 +301,110 @@ def test_options_out_of_range_are_named(options: dict[str, Any], message: str) -
     model, graph = small_resnet()
     with pytest.raises(SecateurError, match=message):
         reconstruct(model, graph, Structure.full(graph), IMAGES, **options)
+
+
+class Residual(nn.Module):
+    """A stem, and a block whose sum is read by a ReLU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 6, 1, bias=False), nn.BatchNorm2d(6)
+        self.first, self.second = nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1, bias=False)
+        self.last, self.head = nn.BatchNorm2d(6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.norm(self.stem(x)))
+        y = self.last(self.second(torch.relu(self.first(x))))
+        y += x
+        logits: Tensor = self.head(torch.relu(y).mean((2, 3)))
+        return logits
+
+
+def residual() -> tuple[Any, ChannelGraph]:
+    torch.manual_seed(0)
+    model = stirred(Residual()).eval()
+    return model, trace(model, noise(1, 3, 8, 8))
+
+
+@pytest.mark.parametrize("watched", ["stem", "norm", "second", "last"])
+def test_hooks_on_a_layer_or_its_norm_see_what_they_see_without_refitting(watched: str) -> None:
+    """Layers that nothing looks at run as one with their norm, and late; the others one after the other."""
+    model, graph = residual()
+    images, structure = noise(16, 3, 8, 8), Structure.of(residual()[1], {"first": [0, 2, 3, 6]})
+    targets = gather_targets(model, graph, images, rows=500)
+    alone: Any = refit(targets, structure)
+    seen: list[Tensor] = []
+    handle = model.get_submodule(watched).register_forward_hook(lambda _, __, output: seen.append(output))
+    looked_at: Any = refit(gather_targets(model, graph, images, rows=500), structure)
+    handle.remove()
+    assert seen
+    assert all(bool(value.isfinite().all()) for value in seen)
+    seen.clear()
+    with torch.no_grad():
+        expected = looked_at(images)
+    assert len(seen) == 1
+    if watched in ("stem", "norm"):  # not part of the sum, so nothing changes but the order of the arithmetic
+        with torch.no_grad():
+            torch.testing.assert_close(alone(images), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_pass_leaves_no_forward_behind() -> None:
+    model, graph = residual()
+    targets = gather_targets(model, graph, noise(16, 3, 8, 8), rows=500)
+    small = refit(targets, Structure.of(graph, {"first": [0, 2, 3, 6]}))
+    assert all("forward" not in vars(module) for module in [*small.modules(), *model.modules()])
+
+
+def test_for_training_or_not_is_one_function_in_evaluation() -> None:
+    model, graph = residual()
+    images, structure = noise(16, 3, 8, 8), Structure.of(graph, {"first": [0, 2, 3, 6], "stem": [0, 1, 4]})
+    targets = gather_targets(model, graph, images, rows=500)
+    with torch.no_grad():
+        ready, quick = (refit(targets, structure, for_training=way).eval()(images) for way in (True, False))
+    torch.testing.assert_close(quick, ready, rtol=1e-9, atol=1e-9)
+
+
+def test_a_convolution_may_be_removed_with_its_norm() -> None:
+    layers = [nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU()]
+    model, graph = network(*layers, nn.Conv2d(6, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3))
+    images = noise(16, 3, 8, 8)
+    kept = [0, 1, 3, 4]
+    small: Any = reconstruct(model, graph, Structure.of(graph, {"0": kept, "3": kept}, removed=["3"]), images)
+    assert isinstance(small[3], nn.Identity)
+    assert small.secateur_as_cut == {}
+    cut: Any = prune(model, graph, small.secateur_origin.structure)
+    with torch.no_grad():
+        wanted = model(images)
+        assert F.mse_loss(small(images), wanted) < F.mse_loss(cut(images), wanted)
+
+
+def test_layers_whose_norm_is_called_twice_stay_as_cut() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 6, 3, padding=1)
+            self.norm, self.head = nn.BatchNorm2d(6), nn.Linear(6, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.norm(self.first(x)))
+            x = torch.relu(self.norm(self.second(x)))
+            logits: Tensor = self.head(x.mean((2, 3)))
+            return logits
+
+    torch.manual_seed(0)
+    model = stirred(Shared()).eval()
+    images = noise(16, 3, 8, 8)
+    graph = trace(model, images[:1])
+    small: Any = reconstruct(model, graph, Structure.random(graph, keep=0.6, seed=0), images)
+    assert small.secateur_as_cut["first"] == "the batch norm behind it was removed, or is not called once"
+    with torch.no_grad():
+        assert bool(small(images).isfinite().all())
+
+
+def test_fewer_rows_for_layers_with_few_weights() -> None:
+    model, graph = residual()
+    targets = gather_targets(model, graph, noise(16, 3, 8, 8), rows=500, rows_per_unknown=4)
+    rows = {path: len(target.outputs) for path, target in targets.layers.items()}
+    assert rows == {"stem": 16, "first": 4 * 54 // 16 * 16, "second": 4 * 72 // 16 * 16, "head": 16}
+    with pytest.raises(SecateurError, match="rows_per_unknown >= 1 must hold, but got rows_per_unknown=0"):
+        gather_targets(model, graph, noise(16, 3, 8, 8), rows_per_unknown=0)
