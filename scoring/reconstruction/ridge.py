@@ -11,9 +11,9 @@ RIDGE_STEPS = 8
 """How often the ridge is raised tenfold before a layer is given up."""
 FLOAT64_UNKNOWNS = 1024
 """Systems of at most so many unknowns are decomposed in float64."""
-BLOCK = 70
+GRAM_BLOCK = 70
 """Columns of a Gram that are one product; more of them are split, so that no half is computed twice."""
-FAR = 100.0
+FAR_MEANS = 100.0
 """How much larger the squares of the means may be than the rest before patches are centred themselves."""
 
 
@@ -60,7 +60,7 @@ class Ridge:
             gram = lower_gram(patches)
             if centred:
                 level = rows * means.square().sum((-2, -1))
-                if bool((level > FAR * (_trace(gram) - level)).any()):
+                if bool((level > FAR_MEANS * (_trace(gram) - level)).any()):
                     patches, means, taken = patches.sub_(means), taken, means
                     gram = lower_gram(patches)
                 else:
@@ -139,11 +139,11 @@ def _trace(gram: Tensor) -> Tensor:
 def lower_gram(patches: Tensor) -> Tensor:
     """(parts, unknowns, unknowns) of (parts, rows, unknowns): patches' patches, at least its lower half."""
     unknowns = patches.shape[2]
-    if len(patches) > 1 or unknowns <= BLOCK:
+    if len(patches) > 1 or unknowns <= GRAM_BLOCK:
         return multiply(patches.mT, patches)
     found = patches.new_zeros(1, unknowns, unknowns)
-    for start in range(0, unknowns, BLOCK):
-        end = start + BLOCK
+    for start in range(0, unknowns, GRAM_BLOCK):
+        end = start + GRAM_BLOCK
         found[:, start:end, :end] = multiply(patches[:, :, start:end].mT, patches[:, :, :end])
     return found
 
