@@ -1,13 +1,14 @@
 """A pruned network as one portable file: plain tensors and JSON, no code.
 
 The file is safetensors; its metadata entry `secateur` holds JSON: format version, backbone spec, cost, what the caller
-added, what modules keep as extra state, and for every cut since the dense network its structure and the kept positions
-of every tensor. Names are those of the plain network, whether it was compiled or not. Loading never unpickles anything.
+added, what modules keep as extra state, for every cut since the dense network its structure and the kept positions of
+every tensor, and a hash over all of it and the tensors, so that a file that was damaged is noticed. Names are those of the plain network, whether it was compiled or not. Loading never unpickles anything.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
@@ -24,6 +25,7 @@ from backbones.checkpoint import plain_name
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError, one_line
 from backbones.files import atomic_write
+from backbones.fingerprint import tensor_bytes
 from backbones.registry import BackboneSpec, build
 from backbones.structure import Structure
 from backbones.surgery import PruningPlan, apply_plan, cuts_of
@@ -71,8 +73,19 @@ def save(
     unsaved = {name: dtype for name, dtype in dtypes.items() if name not in tensors and dtype != "torch.float32"}
     if unsaved:
         record["dtypes"] = unsaved
+    record["digest"] = _digest(json.loads(json.dumps(record)), tensors)
     with atomic_write(path) as part:
         part.write_bytes(to_bytes(tensors, {METADATA_KEY: json.dumps(record)}))
+
+
+def _digest(record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
+    """64 hex digits over the record, but for the digest in it, and names, types, shapes and values of the tensors."""
+    told = {key: value for key, value in record.items() if key != "digest"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)};".encode())
+        digest.update(tensor_bytes(value))
+    return digest.hexdigest()
 
 
 def _contents(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -110,8 +123,10 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     try:
         spec = None if record["spec"] is None else BackboneSpec(**record["spec"])
         cuts = (_whole(spec) if record["origin"] is None else _read_origin(record["origin"], spec)).cuts
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
-        raise SecateurError(f"{path} is not a whole secateur artefact ({error!r}); save it again") from None
+        if spec is not None and model is None:
+            _check_spec(spec, tensors)
+    except Exception as error:  # a file that somebody edited can hold anything
+        raise _damaged(path, error) from None
     if model is None:
         if spec is None:
             raise SecateurError(f"{path} holds a user's own network; pass its dense module: load(path, model)")
@@ -119,7 +134,7 @@ def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Mod
     try:
         loaded = _recut(model, cuts)
         _fill(loaded, tensors, record.get("extra", {}), record.get("dtypes", {}))
-    except (RuntimeError, IndexError, KeyError, AttributeError, TypeError, ValueError) as error:
+    except Exception as error:
         raise SecateurError(f"{path} does not fit the model {type(model).__name__}: {one_line(error, 300)}") from None
     if record["origin"] is None:
         del loaded.secateur_origin
@@ -140,13 +155,27 @@ def read_artefact(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[st
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         record = json.loads(metadata[METADATA_KEY])
         version = int(record["format"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-        raise SecateurError(f"{path} is not a whole secateur artefact ({one_line(error)}); save it again") from None
+        if version <= ARTEFACT_FORMAT and "digest" in record and record["digest"] != _digest(record, tensors):
+            raise ValueError("its contents are not those that were saved")
+    except Exception as error:
+        raise _damaged(path, error) from None
     if version > ARTEFACT_FORMAT:
         raise SecateurError(
             f"{path} has format {version}, this secateur reads up to {ARTEFACT_FORMAT}; upgrade secateur"
         )
     return record, tensors
+
+
+def _damaged(path: str | os.PathLike[str], error: Exception) -> SecateurError:
+    text = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+    return SecateurError(f"{path} is not a whole secateur artefact ({text}); save it again")
+
+
+def _check_spec(spec: BackboneSpec, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Raises ValueError where the tensors cannot be those of such a network, however it was cut: before it is built."""
+    for text, value, dim in (("num_classes", spec.num_classes, 0), ("in_channels", spec.in_channels, 1)):
+        if not any(tensor.dim() > dim and tensor.shape[dim] == value for tensor in tensors.values()):
+            raise ValueError(f"{text} is {value!r}, which no tensor has")
 
 
 def _recut(model: nn.Module, cuts: Sequence[PruningPlan]) -> nn.Module:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -80,8 +79,14 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             content: Any = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, SafetensorError, pickle.UnpicklingError, EOFError, OSError, ValueError) as error:
-        raise SecateurError(f"checkpoint {path} cannot be read as plain tensors: {one_line(error, 160)}") from None
+    except OSError as error:
+        raise SecateurError(f"checkpoint {path} cannot be read: {error.strerror or one_line(error)}") from None
+    except Exception as error:  # whatever bytes that are no checkpoint make of the reader
+        told = "" if isinstance(error, pickle.UnpicklingError) else f" ({one_line(error, 160)})"
+        raise SecateurError(
+            f"checkpoint {path} cannot be read as plain tensors{told}; save the state dict alone, by torch.save or "
+            f"safetensors"
+        ) from None
     while isinstance(content, Mapping) and not any(isinstance(value, Tensor) for value in content.values()):
         inner = [content[key] for key in PLACES if isinstance(content.get(key), Mapping)]
         if not inner:

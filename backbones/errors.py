@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
 _ROOM = str(Path(__file__).parent)
+_COLOUR = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class SecateurError(ValueError):
@@ -45,12 +48,18 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of what an exception says, its class where it says nothing."""
     text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__
+    return plain_text(text[0]) if text else type(error).__name__
 
 
 def one_line(error: BaseException, most: int = 200) -> str:
-    """All that an exception says, its line breaks as blanks, cut after `most` characters."""
-    return " ".join(str(error).split())[:most]
+    """All that an exception says as one line, its class where it says nothing; after `most` characters whole words."""
+    text = plain_text(str(error)) or type(error).__name__
+    return text if len(text) <= most else f"{text[:most].rpartition(' ')[0] or text[:most]} …"
+
+
+def plain_text(text: str) -> str:
+    """One line without colour codes and control characters: what others wrote, safe to be shown on a terminal."""
+    return " ".join(_CONTROL.sub(" ", _COLOUR.sub("", text)).split())
 
 
 def source_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,15 +22,21 @@ from typing import Any, Literal, Self
 import optuna
 
 from backbones.errors import SecateurError
+from search.study.interrupts import held_signals, pause
 from search.study.storage import STORAGE_FAILURES
 from search.study.trials import TrialWriter
 
 SECONDS = 30.0
 """A counter that stands still for so long has lost its process."""
+SETTLE = 0.1
+"""Seconds after which a slot is looked at again, whether another process took it at the same time."""
 PREFIX = "worker "
 """How the names of the user attributes begin that hold the slots."""
 ALONE = "alone"
 """The slot of a search that works on its own, without other processes."""
+
+_held: set[str] = set()
+"""The tokens whose blocks this process is in."""
 
 Mode = Literal["search", "work"]
 Record = Mapping[str, Any]
@@ -81,7 +88,10 @@ class HeartbeatMonitor:
         return now - self._missed.setdefault(token, now) > self.seconds / 3
 
     def is_alive(self, record: Record) -> bool | None:
-        """True: alive. False: dead. None: not known yet, look again later."""
+        """True: alive. False: dead. None: not known yet, look again later.
+
+        Of this process: whether one of its searches still holds the slot, or was broken off without giving it back.
+        """
         token, beat, now = str(record.get("token")), int(record.get("beat", 0)), time.monotonic()
         before, since, moved = self._seen.get(token, (beat, now, False))
         if before != beat:
@@ -90,7 +100,10 @@ class HeartbeatMonitor:
         if now - since > self.seconds:
             return False
         if record.get("place") and record["place"] == boot_and_namespace():
-            return start_ticks(int(record.get("process", 0))) == record.get("born")
+            process = int(record.get("process", 0))
+            if process == os.getpid():
+                return token in _held
+            return start_ticks(process) == record.get("born")
         return True if moved else None
 
 
@@ -116,19 +129,29 @@ class Heartbeat:
         self._monitor, self._stop = HeartbeatMonitor(self.seconds), threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="secateur heartbeat", daemon=True)
         self._beat, self.lost = 0, False
+        self._buried: set[str] = set()
 
     def __enter__(self) -> Self:
-        self.writer.safely(self._wait_for_others)
-        self.writer.safely(self._take_slot)
-        self._thread.start()
+        _held.add(self.token)
+        try:
+            self._wait_for_others()
+            self._take_slot()
+            self._thread.start()
+        except BaseException:  # the slot, if it is taken already, now has no holder
+            _held.discard(self.token)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._quietly(lambda: self.study.set_user_attr(PREFIX + self.slot, {}) if self._is_mine() else None)
+        try:
+            with held_signals():
+                self._stop.set()
+                self._thread.join()
+                self._quietly(lambda: self.study.set_user_attr(PREFIX + self.slot, {}) if self._is_mine() else None)
+        finally:
+            _held.discard(self.token)
 
     def check(self) -> None:
         """Raises SecateurError when another search took the study over because this one stood still for too long."""
@@ -139,43 +162,58 @@ class Heartbeat:
         """Whether the process that wrote this token is known to be gone."""
         if token == self.token:
             return False
-        for record in self.writer.safely(lambda: records(self.study)).values():
+        if token in self._buried:
+            return True
+        for record in self._records().values():
             if record.get("token") == token:
                 return self._monitor.is_alive(record) is False
         return self._monitor.missing(token)
+
+    def _records(self) -> dict[str, Record]:
+        return self.writer.safely(lambda: records(self.study))
 
     def _take_slot(self) -> None:
         """Takes a slot; of two that take the same one at the same time the last stays and the other looks further."""
         while True:
             if self.mode == "work":
-                taken = {
-                    slot for slot, record in records(self.study).items() if self._monitor.is_alive(record) is not False
-                }
+                found = self._records()
+                taken = {slot for slot, record in found.items() if self._monitor.is_alive(record) is not False}
                 self.slot = next(str(i) for i in range(len(taken) + 1) if str(i) not in taken)
-            self._write()
-            time.sleep(0.1)
-            if self._is_mine():
+                self._buried.add(str(found.get(self.slot, {}).get("token")))  # what it claimed is free
+            self.writer.safely(self._write)
+            time.sleep(SETTLE)
+            if self.writer.safely(self._is_mine):
                 return
             if self.mode == "search":
                 self._wait_for_others()
 
     def _wait_for_others(self) -> None:
         """Returns once no process is there that excludes this one; raises SecateurError when one is alive."""
+        told = False
         while True:
-            unknown = False
-            for slot, record in records(self.study).items():
+            unknown = None
+            for slot, record in self._records().items():
                 if self.mode == "work" and slot != ALONE:
                     continue
                 alive = self._monitor.is_alive(record)
                 if alive:
                     raise SecateurError(self._refusal(record))
-                unknown |= alive is None
-            if not unknown:
+                unknown = unknown if alive is False else record
+            if unknown is None:
                 return
-            time.sleep(min(1.0, self.seconds / 10))
+            if not told:
+                warnings.warn(
+                    f"waiting for up to {self.seconds:.0f} s to see whether {_holder(unknown)} still works on study "
+                    f"{self.study.study_name!r}",
+                    stacklevel=2,
+                )
+                told = True
+            pause(min(1.0, self.seconds / 10))
 
     def _refusal(self, record: Record) -> str:
-        holder = f"process {record.get('process')} on {record.get('host')}"
+        holder = _holder(record)
+        if record.get("token") in _held:
+            return f"study {self.study.study_name!r} is being searched by another thread of this process; wait for it"
         if record.get("mode") == "search":
             return f"study {self.study.study_name!r} is being searched by {holder}; wait for it, or end it"
         return (
@@ -221,5 +259,9 @@ class Heartbeat:
         """Misses a beat rather than raise: whoever works with the storage will say what is wrong with it."""
         try:
             action()
-        except STORAGE_FAILURES:
+        except (*STORAGE_FAILURES, SecateurError):
             return
+
+
+def _holder(record: Record) -> str:
+    return f"process {record.get('process')} on {record.get('host')}"

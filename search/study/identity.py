@@ -33,9 +33,11 @@ def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str)
         SecateurError: when the study was made with anything else; every item that differs is named.
     """
     known = study.user_attrs.get(IDENTITY)
-    if known is None:
-        if study.get_trials(deepcopy=False):
+    if known is None and study.get_trials(deepcopy=False):
+        known = study.user_attrs.get(IDENTITY)  # another worker made it known meanwhile, and a trial
+        if known is None:
             raise SecateurError(f"study {study.study_name!r} in {where} is not secateur's; use another name or storage")
+    if known is None:
         study.set_user_attr(VERSIONS, versions())
         study.set_user_attr(IDENTITY, dict(identity))  # last: a process that is killed here leaves a new study behind
         return

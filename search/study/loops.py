@@ -25,6 +25,7 @@ from backbones.structure import Structure
 from search.space.problem import SearchProblem
 from search.space.proposals import Proposal, propose, unpack
 from search.study.heartbeat import Heartbeat
+from search.study.interrupts import pause
 from search.study.samplers import sampler_for
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import quiet
@@ -141,7 +142,7 @@ def search_distributed(
                 if len(store.finished) >= trials:
                     return
                 if not worker.left and len(store.finished) + len(store.running) >= trials:
-                    time.sleep(SCORE_POLL)  # the last ones are being scored; their processes may die yet
+                    pause(SCORE_POLL)  # the last ones are being scored; their processes may die yet
                     continue
                 frozen = worker.trial()
                 if frozen is not None:
@@ -215,7 +216,7 @@ class _Worker:
             rivals = (t for t in self.store.running if t.user_attrs.get("structure") == structure.id)
             if all(rival.number >= claim.number for rival in rivals):
                 return next(self.scores.of([structure]))
-            time.sleep(SCORE_POLL)
+            pause(SCORE_POLL)
 
     def _propose(self) -> FrozenTrial:
         name, seed = self.sampler

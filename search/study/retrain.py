@@ -33,6 +33,7 @@ from search.space.space import Space
 from search.study.finalists import Finalists
 from search.study.heartbeat import Heartbeat
 from search.study.identity import to_record
+from search.study.interrupts import pause
 from search.study.trials import TrialStore, TrialWriter, claimant, make_study
 from search.training.choosing import chooser_of
 from search.training.flows import Flow, run_flow
@@ -237,7 +238,7 @@ class Retrainer:
                 if free:
                     self._claim(free[0], config, heartbeat, device, progress)
                 elif left:
-                    time.sleep(RETRAIN_POLL)
+                    pause(RETRAIN_POLL)
 
     def _busy(self, trial: FrozenTrial, heartbeat: Heartbeat) -> bool:
         """Whether a living process works on a claimed trial; the claim of a dead process is failed."""

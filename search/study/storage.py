@@ -5,27 +5,29 @@ Passwords stay inside, errors are one line, and a server that goes away for a wh
 
 from __future__ import annotations
 
-import fcntl
-import os
+import random
 import re
+import shutil
 import sqlite3
-import threading
+import tempfile
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import optuna
 import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.storages.journal._file import BaseJournalFileLock
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, one_line
+from search.study.interrupts import held_signals, pause
+from search.study.journal import JournalReader, repaired_journal
 
 JOURNAL = "journal:///"
 DATABASE = "study.db"
@@ -34,6 +36,8 @@ PATIENCE = 300.0
 """Seconds for which a server that is away is asked again."""
 BUSY = 15
 """Seconds for which SQLite waits for another process's lock, each of the five times that Optuna tries."""
+RACES = 30
+"""Times that a process tries to make the tables of a database while others do."""
 STORAGE_KINDS = "it starts with sqlite:///, journal:///, postgresql+psycopg:// or mysql+pymysql://"
 LATE_INDEXES = (
     "CREATE UNIQUE INDEX IF NOT EXISTS ix_studies_study_name ON studies (study_name)",
@@ -43,49 +47,81 @@ LATE_INDEXES = (
 DRIVERS = {"postgresql": "pip install 'secateur[postgres]'", "mysql": "pip install pymysql"}
 
 Result = TypeVar("Result")
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading values that were edited ends with."""
 STORAGE_FAILURES = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError)
 
 
-def open_storage(url: str, *, new: bool = True) -> BaseStorage:
-    """The Optuna storage behind a URL.
+def open_storage(url: str) -> BaseStorage:
+    """The Optuna storage behind a URL, to read and to write; what is not there yet is made.
 
     `sqlite:///study.db` and `journal:///study.log` are files relative to the working folder (four slashes: absolute);
     `postgresql+psycopg://…` and `mysql+pymysql://…` are servers.
 
-    Args:
-        url: the storage's URL.
-        new: whether a file may be made; else it must be there.
-
     Raises:
         SecateurError: when it cannot be opened; a password in the URL is not shown.
     """
-    try:
+    with _opening(url):
         if url.startswith(JOURNAL):
-            path = Path(url.removeprefix(JOURNAL))
-            _check_exists(path, new)
-            return JournalStorage(_journal(path))
+            return JournalStorage(repaired_journal(Path(url.removeprefix(JOURNAL))))
         parsed = sqlalchemy.engine.make_url(url)
         options: dict[str, Any] = {"pool_pre_ping": True}
         if parsed.get_backend_name() == "sqlite":
             wait = {} if "timeout" in parsed.query else {"timeout": BUSY}
             options = {"connect_args": {"factory": WriteAhead, **wait}}
-            _check_exists(Path(parsed.database or ""), new)
         elif parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query:
             options["connect_args"] = {"connect_timeout": 10}
-        storage = RDBStorage(url, engine_kwargs=options)
+        storage = _with_tables(url, options)
         weakref.finalize(storage, storage.engine.dispose)
         if parsed.get_backend_name() == "sqlite":
             with storage.engine.begin() as connection:
                 for index in LATE_INDEXES:
                     connection.execute(sqlalchemy.text(index))
         return storage
+
+
+def _with_tables(url: str, options: Mapping[str, Any]) -> RDBStorage:
+    """The database with its tables; of processes that make them at the same time, those that come late try again."""
+    for _ in range(RACES):
+        try:
+            return RDBStorage(url, engine_kwargs=dict(options))
+        except (sqlalchemy.exc.DBAPIError, StorageInternalError) as error:
+            cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+            if not isinstance(cause, sqlalchemy.exc.IntegrityError) and not re.search("already exists", str(cause)):
+                raise
+        time.sleep(random.uniform(0.02, 0.2))
+    return RDBStorage(url, engine_kwargs=dict(options))
+
+
+def _look_at(url: str) -> BaseStorage:
+    """An existing storage, to read alone: nothing is made, repaired or migrated, and its folder may be read-only."""
+    if url.startswith(JOURNAL):
+        return JournalStorage(JournalReader(_existing(Path(url.removeprefix(JOURNAL)))))
+    parsed = sqlalchemy.engine.make_url(url)
+    options: dict[str, Any] = {}
+    if parsed.get_backend_name() == "sqlite":
+        options = {"creator": partial(_connect_to_read, _existing(Path((parsed.database or "").removeprefix("file:"))))}
+    elif parsed.get_backend_name() == "postgresql" and "connect_timeout" not in parsed.query:
+        options = {"connect_args": {"connect_timeout": 10}}
+    storage = RDBStorage(url, engine_kwargs=options, skip_table_creation=True)
+    weakref.finalize(storage, storage.engine.dispose)
+    return storage
+
+
+@contextmanager
+def _opening(url: str) -> Iterator[None]:
+    """Says in one line why a storage cannot be opened."""
+    try:
+        yield
     except ImportError as error:
         backend = re.split(r"[+:]", url)[0]
         how = DRIVERS.get(backend, "install its driver")
         raise SecateurError(f"storage {shown_url(url)} needs a driver ({error}): {how}") from None
     except sqlalchemy.exc.NoSuchModuleError:
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: unknown kind; {STORAGE_KINDS}") from None
-    except (*STORAGE_FAILURES, ValueError, RuntimeError) as error:
+    except SecateurError:
+        raise
+    except Exception as error:  # a journal that was edited fails in Optuna in any way
         raise SecateurError(f"storage {shown_url(url)} cannot be opened: {explain(error, url)}") from None
 
 
@@ -115,14 +151,22 @@ def quiet() -> Iterator[None]:
 
 @contextmanager
 def existing_storage(url: str) -> Iterator[BaseStorage]:
-    """An existing storage for the length of a block.
+    """An existing storage to look at, for the length of a block; nothing is written to it.
 
     Raises:
-        SecateurError: when it is not there or cannot be opened.
+        SecateurError: when it is not there, cannot be opened, or holds what no study of secateur writes.
     """
-    storage = open_storage(url, new=False)
+    with _opening(url):
+        storage = _look_at(url)
     try:
         yield storage
+    except (SecateurError, *STORAGE_FAILURES):
+        raise
+    except UNREADABLE as error:
+        raise SecateurError(
+            f"storage {shown_url(url)} holds what no study writes ({type(error).__name__}: {one_line(error)}); "
+            f"was it edited?"
+        ) from None
     finally:
         close_storage(storage)
 
@@ -170,6 +214,14 @@ def explain(error: BaseException, url: str) -> str:
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
     line = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
+    if re.search(r"no such table|relation .* does not exist|Table .* doesn't exist", line):
+        return f"it holds no studies of Optuna ({line})"
+    if (
+        not isinstance(cause, (*STORAGE_FAILURES, sqlite3.Error, RuntimeError))
+        and line
+        and not hasattr(cause, "sqlstate")
+    ):
+        line = f"{type(cause).__name__}: {line}"
     try:
         password = sqlalchemy.engine.make_url(url).password
     except sqlalchemy.exc.ArgumentError:
@@ -201,8 +253,9 @@ def patiently(url: str, action: Callable[[], Result], done: Callable[[], Result 
     again = False
     while True:
         try:
-            found = done() if again and done is not None else None
-            return action() if found is None else found
+            with held_signals():
+                found = done() if again and done is not None else None
+                return action() if found is None else found
         except STORAGE_FAILURES as error:
             if not passing(error) or time.monotonic() - start > PATIENCE:
                 raise SecateurError(
@@ -212,13 +265,39 @@ def patiently(url: str, action: Callable[[], Result], done: Callable[[], Result 
             if not again:
                 warnings.warn(f"storage {shown_url(url)} is away ({explain(error, url)}); trying again", stacklevel=2)
             again = True
-        time.sleep(delay)
+        pause(delay)
         delay = min(2 * delay, 5.0)
 
 
-def _check_exists(path: Path, new: bool) -> None:
-    if not new and not path.is_file():
+def _existing(path: Path) -> Path:
+    if not path.is_file():
         raise FileNotFoundError(2, "it does not exist")
+    return path
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """A connection that reads a database in whatever folder.
+
+    SQLite wants to write beside a database that is written ahead. Without such a file beside it nobody is at work on
+    it, and it can be read as it lies; with one in a folder that cannot be written, a copy in memory is read.
+    """
+    place, ahead = f"file:{quote(str(path.resolve()))}", path.with_name(f"{path.name}-wal")
+    if not ahead.exists():
+        return sqlite3.connect(f"{place}?immutable=1", uri=True, check_same_thread=False)
+    connection = sqlite3.connect(f"{place}?mode=ro", uri=True, timeout=BUSY, check_same_thread=False)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").close()
+        return connection
+    except sqlite3.OperationalError:
+        connection.close()
+    with tempfile.TemporaryDirectory() as folder:
+        for one in (path, ahead):
+            shutil.copyfile(one, Path(folder, one.name))
+        copy = sqlite3.connect(Path(folder, path.name))
+        memory = sqlite3.connect(":memory:", check_same_thread=False)
+        copy.backup(memory)
+        copy.close()
+    return memory
 
 
 class WriteAhead(sqlite3.Connection):
@@ -232,50 +311,3 @@ class WriteAhead(sqlite3.Connection):
         with suppress(sqlite3.OperationalError):  # a file that cannot be written, a file system without shared memory
             self.execute("PRAGMA journal_mode=WAL").close()
             self.execute("PRAGMA synchronous=NORMAL").close()
-
-
-class FileLock(BaseJournalFileLock):
-    """A lock that the system takes back when its holder dies, so a kill leaves nothing that others would wait for.
-
-    Args:
-        path: the file that is locked; it stands beside the journal file that it protects.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._threads = threading.Lock()
-        self._handle = -1
-
-    def acquire(self) -> bool:
-        """Waits for the lock."""
-        self._threads.acquire()
-        try:
-            self._handle = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
-            fcntl.flock(self._handle, fcntl.LOCK_EX)
-        except BaseException:
-            self._threads.release()
-            raise
-        return True
-
-    def release(self) -> None:
-        """Gives it back."""
-        os.close(self._handle)
-        self._threads.release()
-
-
-def _journal(path: Path) -> JournalFileBackend:
-    """A journal file; half a line at its end, left by a full disk or a power cut, is cut off first."""
-    lock = FileLock(path.with_name(path.name + ".lock"))
-    lock.acquire()
-    try:
-        if path.exists() and path.stat().st_size:
-            with path.open("r+b") as file:
-                end = _last_line(file.read())
-                file.truncate(end)
-    finally:
-        lock.release()
-    return JournalFileBackend(str(path), lock_obj=lock)
-
-
-def _last_line(content: bytes) -> int:
-    return content.rfind(b"\n") + 1

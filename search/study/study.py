@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from search.study.candidates import candidate_of, given_structure
 from search.study.finalists import Finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
+from search.study.interrupts import StopBetweenTrials, stop_if_asked
 from search.study.loops import search_distributed, search_sequentially
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.refitter import Refitter
@@ -153,7 +155,8 @@ class Study:
     ) -> None:
         """Goes on until the study has `trials` finished trials, infeasible ones included.
 
-        Killed at any moment and called again, it finishes with the same trials as without the interruption.
+        Killed at any moment and called again, it finishes with the same trials as without the interruption. Ctrl-C
+        stops it after the trial that it is at, pressed twice at once.
 
         Args:
             trials: the study's total, not how many to add.
@@ -181,7 +184,7 @@ class Study:
         )
         bar = tqdm(total=trials, initial=len(self.store.finished), unit="trial", disable=None if progress else True)
         best = max((one.values[0] for one in self.store.finished if one.values is not None), default=-math.inf)
-        try:
+        with bar, closing(told), StopBetweenTrials():
             for frozen in told:
                 bar.n = len(self.store.finished)
                 if frozen.values is not None:
@@ -190,9 +193,7 @@ class Study:
                 bar.update(0)
                 for callback in callbacks:
                     callback(self, frozen)
-        finally:
-            told.close()
-            bar.close()
+                stop_if_asked()
 
     def use_rule(self, rule: str | Structure) -> None:
         """Takes what a simple rule gives in the place of a search, one trial for each target of the budget.

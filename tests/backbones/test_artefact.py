@@ -167,6 +167,7 @@ def test_records_that_do_not_hold(tmp_path: Path, change: dict[str, object], mes
     length = struct.unpack("<Q", data[:8])[0]
     header = json.loads(data[8 : 8 + length])
     record = {**json.loads(header["__metadata__"]["secateur"]), **change}
+    del record["digest"]  # as in files of before, or by somebody who knows what he does
     header["__metadata__"]["secateur"] = json.dumps(record)
     text = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + length :])

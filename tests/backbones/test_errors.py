@@ -35,4 +35,6 @@ def test_what_an_exception_says_fits_one_line() -> None:
     assert first_line(error) == "shapes differ:"
     assert first_line(RuntimeError()) == "RuntimeError"
     assert one_line(error) == "shapes differ: 1 and 2"
-    assert one_line(error, 6) == "shapes"
+    assert one_line(error, 9) == "shapes …"
+    assert one_line(RuntimeError()) == "RuntimeError"
+    assert one_line(RuntimeError("\x1b[1mdo\x1b[0m \x07this\n")) == "do this"

@@ -9,11 +9,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 
 PASSWORD = "hunter2"
+_numbers = count()
 
 
 def binaries() -> Path:
@@ -42,6 +45,13 @@ class Server:
     @property
     def url(self) -> str:
         return f"postgresql+psycopg://tester:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    def database(self) -> str:
+        """URL of a fresh database."""
+        name = f"made_{next(_numbers)}"
+        with psycopg.connect(self.url.replace("+psycopg", ""), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return self.url.replace("/postgres", f"/{name}")
 
     def start(self) -> None:
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"

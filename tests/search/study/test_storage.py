@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,25 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study import storage
-from search.study.storage import open_storage, patiently, redacted, shown_url
-from search.study.stored import status
+from search.study.storage import close_storage, open_storage, patiently, redacted, shown_url
+from search.study.stored import open_study, status
 from tests.search.study.study_samples import finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that cannot be written, by root neither: mounted anew onto itself."""
+    mounted = subprocess.run(["mount", "--bind", "-o", "ro", folder, folder], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", folder], check=True)
+
+
 SECRETS = ("hunter2", "t0p")
 
 
@@ -145,6 +160,50 @@ def test_a_database_whose_making_was_killed_gets_its_indexes(tmp_path: Path, par
         assert database.execute("SELECT count(*) FROM studies").fetchall() == [(1,)]
 
 
+def test_looking_writes_nothing_whatever_the_file(tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("Chapter 1\n\nIt was a dark and stormy night")
+    before = thesis.read_bytes()
+    for url, reason in ((f"journal:///{thesis}", "is no journal"), (f"sqlite:///{thesis}", "file is not a database")):
+        for look in (status, open_study, open_storage):
+            with pytest.raises(SecateurError, match=reason):
+                look(url)
+    assert thesis.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir()} <= {"thesis.txt", "thesis.txt.lock"}
+    other = tmp_path / "notes.db"
+    with contextlib.closing(sqlite3.connect(other)) as database:
+        database.execute("CREATE TABLE notes (text TEXT)")
+    before = other.read_bytes()
+    with pytest.raises(SecateurError, match="holds no studies of Optuna"):
+        status(f"sqlite:///{other}")
+    assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["sqlite:///{}/s.db", "journal:///{}/s.db"])
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_study_on_a_read_only_mount_is_looked_at(tmp_path: Path, parts: Parts, kind: str, killed: bool) -> None:
+    """A copy that cannot be written, of a study that was closed, or whose process was killed with its log written."""
+    home, mount = tmp_path / "home", tmp_path / "mount"
+    home.mkdir()
+    study = make(kind.format(home), home, parts)
+    study.search(6, progress=False)
+    if not killed:
+        close_storage(study.store.storage)
+    shutil.copytree(home, mount)
+    if killed and kind.startswith("journal"):
+        with (mount / "s.db").open("ab") as file:
+            file.write(b'{"op_code": 4, "worker')
+    for path in mount.iterdir():
+        if path.name.endswith(("-shm", ".lock")):
+            path.unlink()
+    before = {path.name: path.read_bytes() for path in mount.iterdir()}
+    with read_only(mount):
+        looked = open_study(kind.format(mount))
+        assert looked.status().trials == {"scored": 6}
+        assert [one.id for one in looked.front().candidates] == [one.id for one in study.front().candidates]
+    assert {path.name: path.read_bytes() for path in mount.iterdir()} == before
+
+
 def test_half_a_line_at_the_end_of_a_journal_is_cut_off(tmp_path: Path, parts: Parts) -> None:
     url = f"journal:///{tmp_path}/s.log"
     study = make(url, tmp_path, parts)
@@ -160,7 +219,7 @@ def test_half_a_line_at_the_end_of_a_journal_is_cut_off(tmp_path: Path, parts: P
 
 def test_a_server_that_comes_back_is_waited_for(monkeypatch: Any) -> None:
     waits: list[float] = []
-    monkeypatch.setattr(time, "sleep", waits.append)
+    monkeypatch.setattr(storage, "pause", waits.append)
     away = sqlalchemy.exc.OperationalError("select", {}, ConnectionError("server closed the connection"))
     calls = 0
 
@@ -182,7 +241,7 @@ def test_a_server_that_comes_back_is_waited_for(monkeypatch: Any) -> None:
 
 
 def test_what_happened_before_the_connection_broke_does_not_happen_twice(monkeypatch: Any) -> None:
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(storage, "pause", lambda seconds: None)
     written: list[int] = []
 
     def action() -> str:

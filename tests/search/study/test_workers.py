@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
-import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from torch import nn
 
@@ -23,10 +23,12 @@ from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study.heartbeat import Heartbeat, HeartbeatMonitor, boot_and_namespace, start_ticks
 from search.study.samplers import SAMPLERS
+from search.study.storage import open_storage
 from search.study.stored import status
 from search.study.study import Study
+from search.study.trials import make_study
 from search.training.recipe import Recipe
-from tests.search.study.postgres import PASSWORD, Server, running
+from tests.search.study.postgres import PASSWORD, Server
 from tests.search.study.study_samples import Launcher, finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
@@ -37,31 +39,6 @@ TRIALS = 24
 def parts() -> Parts:
     model = small_model()
     return model, small_graph(model), small_data()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    folder = Path(tempfile.mkdtemp(prefix="secateur-postgres-"))
-    try:
-        with running(folder) as made:
-            yield made
-    finally:
-        shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[Launcher]:
-    made = Launcher()
-    yield made
-    made.close()
-
-
-@pytest.fixture(params=["sqlite", "journal", "postgresql"])
-def url(request: Any, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        found: str = request.getfixturevalue("server").url
-        return found
-    return f"{request.param}:///{tmp_path}/s.db"
 
 
 def wait_for(folder: Path, lines: int) -> list[str]:
@@ -107,6 +84,32 @@ def test_two_workers_and_a_third_that_is_killed(tmp_path: Path, parts: Parts, ur
     assert not told.workers
     study.search(TRIALS + 3, progress=False)  # and on, alone
     assert PASSWORD not in str(told)
+
+
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_four_workers_that_start_together_on_a_fresh_storage(
+    tmp_path: Path, launcher: Launcher, request: pytest.FixtureRequest, kind: str, times: int
+) -> None:
+    for number in range(times):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        url = f"sqlite:///{folder}/s.db" if kind == "sqlite" else request.getfixturevalue("server").database()
+        options = ("--work", "--trials", "6", "--heartbeat", "2")
+        for process in [launcher.start(url, folder, *options) for _ in range(4)]:
+            process.end()
+        assert status(url).trials["scored"] >= 6
+
+
+def test_the_tables_of_a_storage_are_made_by_eight_at_once(tmp_path: Path, url: str) -> None:
+    ready = threading.Barrier(8)
+
+    def open_at_once(number: int) -> str:
+        ready.wait()
+        return make_study("s", open_storage(url), [StudyDirection.MAXIMIZE]).study_name
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(open_at_once, range(8))) == {"s"}
 
 
 def test_a_server_that_is_restarted_in_mid_study_costs_nothing(
