@@ -2,7 +2,8 @@
 
 The file is safetensors; its metadata entry `secateur` holds JSON: format version, backbone spec, cost, what the caller
 added, what modules keep as extra state, for every cut since the dense network its structure and the kept positions of
-every tensor, and a hash over all of it and the tensors, so that a file that was damaged is noticed. Names are those of the plain network, whether it was compiled or not. Loading never unpickles anything.
+every tensor, and a hash over it and the tensors, so that damage is noticed. Names are those of the plain network,
+whether it was compiled or not. Loading never unpickles anything.
 """
 
 from __future__ import annotations
