@@ -60,7 +60,7 @@ def save(
     spec: BackboneSpec | None = getattr(model, "secateur_spec", None)
     if origin is None and spec is None:
         raise SecateurError("this model was made neither by prune() nor by build(); save its state_dict instead")
-    record = {
+    record: dict[str, Any] = {
         "format": 1 if origin is None or origin.before is None else ARTEFACT_FORMAT,
         "spec": None if spec is None else asdict(spec),
         "origin": None if origin is None else _origin_record(origin),
