@@ -7,7 +7,8 @@ from typing import Any
 
 from search.commands.options import add_device, add_fork, add_jobs, add_study, add_top, add_trials, forked, opened
 from search.run.console import Console
-from search.run.stages import check_trained, run_study
+from search.run.dense import check_trained
+from search.run.stages import run_study
 
 SUMMARY = "search and refit: a smaller network at once, no training"
 DESCRIPTION = """\

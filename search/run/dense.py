@@ -20,6 +20,8 @@ from search.run.console import Console
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
 from search.run.study_file import StudyFile
+from search.study.storage import shown_url
+from search.study.stored import open_study
 from search.training.engine import train
 from search.training.losses import gammas
 from search.training.metrics import accuracy
@@ -44,6 +46,28 @@ def ensure_dense(inputs: RunInputs, study: StudyFile, folder: RunFolder, console
     inputs.model.eval()
     # As an artefact with everything kept, any network can be read back, tied parameters and all.
     save(prune(inputs.model, inputs.graph, Structure.full(inputs.graph), check=False), folder.dense)
+
+
+def check_trained(study: StudyFile, folder: RunFolder, need: str) -> None:
+    """Raises SecateurError, beginning with what needs it, where the dense network would have to be trained first."""
+    if study.model.checkpoint is None and not folder.dense.is_file():
+        raise SecateurError(
+            f"{need}: a [model] checkpoint, or {folder.shown}/dense.safetensors, which `secateur search` makes"
+        )
+
+
+def check_dense_is_here(study: StudyFile, folder: RunFolder, url: str) -> None:
+    """Raises SecateurError where this folder would train a dense network while others search on theirs."""
+    if study.model.checkpoint is not None or folder.dense.is_file():
+        return
+    try:
+        open_study(url, study.name)
+    except SecateurError:  # nobody has begun it yet
+        return
+    raise SecateurError(
+        f"study {study.name!r} in {shown_url(url)} has begun with a dense network that is not here: copy "
+        f"dense.safetensors from the run folder of the worker that trained it to {folder.shown}/dense.safetensors"
+    )
 
 
 def dense_accuracy(

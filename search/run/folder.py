@@ -8,7 +8,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from backbones.version import VERSION
 from search.checks import check_study_name
 from search.run.study_file import StudyFile, differences, read_written_study, study_toml
 from search.study.identity import LIBRARIES
-from search.study.storage import folder_url, redacted
+from search.study.storage import DATABASE, RECORD, folder_storage, folder_url, redacted, shown_url
 
 NOTED_LIBRARIES = (*LIBRARIES, "safetensors")
 """Libraries whose versions the record of a run names."""
@@ -45,8 +45,12 @@ class RunFolder:
 
     @property
     def storage(self) -> str:
-        """Where Optuna keeps the trials."""
-        return folder_url(self.path)
+        """URL where Optuna keeps the trials: the folder's own database, or the storage that its workers share.
+
+        Raises:
+            SecateurError: when that storage's password is needed (see `search.study.storage.folder_storage`).
+        """
+        return folder_storage(self.path)
 
     @property
     def dense(self) -> Path:
@@ -81,7 +85,7 @@ class RunFolder:
     @property
     def record_file(self) -> Path:
         """Command, versions, timings, measured accuracies."""
-        return self.path / "run.json"
+        return self.path / RECORD
 
     @property
     def shown(self) -> str:
@@ -106,8 +110,35 @@ class RunFolder:
         return found
 
     def note(self, **facts: Any) -> None:
-        """Adds facts to `run.json`."""
-        write_text(self.record_file, json.dumps(self.record() | facts, indent=2) + "\n")
+        """Adds facts to `run.json`; several processes may do so at the same time."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            write_text(self.record_file, json.dumps(self.record() | facts, indent=2) + "\n")
+        finally:
+            os.close(handle)
+
+    def belongs_to(self, url: str) -> None:
+        """Notes which storage the folder's study is in, so that whatever goes on with the folder goes on there.
+
+        Args:
+            url: a storage; of a password and options nothing is kept but that they are needed.
+
+        Raises:
+            SecateurError: when the folder belongs to a study elsewhere.
+        """
+        if shown_url(url) == shown_url(folder_url(self.path)):
+            return
+        noted = self.record().get("storage")
+        shown = shown_url(url)
+        if noted is None and (self.path / DATABASE).is_file():
+            noted = {"url": f"its own {DATABASE}"}
+        if noted is not None and noted["url"] != shown:
+            raise SecateurError(
+                f"{self.shown} holds the results of the study in {noted['url']}, not of one in {shown}; "
+                f"give this one another --runs folder, or another name"
+            )
+        self.note(storage={"url": shown, "whole": shown == url})
 
 
 def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
@@ -157,8 +188,12 @@ def find_run(path: Path) -> tuple[RunFolder, StudyFile]:
 
 
 @contextmanager
-def locked(folder: RunFolder) -> Iterator[None]:
+def locked(folder: RunFolder, wait: Callable[[str], None] | None = None) -> Iterator[None]:
     """Holds the folder for this process.
+
+    Args:
+        folder: of the run.
+        wait: told who holds the folder, before it is waited for; without it nobody is waited for.
 
     Raises:
         SecateurError: when another process holds it.
@@ -169,7 +204,10 @@ def locked(folder: RunFolder) -> Iterator[None]:
         except OSError:
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            raise SecateurError(f"{folder.shown} is in use by process {holder}; wait for it, or end it") from None
+            if wait is None:
+                raise SecateurError(f"{folder.shown} is in use by process {holder}; wait for it, or end it") from None
+            wait(f"{folder.shown} is in use by process {holder}; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

@@ -15,7 +15,7 @@ from search.formatting import percent
 from search.review.front import Front
 from search.review.summary import result_tables, result_values, retrained, validation_table
 from search.run.console import Console
-from search.run.dense import ensure_dense, take_dense
+from search.run.dense import check_dense_is_here, ensure_dense, take_dense
 from search.run.folder import RunFolder, environment, locked
 from search.run.front_context import (
     comparison,
@@ -29,7 +29,7 @@ from search.run.pages import importances, run_report
 from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile, read_written_study
 from search.space.feasibility import check_early
-from search.study.storage import shown_url
+from search.study.storage import absolute_url, shown_url
 from search.study.study import Study
 from search.training.parallel import fitting_threads
 
@@ -83,22 +83,26 @@ def join_study(
         study: the settings; the same for all workers.
         folder: this worker's run folder; several workers of one machine may have the same.
         console: shows what happens.
-        storage: URL; the run folder's own database when not given.
+        storage: URL; by default the folder's: its own database, or what it was shared by before.
         device: for training.
 
     Returns:
         the result as plain values, for `--json`.
 
     Raises:
-        SecateurError: without a dense network that all workers agree on; while a search on its own is at work.
+        SecateurError: without the dense network that workers elsewhere began with; while a search on its own is at
+            work; when the folder belongs to another storage.
     """
     if not study.search.searches:
         raise SecateurError("a [search] rule or structure leaves nothing to share out; `secateur run` does it alone")
-    check_trained(study, folder, "workers need one dense network that all start from")
-    url = storage or folder.storage
+    url = absolute_url(storage) if storage else folder.storage
+    folder.belongs_to(url)
+    check_dense_is_here(study, folder, url)
     try:
-        inputs = load_run_inputs(study, folder, device)
-        ensure_dense(inputs, study, folder, console)
+        with locked(folder, wait=console.say):  # of workers that share a folder one makes the dense network
+            inputs = load_run_inputs(study, folder, device)
+            check_before_training(study, inputs)
+            ensure_dense(inputs, study, folder, console)
         with fitting_threads(inputs.graph.costs.dense.macs, study.search.batch):
             opened = study_from_file(study, inputs, folder, url)
             console.head(f"Working on {study.name} in {shown_url(url)}")
@@ -259,14 +263,6 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
         seed=study.seed,
         folder=folder.path,
     )
-
-
-def check_trained(study: StudyFile, folder: RunFolder, need: str) -> None:
-    """Raises SecateurError, beginning with what needs it, where the dense network would have to be trained first."""
-    if study.model.checkpoint is None and not folder.dense.is_file():
-        raise SecateurError(
-            f"{need}: a [model] checkpoint, or {folder.shown}/dense.safetensors, which `secateur search` makes"
-        )
 
 
 def check_before_training(study: StudyFile, inputs: RunInputs) -> None:

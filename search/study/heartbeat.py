@@ -213,7 +213,7 @@ class Heartbeat:
     def _refusal(self, record: Record) -> str:
         holder = _holder(record)
         if record.get("token") in _held:
-            return f"study {self.study.study_name!r} is being searched by another thread of this process; wait for it"
+            holder = "another thread of this process"
         if record.get("mode") == "search":
             return f"study {self.study.study_name!r} is being searched by {holder}; wait for it, or end it"
         return (

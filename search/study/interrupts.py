@@ -17,7 +17,7 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STEP = 0.1
+LOOK = 0.1
 """Seconds after which a pause looks whether it is to end."""
 
 
@@ -105,5 +105,5 @@ def pause(seconds: float) -> None:
     end = time.monotonic() + seconds
     stop_if_asked()
     while (left := end - time.monotonic()) > 0:
-        time.sleep(min(STEP, left))
+        time.sleep(min(LOOK, left))
         stop_if_asked()

@@ -5,6 +5,8 @@ Passwords stay inside, errors are one line, and a server that goes away for a wh
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import re
 import shutil
@@ -32,6 +34,8 @@ from search.study.journal import JournalReader, repaired_journal
 JOURNAL = "journal:///"
 DATABASE = "study.db"
 """Name of the SQLite file inside a run folder."""
+RECORD = "run.json"
+"""Name of the file inside a run folder that holds what is known about the run."""
 PATIENCE = 300.0
 """Seconds for which a server that is away is asked again."""
 BUSY = 15
@@ -128,6 +132,40 @@ def _opening(url: str) -> Iterator[None]:
 def folder_url(folder: Path) -> str:
     """URL of the database inside a run folder."""
     return f"sqlite:///{folder / DATABASE}"
+
+
+def absolute_url(url: str) -> str:
+    """The URL of a file with its whole path, so that it means the same in every working folder; others as they are."""
+    if url.startswith(JOURNAL):
+        return f"{JOURNAL}{Path(url.removeprefix(JOURNAL)).resolve()}"
+    with suppress(sqlalchemy.exc.ArgumentError):
+        parsed = sqlalchemy.engine.make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database and not parsed.database.startswith((":", "file:")):
+            whole = parsed.set(database=str(Path(parsed.database).resolve()))
+            return whole.render_as_string(hide_password=False)
+    return url
+
+
+def folder_storage(folder: Path) -> str:
+    """URL of the storage that a run folder belongs to: its own database, or what its workers were told to share.
+
+    Raises:
+        SecateurError: when the URL had a password or options, which are not kept, and is not in $SECATEUR_STORAGE.
+    """
+    try:
+        noted = json.loads((folder / RECORD).read_text(encoding="utf-8")).get("storage")
+    except (OSError, ValueError, AttributeError):
+        noted = None
+    if not isinstance(noted, dict):
+        return folder_url(folder)
+    given, shown = os.environ.get("SECATEUR_STORAGE", ""), str(noted.get("url"))
+    if given and shown_url(given) == shown:
+        return given
+    if not noted.get("whole"):
+        raise SecateurError(
+            f"{folder} belongs to the study in {shown}: export SECATEUR_STORAGE with that URL, password included"
+        )
+    return shown
 
 
 def close_storage(storage: BaseStorage) -> None:

@@ -24,7 +24,16 @@ from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.metadata import StudyMetadata, read_metadata
 from search.study.retrain import RETRAINED, read_retrainings
-from search.study.storage import DATABASE, existing_storage, find_study, folder_url, patiently, quiet, shown_url
+from search.study.storage import (
+    DATABASE,
+    RECORD,
+    existing_storage,
+    find_study,
+    folder_storage,
+    patiently,
+    quiet,
+    shown_url,
+)
 from search.study.trials import FINISHED
 
 if TYPE_CHECKING:
@@ -210,12 +219,12 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
     url = str(storage)
     if "://" not in url:
         folder = Path(storage).resolve()
-        if not (folder / DATABASE).is_file():
+        if not any((folder / name).is_file() for name in (DATABASE, RECORD)):
             raise SecateurError(
                 f"{url!r} is neither a run folder (it has no {DATABASE}) nor the URL of a storage, "
                 f"sqlite:///study.db or postgresql+psycopg://user@host/studies"
             )
-        url = folder_url(folder)
+        url = folder_storage(folder)
     with quiet(), existing_storage(url) as opened:
         found = find_study(name or only_study(optuna.get_all_study_names(opened), url), url, opened)
         known = patiently(url, lambda: found.user_attrs)

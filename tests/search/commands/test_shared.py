@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
+from backbones.errors import SecateurError
 from search.cli import main
+from search.run.folder import RunFolder
+from search.study.stored import open_study
 from tests.search.test_cli import MODULE, STUDY
 
 
@@ -20,8 +24,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_work_status_and_fork_go_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["work", "study.toml"]) == 2
-    assert "workers need one dense network" in capsys.readouterr().err
+    assert main(["work", "study.toml", "--trials", "8", "--top", "1", "--quiet"]) == 0  # trains the dense network too
     assert main(["search", "study.toml", "--jobs", "2", "--quiet"]) == 0
     assert main(["status", "runs/tiny"]) == 0
     assert "trials: 8 scored" in capsys.readouterr().out
@@ -51,3 +54,40 @@ def test_status_of_what_is_not_there(folder: Path, capsys: pytest.CaptureFixture
     assert said.count("secateur: error:") == 3
     assert "hunter2" not in said
     assert not (folder / "none.db").exists()
+
+
+def test_a_folder_knows_which_storage_it_belongs_to(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["work", "study.toml", "--storage", "journal:///shared.log", "--top", "1", "-q"]) == 0
+    assert not (folder / "runs/tiny/study.db").exists()
+    best = (folder / "runs/tiny/best.safetensors").read_bytes()
+    capsys.readouterr()
+    for command in (["status", "runs/tiny"], ["resume", "runs/tiny", "--trials", "10", "-q"], ["status", "runs/tiny"]):
+        assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "in journal:///" in said
+    assert "trials: 10 scored" in said
+    assert not (folder / "runs/tiny/study.db").exists()
+    assert (folder / "runs/tiny/best.safetensors").read_bytes() == best
+    assert [one.number for one in open_study("runs/tiny").candidates()] == list(range(10))
+    assert main(["work", "study.toml", "--storage", "sqlite:///other.db"]) == 2
+    assert "runs/tiny holds the results of the study in journal:///" in capsys.readouterr().err
+    assert not (folder / "other.db").exists()
+    shutil.copytree(folder / "runs/tiny", folder / "elsewhere/tiny")
+    (folder / "elsewhere/tiny/dense.safetensors").unlink()
+    assert main(["work", "study.toml", "--runs", "elsewhere"]) == 2
+    assert "has begun with a dense network that is not here: copy dense.safetensors" in capsys.readouterr().err
+    assert main(["search", "study.toml", "--runs", "alone", "-q"]) == 0
+    assert main(["work", "study.toml", "--runs", "alone", "--storage", "sqlite:///other.db"]) == 2
+    assert "alone/tiny holds the results of the study in its own study.db" in capsys.readouterr().err
+
+
+def test_the_password_of_a_storage_is_not_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(folder / "run")
+    run.path.mkdir()
+    url = "postgresql+psycopg://me:hunter2@host/db"
+    run.belongs_to(url)
+    assert "hunter2" not in run.record_file.read_text()
+    with pytest.raises(SecateurError, match=r"belongs to the study in .*me:\*\*\*@host/db: export SECATEUR_STORAGE"):
+        run.storage  # noqa: B018 - it is read
+    monkeypatch.setenv("SECATEUR_STORAGE", url)
+    assert run.storage == url

@@ -102,7 +102,9 @@ def test_another_thread_of_the_same_process_is_refused(tmp_path: Path) -> None:
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, small_parts())
     with (
         Heartbeat(study.store, "search"),
-        pytest.raises(SecateurError, match="is being searched by another thread of this process; wait for it"),
+        pytest.raises(
+            SecateurError, match="is being searched by another thread of this process; wait for it, or end it"
+        ),
     ):
         study.search(3, progress=False)
     told = search_sequentially(study.store, study.problem, study.scores, ("random", 0), 3, time.monotonic() + 60, 1)
