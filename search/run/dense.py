@@ -24,7 +24,7 @@ from search.study.storage import shown_url
 from search.study.stored import open_study
 from search.training.engine import train
 from search.training.losses import gammas
-from search.training.metrics import accuracy
+from search.training.metrics import measure
 
 GAMMAS = "gammas.json"
 """Name of the file in a run folder with the batch-norm scales before and after sparse training."""
@@ -73,7 +73,7 @@ def check_dense_is_here(study: StudyFile, folder: RunFolder, url: str) -> None:
 def dense_accuracy(
     inputs: RunInputs, folder: RunFolder, splits: Sequence[SplitName] = ("validation", "test")
 ) -> dict[str, float]:
-    """Accuracy of the dense network, measured once a run and then read from its record.
+    """The metric of the dense network (accuracy, with classes), measured once a run and then read from its record.
 
     Args:
         inputs: the dense network and its data.
@@ -81,12 +81,12 @@ def dense_accuracy(
         splits: on which it is wanted.
 
     Returns:
-        split -> accuracy as a fraction; also of other splits that were measured before.
+        split -> the metric, a percentage as a fraction; also of other splits that were measured before.
     """
     known: dict[str, float] = folder.record().get("dense_accuracy", {})
     missing = [split for split in splits if split not in known]
     if missing:
-        known |= {split: accuracy(inputs.model, inputs.data, split, device=inputs.device) for split in missing}
+        known |= {split: measure(inputs.model, inputs.data, split, device=inputs.device) for split in missing}
         folder.note(dense_accuracy=known)
     return known
 

@@ -26,7 +26,7 @@ FOOTPRINT_BATCH = 128
 
 
 def baseline(
-    name: str, study: Study, *, criterion: str | None = None, measure: str = "accuracy", seed: int = 0
+    name: str, study: Study, *, criterion: str | None = None, measure: str | None = None, seed: int = 0
 ) -> tuple[Candidate, ...]:
     """The structures that a simple rule gives on a study's budget, one a target, to stand beside `Study.front()`.
 
@@ -37,7 +37,8 @@ def baseline(
             allowed to each group, found by bisection, as FastNAS of NVIDIA's ModelOpt does), "random".
         study: its network, budget, rate limits and scorer are used; its trials stay as they are.
         criterion: name of the criterion that filters are kept by; the study's own by default.
-        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`.
+        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`; by default
+            accuracy, and "fidelity" where the task has no classes.
         seed: seed of "random".
 
     Returns:

@@ -18,7 +18,7 @@ from search.review.summary import refitted
 from search.run.folder import RunFolder
 from search.study.candidates import given_structure
 from search.study.study import Study
-from search.training.metrics import accuracy
+from search.training.metrics import measure
 
 
 def refit_best(
@@ -69,7 +69,7 @@ def with_refits(front: Front, folder: RunFolder) -> Front:
 
 def _refit(study: Study, one: Candidate, path: Path, device: str) -> None:
     structure = given_structure(one)
-    before = accuracy(study.refitter.as_cut(structure), study.data, "validation", device=device)
+    before = measure(study.refitter.as_cut(structure), study.data, "validation", device=device)
     model = study.reconstruct(structure)
     facts = {
         "structure": one.id,
@@ -77,7 +77,7 @@ def _refit(study: Study, one: Candidate, path: Path, device: str) -> None:
         "refitted_on": study.refitter.count,
         "left_as_cut": model.secateur_as_cut,
         "cut_accuracy": before,
-        "refitted_accuracy": accuracy(model, study.data, "validation", device=device),
+        "refitted_accuracy": measure(model, study.data, "validation", device=device),
     }
     save(model, path, cost=one.cost, provenance=facts)
 

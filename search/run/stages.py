@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from search.formatting import percent
+from search.data.task import ACCURACY
 from search.review.front import Front
 from search.review.summary import result_tables, result_values, retrained, validation_table
 from search.run.console import Console
@@ -29,8 +29,11 @@ from search.run.pages import importances, run_report
 from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile, read_written_study
 from search.space.feasibility import check_early
+from search.space.prepare import check_classes
 from search.study.storage import absolute_url, shown_url
 from search.study.study import Study
+from search.training.losses import check_options
+from search.training.metrics import check_task
 from search.training.parallel import fitting_threads
 
 Stage = Literal["search", "refit", "retrain", "report"]
@@ -203,10 +206,12 @@ def refit_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunF
     """Refits the best structures, as far as they are not refitted yet: networks that work before any training."""
     chosen = opened.finalists(study.retrain.top, study.retrain.finalists).members
     console.head(f"Refitting: the best {len(chosen)}, on {opened.refitter.count} images, nothing trained")
+    metric = inputs.data.task.spec
     with timed(folder, "refitting"):
         best = refit_best(opened, chosen, folder, inputs.device, progress=console.progress)
     console.say(
-        f"{best.id}: {percent(best.cut_accuracy)} as cut, {percent(best.refitted_accuracy)} refitted (validation)"
+        f"{best.id}: {metric.text(best.cut_accuracy)} as cut, {metric.text(best.refitted_accuracy)} refitted "
+        f"(validation{'' if metric == ACCURACY else ' ' + metric.name})"
     )
 
 
@@ -271,6 +276,10 @@ def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
     if study.search.structure is not None:
         read_structure(study.search.structure).check(inputs.graph)
     inputs.data.batch(study.search.batch, study.seed)
+    check_classes(study.space.space(), study.search.scorer, inputs.data)
+    check_options(inputs.data, study.dense)
+    check_options(inputs.data, study.retrain.recipe)
+    check_task(inputs.model, inputs.data)
 
 
 def _check_found(front: Front) -> None:
@@ -340,7 +349,8 @@ def _conclude(front: Front, folder: RunFolder, console: Console) -> None:
     lines = [("to use it", f'model = secateur.load("{folder.shown}/{best.name}")')]
     console.result(result_tables(front))
     if retrained(front):
-        console.say("\nThe first is the best by validation accuracy; the test images chose nothing.")
+        chosen = f"\nThe first is the best by validation {front.metric.name}"
+        console.say(f"{chosen}; the test images chose nothing.")
     else:
         lines.append(("to retrain", f"secateur retrain {folder.shown}"))
     _hints(

@@ -11,6 +11,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
+from search.data.task import ACCURACY, MetricSpec
 from search.study.trials import TrialWriter
 
 METADATA = "outline"
@@ -35,6 +36,7 @@ class StudyMetadata:
         dense: cost of the dense network, on every axis of the budget.
         scorer: name of the scorer.
         caps: the budget in MACs, one per target.
+        metric: what the retrained networks are judged by.
     """
 
     id: str
@@ -42,11 +44,15 @@ class StudyMetadata:
     dense: Cost
     scorer: str
     caps: tuple[int, ...]
+    metric: MetricSpec = ACCURACY
 
     @classmethod
-    def of(cls, graph: ChannelGraph, dense: Cost, scorer: str, caps: tuple[int, ...]) -> StudyMetadata:
+    def of(
+        cls, graph: ChannelGraph, dense: Cost, scorer: str, caps: tuple[int, ...], metric: MetricSpec = ACCURACY
+    ) -> StudyMetadata:
         """The metadata of a study of the network that `graph` belongs to."""
-        return cls(graph.id, tuple(GroupSize(group.name, group.size) for group in graph.groups), dense, scorer, caps)
+        groups = tuple(GroupSize(group.name, group.size) for group in graph.groups)
+        return cls(graph.id, groups, dense, scorer, caps, metric)
 
     @property
     def channels(self) -> int:
@@ -79,6 +85,7 @@ def read_metadata(attributes: Mapping[str, Any]) -> StudyMetadata | None:
     try:
         groups = tuple(GroupSize(str(name), int(size)) for name, size in record["groups"])
         caps = tuple(int(cap) for cap in record["caps"])
-        return StudyMetadata(str(record["id"]), groups, Cost(**record["dense"]), str(record["scorer"]), caps)
+        metric = MetricSpec(**record.get("metric", {}))  # which older versions did not write
+        return StudyMetadata(str(record["id"]), groups, Cost(**record["dense"]), str(record["scorer"]), caps, metric)
     except (TypeError, KeyError, ValueError) as error:
         raise SecateurError(f"the stored outline of the study cannot be read ({error!r}); was it edited?") from None

@@ -172,7 +172,9 @@ class Retrainer:
     ) -> None:
         self.model, self.graph, self.data, self.folder, self.space = model, graph, data, folder, space
         self.refit = refit
-        name, one = store.name + RETRAINED, [StudyDirection.MAXIMIZE]
+        self.metric = data.task.spec
+        better = StudyDirection.MAXIMIZE if self.metric.direction == "higher" else StudyDirection.MINIMIZE
+        name, one = store.name + RETRAINED, [better]
         self.writer = TrialWriter(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
     def results(self, config: RetrainConfig) -> dict[str, Mapping[str, Any]]:
@@ -231,7 +233,8 @@ class Retrainer:
                     if trial.state is TrialState.COMPLETE and structure in left:
                         del left[structure]
                         done[structure] = trial.values[0]
-                        bar.set_postfix_str(f"best {max(done.values()):.1%}", refresh=False)
+                        best = max(done.values(), key=self.metric.worth)
+                        bar.set_postfix_str(f"best {self.metric.text(best)}", refresh=False)
                         bar.update()
                 busy = {one.user_attrs["structure"] for one in trials if self._busy(one, heartbeat)}
                 free = [one for name, one in left.items() if name not in busy]

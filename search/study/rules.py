@@ -44,12 +44,13 @@ class RuleSettings:
 
     Attributes:
         criterion: name of the criterion that filters are kept by; the rule "random" draws them instead.
-        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`.
+        measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`; None for
+            accuracy, and "fidelity" where the task has no classes.
         seed: seed of the rule "random".
     """
 
     criterion: str = "l2"
-    measure: str = "accuracy"
+    measure: str | None = None
     seed: int = 0
 
 
@@ -71,7 +72,8 @@ def rule_candidates(
         SecateurError: for unknown names.
     """
     check_name("baseline", name, BASELINES)
-    check_name("measure", settings.measure, ("accuracy", *SCORERS))
+    if settings.measure is not None:
+        check_name("measure", settings.measure, ("accuracy", *SCORERS))
     start = time.perf_counter()
     allocation = BASELINES[name](problem, settings)
     preparing = (time.perf_counter() - start) / len(problem.targets)
@@ -192,8 +194,9 @@ def _sensitivity(problem: SearchProblem, settings: RuleSettings) -> WidthAllocat
     return EqualLoss(tables, problem.limits, tuple(falls))
 
 
-def _value(task: ScoringTask, structure: Structure, measure: str) -> float:
+def _value(task: ScoringTask, structure: Structure, measure: str | None) -> float:
     scored = ScoredStructure(task, structure)
+    measure = measure or ("accuracy" if task.has_logits else "fidelity")
     return accuracy_of(scored.pruned, task) if measure == "accuracy" else SCORERS[measure](scored)
 
 

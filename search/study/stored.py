@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from search.formatting import amount, percent, significant, text_table
+from search.data.task import ACCURACY, MetricSpec
+from search.formatting import amount, significant, text_table
 from search.review.candidate import Candidate, ranked
 from search.review.front import Front
 from search.review.records import training_record, training_text
@@ -55,6 +56,7 @@ class StudyStatus:
         accuracies: structure -> validation accuracy after its best retraining.
         trainings: for each structure and recipe, the best first: "structure", validation "accuracy" (None before the
             end), "progress" in words, and what `search.review.records.training_record` has of it.
+        metric: what `accuracies` are.
         made_with: what the trials depend on, and library versions.
     """
 
@@ -68,6 +70,7 @@ class StudyStatus:
     accuracies: Mapping[str, float]
     trainings: tuple[Mapping[str, Any], ...]
     made_with: Mapping[str, str]
+    metric: MetricSpec = ACCURACY
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -102,7 +105,9 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
         if sibling in names:
             other = find_study(sibling, storage, opened)
             retrainings = patiently(storage, lambda: other.get_trials(deepcopy=False))
-    trainings = _trainings(trials, retrainings)
+    metadata = read_metadata(facts)
+    metric = metadata.metric if metadata is not None else ACCURACY
+    trainings = _trainings(trials, retrainings, metric)
     best_last = reversed([one for one in trainings if one["accuracy"] is not None])
     return StudyStatus(
         name=study.study_name,
@@ -115,6 +120,7 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
         accuracies={one["structure"]: one["accuracy"] for one in best_last},
         trainings=trainings,
         made_with={**facts.get(IDENTITY, {}), **facts.get(VERSIONS, {})},
+        metric=metric,
     )
 
 
@@ -146,12 +152,19 @@ def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
     return {"trial": best.number, "score": best.score, **known}
 
 
-def _trainings(trials: list[FrozenTrial], retrainings: list[FrozenTrial]) -> tuple[dict[str, Any], ...]:
-    known = read_retrainings(None, retrainings)
+def _trainings(
+    trials: list[FrozenTrial], retrainings: list[FrozenTrial], metric: MetricSpec
+) -> tuple[dict[str, Any], ...]:
+    known = read_retrainings(None, retrainings, metric)
     ones = [row for trial in trials for row in candidate_of(None, trial, known).by_retraining() if row.retrainings]
-    ones.sort(key=lambda one: one.retrainings[0].place())
+    ones.sort(key=lambda one: one.retrainings[0].place(metric))
     return tuple(
-        {"structure": one.label, "accuracy": one.accuracy, "progress": training_text(one), **training_record(one)}
+        {
+            "structure": one.label,
+            "accuracy": one.accuracy,
+            "progress": training_text(one, metric),
+            **training_record(one),
+        }
         for one in ones
     )
 
@@ -188,8 +201,10 @@ def _lines(status: StudyStatus) -> list[str]:
     if status.retrained:
         counts = ", ".join(f"{number} {_trained(state)}" for state, number in sorted(status.retrained.items()))
         lines += ["", f"retraining: {counts}"]
+        metric = status.metric
+        of = "of the validation images" if metric == ACCURACY else f"{metric.name} (validation)"
         for one in status.trainings:
-            known = "" if one["accuracy"] is None else f"{percent(one['accuracy'])} of the validation images, "
+            known = "" if one["accuracy"] is None else f"{metric.text(one['accuracy'])} {of}, "
             lines.append(f"  {one['structure']}  {known}{one['progress']}")
     return lines
 
@@ -274,7 +289,8 @@ class StoredStudy:
         `label` is the id of the structure. Opening it once with `Study` adds what is missing.
         """
         trials, retrained = self._trials()
-        retrainings = read_retrainings(self._metadata, retrained)
+        about = self._metadata
+        retrainings = read_retrainings(about, retrained, about.metric if about else ACCURACY)
         done = [trial for trial in trials if trial.state in FINISHED]
         return tuple(candidate_of(self._metadata, trial, retrainings) for trial in done)
 
@@ -287,6 +303,7 @@ class StoredStudy:
             candidates=self.candidates(),
             scorer=about.scorer if about else self.made_with.get("scorer", "score").partition(",")[0],
             caps=about.caps if about else (),
+            metric=about.metric if about else ACCURACY,
         )
 
     def trials_dataframe(self) -> pandas.DataFrame:

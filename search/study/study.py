@@ -115,7 +115,9 @@ class Study:
         self.refitter = Refitter(model, graph, data, seed)
         url = storage or f"sqlite:///{name}.db"
         self.store = TrialStore(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
-        write_metadata(self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps))
+        write_metadata(
+            self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps, data.task.spec)
+        )
         recall_scores(self.store, self.scores)
 
     def _identity(self, batch: int, statistics: int) -> dict[str, str]:
@@ -281,6 +283,7 @@ class Study:
             candidates=self.candidates(retrained=retrained),
             scorer=self.scorer,
             caps=self._caps,
+            metric=self.data.task.spec,
         )
 
     @property
