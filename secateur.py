@@ -58,6 +58,7 @@ from search.data.augment import Augment
 from search.data.data import Data
 from search.data.readers import load_data
 from search.data.sources import Split
+from search.data.task import CLASSIFICATION, MetricSpec, Task
 from search.evaluate.evaluation import evaluate
 from search.evaluate.evidence import Evidence
 from search.review.candidate import Candidate
@@ -76,13 +77,14 @@ from search.training.checkpoint import History
 from search.training.double_pruning import sparsify
 from search.training.engine import train
 from search.training.flows import Flow
-from search.training.metrics import accuracy, netscore
+from search.training.metrics import accuracy, measure, netscore
 from search.training.recipe import Recipe
 
 __version__ = VERSION
 
 __all__ = [
     "BACKBONES",
+    "CLASSIFICATION",
     "SCORERS",
     "Augment",
     "Budget",
@@ -100,6 +102,7 @@ __all__ = [
     "Group",
     "History",
     "Limits",
+    "MetricSpec",
     "Plan",
     "PruningPlan",
     "Recipe",
@@ -111,6 +114,7 @@ __all__ = [
     "Structure",
     "Study",
     "StudyFile",
+    "Task",
     "__version__",
     "accuracy",
     "baseline",
@@ -131,6 +135,7 @@ __all__ = [
     "load",
     "load_checkpoint",
     "load_data",
+    "measure",
     "netscore",
     "open_study",
     "peak_memory",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.artefact import load as load_artefact
 from backbones.checkpoint import load_checkpoint
@@ -23,8 +23,9 @@ from backbones.registry import build
 from backbones.trace import trace
 from search.data.data import Data, subset
 from search.data.readers import load_data
+from search.data.task import Task
 from search.run.folder import RunFolder
-from search.run.sections import DataSection, ModelSection
+from search.run.sections import DataSection, ModelSection, TaskSection
 from search.run.study_file import StudyFile
 from search.training.metrics import check_fits
 
@@ -95,7 +96,7 @@ class RunInputs:
     """What the study file of a run names, loaded.
 
     Attributes:
-        data: the images, split into training, validation and test.
+        data: the task and its samples, split into training, validation and test.
         model: the dense network in eval mode; without a checkpoint its weights are random until `ensure_dense`.
         graph: the network's channel graph.
         device: torch device for training and scoring, "cpu" or "cuda".
@@ -131,7 +132,7 @@ def load_inputs(study: StudyFile, source: Path, device: str, dense: Path | None 
     """
     place = choose_device(device)
     with importable(source, Path.cwd()):
-        data = read_data(study.data, study.seed)
+        data = read_data(study.data, study.seed, read_task(study.task))
         torch.manual_seed(study.seed)
         model = build_model(study.model, data)
     check_fits(model, data)
@@ -163,22 +164,56 @@ def choose_device(name: str) -> str:
     return name
 
 
-def read_data(section: DataSection, seed: int) -> Data:
-    """The images that `[data]` names.
+def read_task(section: TaskSection) -> Task | None:
+    """The task that `[task]` names; None where it is left out.
 
     Raises:
-        SecateurError: for an unknown name, missing files, options the data set does not have, a factory that fails.
+        SecateurError: for a function or class that cannot be found, or a task that cannot be made of them.
+    """
+    if not section.given:
+        return None
+    if section.factory is not None:
+        made: Task = call(section.factory, "[task] factory", Task)
+        return made
+    metric: Any = find(str(section.metric), "[task] metric")
+    if isinstance(metric, type):
+        metric = call(str(section.metric), "[task] metric", metric)
+    try:
+        return Task(
+            find(str(section.loss), "[task] loss"),
+            metric,
+            name=section.name or "",
+            direction=section.direction or "",
+            unit=section.unit or "",
+            distance=None if section.distance is None else find(section.distance, "[task] distance"),
+            classes=bool(section.classes),
+        )
+    except SecateurError as error:
+        raise SecateurError(f"[task] {str(error).removeprefix('task: ')}") from None
+
+
+def read_data(section: DataSection, seed: int, task: Task | None = None) -> Data:
+    """The samples that `[data]` names, for the task that `[task]` names.
+
+    Raises:
+        SecateurError: for an unknown name, missing files, options the data set does not have, a factory that fails,
+            data that do not go with the task.
     """
     if section.factory is not None:
-        data = call(section.factory, "[data] factory", Data, seed=seed, **section.options())
+        offers = {**section.options(), **({} if task is None else {"task": task})}
+        data = call(section.factory, "[data] factory", Data, seed=seed, **offers)
     else:
         try:
             data = load_data(str(section.name), seed=seed, **section.options())
         except SecateurError as error:
             raise SecateurError(f"[data] {error}") from error
-    changes = {key: value for key, value in (("mean", section.mean), ("std", section.std)) if value is not None}
-    loaded: Data = dataclasses.replace(data, **changes) if changes else data
+    changes: dict[str, Any] = {
+        key: value for key, value in (("mean", section.mean), ("std", section.std)) if value is not None
+    }
+    if task is not None and data.task is not task:
+        changes["task"] = task
     try:
+        loaded: Data = dataclasses.replace(data, **changes) if changes else data
         return subset(loaded, section.images, seed)
     except SecateurError as error:
         raise SecateurError(f"[data] {error}") from None
@@ -187,17 +222,22 @@ def read_data(section: DataSection, seed: int) -> Data:
 def build_model(section: ModelSection, data: Data) -> nn.Module:
     """The untrained network that `[model]` names, made for the data.
 
+    A factory is offered `num_classes` where the task has classes, and `in_channels` where inputs are one tensor.
+
     Raises:
         SecateurError: for an unknown backbone, or a factory that fails.
     """
-    classes = section.num_classes or data.num_classes
-    channels = section.in_channels or data.example.shape[1]
+    example = data.example
+    inside = example.shape[1] if isinstance(example, Tensor) and example.ndim > 1 else None
+    known = {"num_classes": section.num_classes or data.num_classes, "in_channels": section.in_channels or inside}
+    offers = {key: value for key, value in known.items() if value}
     if section.factory is not None:
-        model: nn.Module = call(
-            section.factory, "[model] factory", nn.Module, num_classes=classes, in_channels=channels
-        )
+        model: nn.Module = call(section.factory, "[model] factory", nn.Module, **offers)
         return model
+    if len(offers) < len(known):
+        missing = next(key for key in known if key not in offers)
+        raise SecateurError(f"[model] {missing} is needed: a task without classes of images does not tell it")
     try:
-        return build(str(section.backbone), num_classes=classes, in_channels=channels)
+        return build(str(section.backbone), **offers)
     except SecateurError as error:
         raise SecateurError(f"[model] {error}") from None

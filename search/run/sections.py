@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 from backbones.errors import SecateurError
 from backbones.errors import check_name as known_name
@@ -61,19 +62,20 @@ class ModelSection:
 
 @dataclass(frozen=True, slots=True)
 class DataSection:
-    """Which images.
+    """Which images, or samples of another form.
 
     Attributes:
         name: a built-in data set: "digits", "cifar10", "cifar100", "tiny-imagenet", "caltech256", "cub200", "aircraft",
             "cars", "fer2013", or "folder" for pictures of your own in one folder a class.
-        factory: instead: your own, "package.module:function", returning a secateur.Data.
+        factory: instead: your own, "package.module:function", returning a secateur.Data; called with seed, and with
+            task where [task] is given, if it takes them.
         folder: where the files are; by default under $SECATEUR_DATA.
         size: side in pixels that images are resized to, where they come in many sizes; by default the data set's own.
         grey: of "folder": one colour channel instead of three.
         test: of "folder": fraction of the images that is set aside for the test, where there is no test folder.
         per_class: of "caltech256": training images a class; all others are for the test.
         validation: fraction of the training images that is set aside to rank structures; by default the data set's own.
-        images: training images that are used, drawn once with the classes in proportion; all by default.
+        images: training samples that are used, drawn once with the classes in proportion; all by default.
         mean: per channel, of pixels scaled to [0, 1]; by default the data set's own.
         std: per channel, likewise.
     """
@@ -102,6 +104,48 @@ class DataSection:
         """What is given of that which readers take, by the names that they have for it."""
         offered = {key: getattr(self, key) for key in ("folder", "size", "grey", "test", "per_class", "validation")}
         return {key: value for key, value in offered.items() if value is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSection:
+    """What the network is for; classification where nothing is given.
+
+    Attributes:
+        factory: your own, "package.module:function", returning a secateur.Task.
+        loss: instead: a function of (outputs, targets), "package.module:function".
+        metric: beside loss: a function of (outputs, targets), or a class with update, compute and reset, such as
+            "torchmetrics:MeanAbsoluteError".
+        name: what the metric is called; by default as its function or class.
+        direction: which values are better, "higher" or "lower"; by default what the metric says itself.
+        unit: "%" for a fraction that is shown as a percentage, else what stands behind the number.
+        distance: function of (outputs, outputs of the teacher) that distillation minimises, "package.module:function".
+        classes: outputs are logits of classes, targets numbers of classes: scores that need classes may be used.
+    """
+
+    factory: str | None = None
+    loss: str | None = None
+    metric: str | None = None
+    name: str | None = None
+    direction: Literal["higher", "lower"] | None = None
+    unit: str | None = None
+    distance: str | None = None
+    classes: bool | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in TASK_KEYS if name != "factory" and getattr(self, name) is not None]
+        if self.factory is not None and given:
+            raise SecateurError(f"takes factory or the parts of a task, but got factory and {given[0]}")
+        if given and (self.loss is None or self.metric is None):
+            missing = "loss" if self.loss is None else "metric"
+            raise SecateurError(f"needs loss and metric, but got {given[0]} without {missing}")
+
+    @property
+    def given(self) -> bool:
+        """Whether there is another task than classification."""
+        return self.factory is not None or self.loss is not None
+
+
+TASK_KEYS = tuple(one.name for one in fields(TaskSection))
 
 
 @dataclass(frozen=True, slots=True)

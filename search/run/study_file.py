@@ -19,6 +19,7 @@ from search.run.evaluation_plan import Plan
 from search.run.scales import Tables, at_scale, with_variant
 from search.run.schema import read_table, to_toml, unknown_key
 from search.run.sections import (
+    TASK_KEYS,
     BudgetSection,
     CompareSection,
     DataSection,
@@ -27,6 +28,7 @@ from search.run.sections import (
     SearchSection,
     SpaceSection,
     SparsifySection,
+    TaskSection,
 )
 from search.training.recipe import Recipe
 
@@ -45,6 +47,7 @@ class StudyFile:
     data: DataSection
     budget: BudgetSection
     seed: int = 0
+    task: TaskSection = field(default_factory=TaskSection)
     dense: Recipe = field(default_factory=Recipe)
     space: SpaceSection = field(default_factory=SpaceSection)
     search: SearchSection = field(default_factory=SearchSection)
@@ -87,6 +90,7 @@ class _Top:
 SECTIONS: dict[str, type] = {
     "model": ModelSection,
     "data": DataSection,
+    "task": TaskSection,
     "dense": Recipe,
     "budget": BudgetSection,
     "space": SpaceSection,
@@ -102,7 +106,7 @@ MAY_CHANGE = (
     "[compare] ", "[evaluate] ",
 )  # fmt: skip
 """How the settings begin that do not make another study; an evaluation's results know what they rest on."""
-ONCE = {"[retrain] start": "cut"}
+ONCE = {"[retrain] start": "cut", **{f"[task] {key}": None for key in TASK_KEYS}}
 """What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""
 
 
@@ -136,7 +140,7 @@ def read_written_study(path: Path) -> StudyFile:
     table = _table(path)
     for label, value in ONCE.items():
         section, _, key = label.removeprefix("[").partition("] ")
-        if isinstance(table.get(section, {}), dict):
+        if value is not None and isinstance(table.get(section, {}), dict):
             table = {**table, section: {key: value, **table.get(section, {})}}
     plan = table.get("evaluate")
     if isinstance(plan, dict) and isinstance(plan.get("scorers"), list):

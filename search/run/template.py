@@ -1,9 +1,11 @@
-"""The study file that `secateur init` writes: a small study that runs as it is, every key explained."""
+"""The study files that `secateur init` writes: small studies that run as they are, every key explained."""
 
 from __future__ import annotations
 
 import dataclasses
 import textwrap
+from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 
 from search.data.augment import Augment
@@ -26,6 +28,12 @@ ACTIVE: dict[str, object] = {
     "[retrain] top": 3,
     "[retrain] epochs": 6,
 }
+EXAMPLE_FILES = {
+    "classification": "classification_task.py",
+    "segmentation": "segmentation_task.py",
+    "regression": "regression_task.py",
+}
+"""Task -> the file with its network, data and loss, beside the study file."""
 EXAMPLES: dict[str, object] = {
     "[model] factory": "package.module:function",
     "[model] num_classes": 10,
@@ -41,6 +49,14 @@ EXAMPLES: dict[str, object] = {
     "[data] per_class": 60,
     "[data] validation": 0.1,
     "[data] images": 10_000,
+    "[task] factory": "package.module:function",
+    "[task] loss": "package.module:function",
+    "[task] metric": "torchmetrics:MeanAbsoluteError",
+    "[task] name": "IoU",
+    "[task] direction": "higher",
+    "[task] unit": "%",
+    "[task] distance": "package.module:function",
+    "[task] classes": False,
     "[data] mean": (0.4914, 0.4822, 0.4465),
     "[data] std": (0.2470, 0.2435, 0.2616),
     "[budget] params": "50%",
@@ -62,7 +78,8 @@ EXAMPLES: dict[str, object] = {
 }
 SECTION_TEXTS = {
     "model": "Which network.",
-    "data": "Which images.",
+    "data": "Which images, or samples of another form.",
+    "task": "What the network is for, by what it learns and is judged; classification where nothing is given.",
     "dense": "How the dense network is trained when there is no checkpoint.",
     "budget": "What the pruned network may cost; at least one of the four.",
     "space": "Which structures are looked at.",
@@ -86,34 +103,69 @@ SHORT = {
 }
 
 
-def template() -> str:
-    """The text of the file; `read_study` accepts it."""
-    study = _example()
+def example_file(task: str) -> str:
+    """The text of the Python file with network, data and loss of an example.
+
+    Args:
+        task: a key of `EXAMPLE_FILES`.
+    """
+    return (files("search.run") / "examples" / f"{EXAMPLE_FILES[task]}.txt").read_text(encoding="utf-8")
+
+
+def _active(task: str | None) -> dict[str, object]:
+    """The settings that an example has, beside defaults."""
+    if task is None:
+        return ACTIVE
+    module = EXAMPLE_FILES[task].removesuffix(".py")
+    own = {"name": task, "[model] factory": f"{module}:network", "[data] factory": f"{module}:data"}
+    if task != "classification":
+        own["[task] factory"] = f"{module}:task"
+    given = {key: value for key, value in ACTIVE.items() if key not in ("[model] backbone", "[data] name")}
+    short: dict[str, object] = {"[dense] lr": 0.05, "[dense] batch_size": 32, "[budget] macs": "33%"}
+    return {
+        **given,
+        **own,
+        **short,
+        "[search] trials": 60,
+        "[retrain] top": 1,
+        "[retrain] lr": 0.02,
+        "[retrain] start": "reconstructed",
+    }
+
+
+def template(task: str | None = None) -> str:
+    """The text of the file; `read_study` accepts it.
+
+    Args:
+        task: a key of `EXAMPLE_FILES`, for a study on network and data of a file beside it; by default one on digits.
+    """
+    active = _active(task)
+    study = _example(active)
     lines = [HEAD]
     seen = ""
     for section, key, value in entries(study):
         if section != seen:
             lines += ["", f"# {SECTION_TEXTS[section]}", f"[{section}]"]
             seen = section
-        lines += _entry(section, key, value)
+        lines += _entry(section, key, value, active)
     return "\n".join(lines) + "\n"
 
 
-def _entry(section: str, key: str, value: object) -> list[str]:
+def _entry(section: str, key: str, value: object, active: Mapping[str, object]) -> list[str]:
     label = f"[{section}] {key}" if section else key
     if key not in SHORT.get(section, (key,)) and key in RECIPE:
         return []
     words = KEY_TEXTS.get(label) or attribute_texts(SECTIONS[section] if section else StudyFile).get(key, "")
     comment = textwrap.wrap(f"{key}: {words}", 118, initial_indent="# ", subsequent_indent="#   ") if words else []
-    if label in ACTIVE:
+    if label in active:
         return [*comment, f"{key} = {to_toml(value)}"]
     shown = EXAMPLES.get(label, value)
     return [*comment, f"# {key} =" + ("" if shown is None else f" {to_toml(shown)}")]
 
 
-def _example() -> StudyFile:
+def _example(active: Mapping[str, object]) -> StudyFile:
     table: dict[str, object] = {}
-    for label, value in ACTIVE.items():
+    for label, value in active.items():
         section, _, key = label.rpartition("] ")
         if section:
             part = table.setdefault(section.removeprefix("["), {})
