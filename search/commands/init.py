@@ -14,8 +14,8 @@ from search.run.template import EXAMPLE_FILES, example_file, template
 
 SUMMARY = "write a commented study file to start from"
 DESCRIPTION = (
-    "Writes a study file that runs as it is (on digits), with every key explained; with --task beside it a Python file "
-    "with network, data, loss and metric to put your own into."
+    "Writes a study file that runs as it is (on digits), with every key explained.\n"
+    "With --task it has a Python file beside it, with network, data, loss and metric,\nto put your own into."
 )
 
 
@@ -35,7 +35,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         texts[path.parent / EXAMPLE_FILES[arguments.task]] = example_file(arguments.task)
     for one in texts:
         if one.exists() and not arguments.force:
-            raise SecateurError(f"{one} exists; choose another name or folder, or --force to replace it")
+            raise SecateurError(f"{one} exists; choose another name, or --force to replace it")
     if not path.parent.is_dir():
         raise SecateurError(f"{path} cannot be written: the folder {path.parent} does not exist")
     for one, text in texts.items():

@@ -54,6 +54,10 @@ class MetricSpec:
             return percent(value, digits)
         return f"{significant(value, digits + 2)} {self.unit}".rstrip()
 
+    def compact(self, value: float) -> str:
+        """A value for a progress bar: 97.3%, or as `text`."""
+        return f"{value:.1%}" if self.unit == "%" else self.text(value)
+
     def change(self, value: float, dense: float, digits: int = 1) -> str:
         """What was gained or lost, with a sign: in percentage points, or in the metric's unit."""
         if self.unit == "%":

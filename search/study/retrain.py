@@ -234,7 +234,7 @@ class Retrainer:
                         del left[structure]
                         done[structure] = trial.values[0]
                         best = max(done.values(), key=self.metric.worth)
-                        bar.set_postfix_str(f"best {self.metric.text(best)}", refresh=False)
+                        bar.set_postfix_str(f"best {self.metric.compact(best)}", refresh=False)
                         bar.update()
                 busy = {one.user_attrs["structure"] for one in trials if self._busy(one, heartbeat)}
                 free = [one for name, one in left.items() if name not in busy]

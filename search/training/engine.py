@@ -173,7 +173,7 @@ def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch
                     f"the loss became {mean} in epoch {done + 1}, step {step + 1} of {state.steps} (lr {rate:.4g}): "
                     f"lower lr or set clip; the weights after epoch {done} are kept"
                 )
-            learned = {metric.key: metric.text(float(sums[1] / sums[2]))} if state.counts else {}
+            learned = {metric.key: metric.compact(float(sums[1] / sums[2]))} if state.counts else {}
             bar.set_postfix(loss=f"{mean:.3f}", **learned, refresh=False)
         bar.update()
     check_finite(state.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
