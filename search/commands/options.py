@@ -9,9 +9,8 @@ from typing import Any
 
 import shtab
 
-from backbones.files import write_text
 from search.run.folder import RunFolder, find_run, open_run
-from search.run.study_file import StudyFile, read_study, study_toml
+from search.run.study_file import StudyFile, read_study
 
 STUDIES, FOLDERS = shtab.glob("*.toml"), shtab.DIRECTORY
 """What the Tab key of a shell offers for an argument (`secateur completion`)."""
@@ -110,6 +109,5 @@ def reopened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:
     """The run folder that the arguments name, and its study; what they change is noted there for the next time."""
     folder, stored = find_run(arguments.run)
     study = changed(stored, arguments)
-    if study != stored:
-        write_text(folder.study_file, study_toml(study))
+    folder.moved_here(study)
     return folder, study

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from backbones.artefact import read_artefact
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.files import atomic_write
@@ -176,7 +177,8 @@ class Candidate:
         """Copies the retrained network to `path`; `secateur.load` reads it.
 
         Raises:
-            SecateurError: when this candidate was not retrained, its file is gone, or the folder does not exist.
+            SecateurError: when this candidate was not retrained, its file is gone, damaged or another network, or the
+                folder does not exist; what lies at `path` is then left alone.
         """
         target = Path(path)
         if self.artefact is None:
@@ -187,6 +189,9 @@ class Candidate:
             raise SecateurError(f"the retrained network of {self.name} is gone: {str(self.artefact)!r} is not a file")
         if not target.parent.is_dir():
             raise SecateurError(f"cannot save to {str(target)!r}: the folder {str(target.parent)!r} does not exist")
+        told = read_artefact(self.artefact)[0].get("provenance", {})
+        if self.id and self.id not in (told.get("structure"), told.get("ended")):
+            raise SecateurError(f"{self.artefact} is not the network of {self.name} ({self.id})")
         with atomic_write(target) as part:
             shutil.copyfile(self.artefact, part)
         return target

@@ -10,7 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -118,6 +118,40 @@ class RunFolder:
         finally:
             os.close(handle)
 
+    def study(self) -> StudyFile:
+        """The study that the folder holds; files that were moved or copied along with it are found where they are now.
+
+        Raises:
+            SecateurError: when its study.toml cannot be read.
+        """
+        study = read_written_study(self.study_file)
+        model, data, wanted = study.model, study.data, study.search
+        return replace(
+            study,
+            model=replace(model, checkpoint=self._now(model.checkpoint), pretrained=self._now(model.pretrained)),
+            data=replace(data, folder=self._now(data.folder)),
+            search=replace(wanted, structure=self._now(wanted.structure)),
+        )
+
+    @property
+    def source(self) -> Path:
+        """The study file that the run was begun with, where it is now; the user's own modules lie beside it."""
+        return self._now(Path(self.record().get("source", self.study_file))) or self.study_file
+
+    def _now(self, path: Path | None) -> Path | None:
+        """A file that stands in the folder's records as it lay when they were written, as it lies now."""
+        place = self.record().get("place", self.path)
+        if path is None or Path(place) == self.path:
+            return path
+        moved = Path(os.path.normpath(self.path / os.path.relpath(path, place)))
+        return moved if moved.exists() else path
+
+    def moved_here(self, study: StudyFile) -> None:
+        """Writes the study with the paths that hold now, after the folder was moved or the study changed."""
+        source = self.source
+        write_text(self.study_file, study_toml(study))
+        self.note(source=str(source), place=str(self.path))
+
     def belongs_to(self, url: str) -> None:
         """Notes which storage the folder's study is in, so that whatever goes on with the folder goes on there.
 
@@ -157,7 +191,7 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
     check_study_name(study.name)
     folder = RunFolder(runs.resolve() / study.name)
     if folder.study_file.exists():
-        different = differences(study, read_written_study(folder.study_file))
+        different = differences(study, folder.study())
         if different:
             more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
             raise SecateurError(
@@ -171,7 +205,7 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
         write_text(folder.study_file, study_toml(study))
     except OSError as error:
         raise SecateurError(f"{folder.shown} cannot be written: {error.strerror or error}") from None
-    folder.note(source=str(source.resolve()))
+    folder.note(source=str(source.resolve()), place=str(folder.path))
     return folder
 
 
@@ -184,7 +218,7 @@ def find_run(path: Path) -> tuple[RunFolder, StudyFile]:
     folder = RunFolder(path.resolve())
     if not folder.study_file.is_file():
         raise SecateurError(f"{path} is no run folder: it has no study.toml; `secateur run STUDY.toml` makes one")
-    return folder, read_written_study(folder.study_file)
+    return folder, folder.study()
 
 
 @contextmanager

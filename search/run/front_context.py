@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from backbones.artefact import load as load_artefact
@@ -113,7 +114,10 @@ def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder) -> Front
         return front
     known = folder.record().get("footprints", {})
     if set(known) != {"dense", *trained}:
-        models = {"dense": inputs.model, **{key: load_artefact(path, inputs.model) for key, path in trained.items()}}
+        models = {"dense": inputs.model}
+        for key, path in trained.items():
+            with suppress(SecateurError):  # it is gone or damaged: the next retraining makes it again
+                models[key] = load_artefact(path, inputs.model)
         homes = {name: device_of(model) for name, model in models.items()}
         batch, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
         try:
@@ -128,7 +132,5 @@ def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder) -> Front
     return replace(
         front,
         dense=replace(front.dense, footprint=sizes["dense"]),
-        candidates=tuple(
-            replace(one, footprint=sizes[one.id]) if one.artefact is not None else one for one in front.candidates
-        ),
+        candidates=tuple(replace(one, footprint=sizes[one.id]) if one.id in sizes else one for one in front.candidates),
     )

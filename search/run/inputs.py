@@ -114,8 +114,7 @@ def load_run_inputs(study: StudyFile, folder: RunFolder, device: str) -> RunInpu
     Raises:
         SecateurError: for data, a model or a checkpoint that cannot be used.
     """
-    source = Path(folder.record().get("source", folder.study_file)).parent
-    return load_inputs(study, source, device, folder.dense)
+    return load_inputs(study, folder.source.parent, device, folder.dense)
 
 
 def load_inputs(study: StudyFile, source: Path, device: str, dense: Path | None = None) -> RunInputs:

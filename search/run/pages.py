@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from backbones.errors import SecateurError
 from search.review.candidate import Candidate
 from search.review.front import Front
 from search.review.report import Facts, Report
@@ -20,8 +21,10 @@ from search.review.report_files import write_report
 from search.run.dense import read_gammas
 from search.run.folder import NOTED_LIBRARIES, RunFolder
 from search.study.storage import quiet
+from search.study.stored import status
 
 ENOUGH, MOST = 20, 1000
+COUNTED = ("scored", "infeasible")
 SHOWN = {
     "best network": "best.safetensors",
     "best network before any training": "refitted.safetensors",
@@ -48,7 +51,7 @@ def run_report(folder: RunFolder, output: Path | None = None) -> Path:
     Raises:
         SecateurError: when the run has no front yet, or its files cannot be read.
     """
-    front = Front.load(folder.path)
+    front = _front(folder)
     place = folder.path if output is None else output.resolve()
     return write_report(Report((front,), facts={front.name: _facts(folder, front, place)}), place)
 
@@ -61,7 +64,7 @@ def joint_report(folders: Sequence[RunFolder], output: Path) -> Path:
     Raises:
         SecateurError: as `run_report`.
     """
-    fronts = [Front.load(folder.path) for folder in folders]
+    fronts = [_front(folder) for folder in folders]
     counts = Counter(front.name for front in fronts)
     named, facts = [], {}
     for folder, front in zip(folders, fronts, strict=True):
@@ -69,6 +72,26 @@ def joint_report(folders: Sequence[RunFolder], output: Path) -> Path:
         named.append(replace(front, name=name))
         facts[name] = _facts(folder, front, output.resolve())
     return write_report(Report(tuple(named), facts=facts), output)
+
+
+def _front(folder: RunFolder) -> Front:
+    """The front that a run has written.
+
+    Raises:
+        SecateurError: when it has none yet; how far the run is, is told.
+    """
+    if (folder.path / "front.json").is_file():
+        return Front.load(folder.path)
+    study = folder.study()
+    try:
+        trials = sum(count for state, count in status(folder.storage, study.name).trials.items() if state in COUNTED)
+        far = f"its search has {trials} of {study.search.trials} trials"
+    except SecateurError:
+        far = "its search has not begun" + ("" if folder.dense.is_file() else ", its dense network is not trained")
+    raise SecateurError(
+        f"{folder.shown} has no front to report yet: {far}; a run writes it after its search, `secateur resume "
+        f"{folder.shown}` goes on with one that was stopped"
+    )
 
 
 def _facts(folder: RunFolder, front: Front, place: Path) -> Facts:

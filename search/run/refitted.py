@@ -44,7 +44,7 @@ def refit_best(
     """
     folder.refits.mkdir(exist_ok=True)
     for one in tqdm(chosen, desc="refitted", unit="structure", disable=None if progress else True):
-        if not _place(folder, one).is_file():
+        if _read(_place(folder, one)) is None:
             _refit(study, one, _place(folder, one), device)
     front = with_refits(study.front(retrained=False), folder)
     wanted = {one.id for one in chosen}
@@ -58,12 +58,10 @@ def with_refits(front: Front, folder: RunFolder) -> Front:
     """The front with what the refitted networks in the folder reach.
 
     A candidate that a flow has changed shows none: the refitted network is that of the structure it began with.
-
-    Raises:
-        SecateurError: for a file that cannot be read.
+    A file that is damaged, or no refitted network, counts as none.
     """
     paths = {path.stem: path for path in folder.refits.glob("*.safetensors")}
-    found = {name: _read(path) for name, path in paths.items()}
+    found = {name: refit for name, path in paths.items() if (refit := _read(path)) is not None}
     return replace(front, candidates=tuple(_with(one, found) for one in front.candidates))
 
 
@@ -82,13 +80,14 @@ def _refit(study: Study, one: Candidate, path: Path, device: str) -> None:
     save(model, path, cost=one.cost, provenance=facts)
 
 
-def _read(path: Path) -> tuple[int, Refit]:
-    """The trial's number, and what its network reaches."""
-    facts = read_artefact(path)[0].get("provenance", {})
+def _read(path: Path) -> tuple[int, Refit] | None:
+    """The trial's number, and what its network reaches; None where the file is not there or not whole."""
     try:
-        return int(facts["trial"]), Refit(path, float(facts["refitted_accuracy"]), float(facts["cut_accuracy"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise SecateurError(f"{path} is no refitted network of a run ({error!r}); remove it to refit anew") from None
+        facts = read_artefact(path)[0].get("provenance", {})
+        refit = Refit(path, float(facts["refitted_accuracy"]), float(facts["cut_accuracy"]))
+        return (int(facts["trial"]), refit) if facts["structure"] == path.stem else None
+    except (SecateurError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _with(one: Candidate, found: Mapping[str, tuple[int, Refit]]) -> Candidate:

@@ -27,7 +27,7 @@ from search.run.front_context import (
 from search.run.inputs import RunInputs, load_run_inputs
 from search.run.pages import importances, run_report
 from search.run.refitted import refit_best, with_refits
-from search.run.study_file import StudyFile, read_written_study
+from search.run.study_file import StudyFile
 from search.space.feasibility import check_early
 from search.space.prepare import check_classes
 from search.study.storage import absolute_url, shown_url
@@ -301,7 +301,7 @@ def report_stage(opened: Study, inputs: RunInputs, folder: RunFolder, console: C
     front.save(folder.path)
     folder.note(importances=importances(opened.optuna_study))
     if retrained(front):
-        front.best(measure="accuracy").save(folder.best)
+        _keep_best(front, folder, console)
     with timed(folder, "report"):
         run_report(folder)
     _conclude(front, folder, console)
@@ -321,6 +321,15 @@ def refitted_result(opened: Study, inputs: RunInputs, folder: RunFolder, console
         console=console,
     )
     return result_values(front, _paths(folder))
+
+
+def _keep_best(front: Front, folder: RunFolder, console: Console) -> None:
+    """Copies the best network to the run's folder, unless it is not there or not what it was: then all stays."""
+    try:
+        front.best(measure="accuracy").save(folder.best)
+    except SecateurError as error:
+        again = f"`secateur resume {folder.shown}` retrains what is gone, where it was retrained"
+        console.say(f"\n{folder.best.name} is left as it is: {error}; {again}")
 
 
 def _paths(folder: RunFolder) -> dict[str, str]:
@@ -389,5 +398,5 @@ def _take_over(opened: Study, other: RunFolder) -> str:
     """Takes over trials and scores, unless this run has trials already; says what was done."""
     if opened.store.total:
         return f"the run has trials of its own already; nothing more is taken from {other.shown}"
-    forked = opened.fork(read_written_study(other.study_file).name, other.storage)
+    forked = opened.fork(other.study().name, other.storage)
     return f"taken from {other.shown}: {forked.scores} scores, {forked.trials} trials that lie inside this budget"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -34,6 +33,8 @@ from search.study.finalists import Finalists
 from search.study.heartbeat import Heartbeat
 from search.study.identity import to_record
 from search.study.interrupts import pause
+from search.study.networks import NETWORK, is_elsewhere, is_here, network_path, noted_network
+from search.study.storage import folder_url
 from search.study.trials import TrialStore, TrialWriter, claimant, make_study
 from search.training.choosing import chooser_of
 from search.training.flows import Flow, run_flow
@@ -98,13 +99,14 @@ RETRAIN_POLL = 1.0
 
 
 def read_retrainings(
-    layout: Layout | None, trials: Iterable[FrozenTrial], metric: MetricSpec = ACCURACY
+    layout: Layout | None, trials: Iterable[FrozenTrial], folder: Path | None, metric: MetricSpec = ACCURACY
 ) -> dict[int, list[Retraining]]:
     """Number of a trial of the search -> the retrainings of its structure, the best first.
 
     Args:
         layout: the network's channel graph or its layout; without one the structures stay unknown.
         trials: of a `RETRAINED` study.
+        folder: where the networks lie, None when that is not known.
         metric: which way its values are better.
     """
     found: dict[tuple[int, str], dict[int, Mapping[str, Any]]] = {}
@@ -122,7 +124,7 @@ def read_retrainings(
             one = replace(
                 one,
                 test_accuracy=last["test_accuracy"],
-                artefact=Path(last["artefact"]),
+                artefact=None if folder is None else network_path(folder, last),
                 structure=unpack(layout, last) if layout is not None and "kept" in last else None,
                 cost=cost_of(last) if "macs" in last else None,
             )
@@ -172,25 +174,31 @@ class Retrainer:
     ) -> None:
         self.model, self.graph, self.data, self.folder, self.space = model, graph, data, folder, space
         self.refit = refit
+        self._shared = store.url != folder_url(folder.parent)
+        self._whole: set[int] = set()
         self.metric = data.task.spec
         better = StudyDirection.MAXIMIZE if self.metric.direction == "higher" else StudyDirection.MINIMIZE
         name, one = store.name + RETRAINED, [better]
         self.writer = TrialWriter(store.url, store.storage, lambda: make_study(name, store.storage, one))
 
     def results(self, config: RetrainConfig) -> dict[str, Mapping[str, Any]]:
-        """Structure id -> what its latest training by this config gave."""
+        """Structure id -> what its latest training by this config gave; "artefact" is a path in this study's folder."""
         done = (one.user_attrs for one in self.writer.trials() if one.state is TrialState.COMPLETE)
-        return {facts["structure"]: facts for facts in done if facts.get("recipe") == config.text}
+        found: dict[str, Mapping[str, Any]]
+        found = {facts["structure"]: facts for facts in done if facts.get("recipe") == config.text}
+        if config.whole:
+            return found
+        return {key: {**facts, "artefact": str(network_path(self.folder, facts))} for key, facts in found.items()}
 
     def retrainings(self) -> dict[int, list[Retraining]]:
         """Number of a trial -> the retrainings of its structure, the best first."""
-        return read_retrainings(self.graph, self.writer.trials(), self.data.task.spec)
+        return read_retrainings(self.graph, self.writer.trials(), self.folder, self.data.task.spec)
 
     def run(self, finalists: Finalists, config: RetrainConfig, *, device: str = "cpu", progress: bool = True) -> None:
         """Retrains structures, together with whoever else does; returns when all of them are done.
 
         Finalists are trained briefly first, and those with the best validation accuracy go on. What was trained with
-        the same settings before is left as it is.
+        the same settings before is left as it is, unless its network is gone or damaged: then it is trained again.
 
         Args:
             finalists: what is retrained, and how many of it to the end.
@@ -230,7 +238,7 @@ class Retrainer:
                 trials = [one for one in self.writer.trials() if one.user_attrs.get("recipe") == text]
                 for trial in trials:
                     structure = trial.user_attrs["structure"]
-                    if trial.state is TrialState.COMPLETE and structure in left:
+                    if structure in left and self._is_done(trial, config):
                         del left[structure]
                         done[structure] = trial.values[0]
                         best = max(done.values(), key=self.metric.worth)
@@ -242,6 +250,16 @@ class Retrainer:
                     self._claim(free[0], config, heartbeat, device, progress)
                 elif left:
                     pause(RETRAIN_POLL)
+
+    def _is_done(self, trial: FrozenTrial, config: RetrainConfig) -> bool:
+        """Whether a retraining is finished and its network there, or with another worker on another machine."""
+        if trial.state is not TrialState.COMPLETE or config.whole or trial.number in self._whole:
+            return trial.state is TrialState.COMPLETE
+        facts = trial.user_attrs
+        if is_here(network_path(self.folder, facts), facts) or (self._shared and is_elsewhere(facts)):
+            self._whole.add(trial.number)
+            return True
+        return False
 
     def _busy(self, trial: FrozenTrial, heartbeat: Heartbeat) -> bool:
         """Whether a living process works on a claimed trial; the claim of a dead process is failed."""
@@ -257,11 +275,7 @@ class Retrainer:
         claim = self.writer.claim(running, f"{heartbeat.token}/{time.monotonic_ns()}")
         for other in self.writer.trials():
             same = all(other.user_attrs.get(key) == facts[key] for key in ("structure", "recipe"))
-            if (
-                other.number < claim.number
-                and same
-                and (other.state is TrialState.COMPLETE or self._busy(other, heartbeat))
-            ):
+            if other.number < claim.number and same and (self._is_done(other, config) or self._busy(other, heartbeat)):
                 self.writer.fail(claim)
                 return
         try:
@@ -309,9 +323,8 @@ class Retrainer:
         if config.whole:
             return facts
         facts["test_accuracy"] = last.test_accuracy
-        artefact = folder / "network.safetensors"
-        save(small.model, artefact, cost=spent, provenance=facts)
-        return {**facts, "artefact": os.fspath(artefact)}
+        save(small.model, folder / NETWORK, cost=spent, provenance=facts)
+        return {**facts, **noted_network(folder / NETWORK)}
 
 
 def within(spent: Cost) -> Target:

@@ -24,6 +24,7 @@ from search.study.fork import REMEMBERED
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.metadata import StudyMetadata, read_metadata
+from search.study.networks import RETRAIN_FOLDER
 from search.study.retrain import RETRAINED, read_retrainings
 from search.study.storage import (
     DATABASE,
@@ -155,7 +156,7 @@ def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
 def _trainings(
     trials: list[FrozenTrial], retrainings: list[FrozenTrial], metric: MetricSpec
 ) -> tuple[dict[str, Any], ...]:
-    known = read_retrainings(None, retrainings, metric)
+    known = read_retrainings(None, retrainings, None, metric)
     ones = [row for trial in trials for row in candidate_of(None, trial, known).by_retraining() if row.retrainings]
     ones.sort(key=lambda one: one.retrainings[0].place(metric))
     return tuple(
@@ -221,7 +222,7 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
     """Opens a study to look at, from its storage alone.
 
     Args:
-        storage: an Optuna storage URL, or a run folder.
+        storage: a run folder, or an Optuna storage URL: then retrained networks are looked for in `runs/<name>`.
         name: the study's name; not needed where the storage has one only.
 
     Returns:
@@ -231,9 +232,9 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
         SecateurError: for a storage that cannot be read, a study that is not there or not secateur's, or no name where
             there are several.
     """
-    url = str(storage)
+    url, known_folder = str(storage), None
     if "://" not in url:
-        folder = Path(storage).resolve()
+        folder = known_folder = Path(storage).resolve()
         if not any((folder / name).is_file() for name in (DATABASE, RECORD)):
             raise SecateurError(
                 f"{url!r} is neither a run folder (it has no {DATABASE}) nor the URL of a storage, "
@@ -245,7 +246,7 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
         known = patiently(url, lambda: found.user_attrs)
     if IDENTITY not in known:
         raise SecateurError(f"study {found.study_name!r} in {shown_url(url)} is not secateur's; give another name")
-    return StoredStudy(found.study_name, url, known)
+    return StoredStudy(found.study_name, url, known, known_folder or Path("runs") / found.study_name)
 
 
 class StoredStudy:
@@ -258,16 +259,17 @@ class StoredStudy:
         name: the study's name in its storage.
         url: the storage's URL.
         attributes: the user attributes of the Optuna study.
+        folder: the study's folder, where its retrained networks lie.
 
     Attributes:
         name: the study's name in its storage.
         made_with: what the trials depend on: budget, space, scorer, sampler, seed, fingerprints.
     """
 
-    def __init__(self, name: str, url: str, attributes: Mapping[str, Any]) -> None:
+    def __init__(self, name: str, url: str, attributes: Mapping[str, Any], folder: Path) -> None:
         self.name = name
         self.made_with: Mapping[str, str] = dict(attributes[IDENTITY])
-        self._url = url
+        self._url, self._folder = url, folder.resolve() / RETRAIN_FOLDER
         self._metadata: StudyMetadata | None = read_metadata(attributes)
 
     def __repr__(self) -> str:
@@ -290,7 +292,7 @@ class StoredStudy:
         """
         trials, retrained = self._trials()
         about = self._metadata
-        retrainings = read_retrainings(about, retrained, about.metric if about else ACCURACY)
+        retrainings = read_retrainings(about, retrained, self._folder, about.metric if about else ACCURACY)
         done = [trial for trial in trials if trial.state in FINISHED]
         return tuple(candidate_of(self._metadata, trial, retrainings) for trial in done)
 

@@ -36,6 +36,7 @@ from search.study.identity import STUDY_FORMAT, to_record
 from search.study.interrupts import StopBetweenTrials, stop_if_asked
 from search.study.loops import search_distributed, search_sequentially
 from search.study.metadata import StudyMetadata, write_metadata
+from search.study.networks import RETRAIN_FOLDER
 from search.study.refitter import Refitter
 from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
 from search.study.rules import use_rule, use_structure
@@ -364,7 +365,7 @@ class Study:
         return self._retrainer().results(RetrainConfig(recipe, flow or Flow(), start))
 
     def _retrainer(self) -> Retrainer:
-        folder = self.folder / "retrain"
+        folder = self.folder / RETRAIN_FOLDER
         return Retrainer(self.store, self.model, self.graph, self.data, folder, self.space, self.refitter)
 
     def structure(self, number: int) -> Structure:
