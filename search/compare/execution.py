@@ -10,9 +10,9 @@ from pathlib import Path
 from search.compare.variant import VariantResult, run_variant
 from search.run.console import Console
 from search.run.dense import ensure_dense, take_twin
-from search.run.folder import RunFolder, locked
+from search.run.folder import RunFolder, locked, timed
 from search.run.inputs import RunInputs, load_run_inputs
-from search.run.stages import check_before_training, timed
+from search.run.stages import check_before_training
 from search.run.study_file import StudyFile
 from search.training.parallel import in_processes
 

@@ -15,11 +15,11 @@ from search.review.candidate import Candidate
 from search.review.footprint import Footprint
 from search.run.console import Console
 from search.run.dense import ensure_dense
-from search.run.folder import RunFolder, locked
+from search.run.folder import RunFolder, locked, timed
 from search.run.front_context import with_dense_accuracy
 from search.run.inputs import RunInputs
 from search.run.sections import SparsifySection
-from search.run.stages import check_before_training, note_command, search_stage, study_from_file, timed
+from search.run.stages import check_before_training, note_command, search_stage, study_from_file
 from search.run.study_file import StudyFile
 from search.study.retrain import RetrainConfig
 from search.study.study import Study

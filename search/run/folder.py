@@ -8,6 +8,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -246,6 +247,18 @@ def locked(folder: RunFolder, wait: Callable[[str], None] | None = None) -> Iter
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+@contextmanager
+def timed(folder: RunFolder, stage: str) -> Iterator[None]:
+    """Adds the block's seconds to the stage's in the record, also when it is interrupted."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = dict(folder.record().get("seconds", {}))
+        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
+        folder.note(seconds=seconds)
 
 
 def environment() -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +13,7 @@ from search.review.front import Front
 from search.review.summary import result_tables, result_values, retrained, validation_table
 from search.run.console import Console
 from search.run.dense import check_dense_is_here, ensure_dense, take_dense
-from search.run.folder import RunFolder, environment, locked
+from search.run.folder import RunFolder, environment, locked, timed
 from search.run.front_context import (
     comparison,
     known_references,
@@ -380,18 +377,6 @@ def _trials(front: Front) -> str:
     statuses = front.statuses("score")
     different = len({one.id for one in front.candidates if one.id})
     return f"{len(statuses)} trials, {different} different structures, {statuses.count('infeasible')} infeasible"
-
-
-@contextmanager
-def timed(folder: RunFolder, stage: str) -> Iterator[None]:
-    """Adds the block's seconds to the stage's in the record, also when it is interrupted."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds = dict(folder.record().get("seconds", {}))
-        seconds[stage] = round(seconds.get(stage, 0.0) + time.perf_counter() - start, 3)
-        folder.note(seconds=seconds)
 
 
 def _take_over(opened: Study, other: RunFolder) -> str:
