@@ -11,6 +11,7 @@ import shtab
 
 from search.run.folder import RunFolder, find_run, open_run
 from search.run.study_file import StudyFile, read_study
+from search.study.retrain import STARTS
 
 STUDIES, FOLDERS = shtab.glob("*.toml"), shtab.DIRECTORY
 """What the Tab key of a shell offers for an argument (`secateur completion`)."""
@@ -52,9 +53,11 @@ def add_top(parser: argparse.ArgumentParser) -> None:
 
 
 def add_retraining(parser: argparse.ArgumentParser) -> None:
-    """Declares `--top` and `--finalists`: how many structures are retrained, and out of how many."""
+    """Declares what is retrained and how: `--top`, `--finalists`, `--epochs`, `--start`."""
     add_top(parser)
     parser.add_argument("--finalists", type=int, metavar="N", help="instead of [retrain] finalists")
+    parser.add_argument("--epochs", type=int, metavar="N", help="instead of [retrain] epochs")
+    parser.add_argument("--start", choices=STARTS, help="instead of [retrain] start")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -94,8 +97,10 @@ def changed(study: StudyFile, arguments: argparse.Namespace) -> StudyFile:
     """The study with what the options ask for, checked as if it stood in the file."""
     if getattr(arguments, "trials", None) is not None:
         study = dataclasses.replace(study, search=dataclasses.replace(study.search, trials=arguments.trials))
-    asked = {name: getattr(arguments, name, None) for name in ("top", "finalists")}
+    asked = {name: getattr(arguments, name, None) for name in ("top", "finalists", "start", "epochs")}
     given = {name: value for name, value in asked.items() if value is not None}
+    if "epochs" in given:
+        given["recipe"] = dataclasses.replace(study.retrain.recipe, epochs=given.pop("epochs"))
     return dataclasses.replace(study, retrain=dataclasses.replace(study.retrain, **given))
 
 

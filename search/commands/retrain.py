@@ -12,9 +12,12 @@ from search.run.stages import run_study
 SUMMARY = "retrain the best structures of a run"
 DESCRIPTION = """\
 Retrains the best structures found so far, tests them and renews the report.
-Each epoch is kept: a retraining that was killed loses at most one.
+Each epoch is kept: a retraining that was killed loses at most one. Another
+recipe adds its results to the study; tables and report show them side by side.
 
-  secateur retrain runs/digits --top 5"""
+  secateur retrain runs/digits --top 5
+  secateur retrain runs/digits --epochs 80
+  secateur retrain runs/digits --top 1 --finalists 8"""
 
 
 def add(parser: argparse.ArgumentParser) -> None:

@@ -116,10 +116,11 @@ def _retraining_record(one: Retraining, folder: Path) -> dict[str, Any]:
 
 
 def _retraining(record: Mapping[str, Any], graphs: Mapping[str, Sequence[str]], folder: Path) -> Retraining:
+    first, *others = ((int(epochs), float(value)) for epochs, value in record["rungs"])
     return Retraining(
-        recipe=dict(record["recipe"]),
-        label=record["label"],
-        rungs=tuple((int(epochs), float(accuracy)) for epochs, accuracy in record["rungs"]),
+        recipe={**record["recipe"], "epochs": int(record["recipe"]["epochs"])},
+        label=str(record["label"]),
+        rungs=(first, *others),
         test_accuracy=record["test_accuracy"],
         artefact=folder / record["artefact"] if record["artefact"] else None,
         structure=_structure(record["structure"], graphs),

@@ -179,7 +179,8 @@ class RunFolder:
 def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
     """The run folder of a study, made when it is not there yet.
 
-    More trials and more structures to retrain than last time are taken over; anything else makes it another study.
+    More trials and another [retrain] section than last time are taken over, and add to what is there; a search that
+    would find something else makes it another study.
 
     Args:
         runs: the folder that holds all run folders.

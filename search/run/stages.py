@@ -216,7 +216,7 @@ def retrain_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: Ru
     """Retrains the best structures, as far as they are not retrained yet; says first what that costs."""
     wanted = study.retrain
     begin = ", from refitted weights" if wanted.config.refits else ""
-    console.head(f"Retraining{begin}: {opened.finalists(wanted.top, wanted.finalists, wanted.recipe.epochs)}")
+    console.head(f"Retraining: {opened.finalists(wanted.top, wanted.finalists, wanted.recipe.epochs)}{begin}")
     with timed(folder, "retraining"):
         opened.retrain(
             wanted.top,

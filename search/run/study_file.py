@@ -68,9 +68,9 @@ class StudyFile:
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits over every setting, except those that may change between runs of one study."""
+        """16 hex digits over every setting that a result of the study depends on."""
         known = settings(self).items()
-        settled = {key: value for key, value in known if not may_change(key) and (key, value) not in ONCE.items()}
+        settled = {k: value for k, value in known if not k.startswith(AMOUNTS) and (k, value) not in ONCE.items()}
         return hashlib.sha256(repr(sorted(settled.items())).encode()).hexdigest()[:16]
 
 
@@ -101,11 +101,13 @@ SECTIONS: dict[str, type] = {
     "evaluate": Plan,
 }
 REQUIRED = ("model", "data", "budget")
-MAY_CHANGE = (
+MAY_CHANGE = ("[search] trials", "[dense] compile", "[retrain] ", "[sparsify] ", "[compare] ", "[evaluate] ")
+"""How the settings begin that do not make another study: its trials are the same, and every result knows its recipe."""
+AMOUNTS = (
     "[search] trials", "[dense] compile", "[retrain] top", "[retrain] finalists", "[retrain] compile", "[sparsify] ",
     "[compare] ", "[evaluate] ",
 )  # fmt: skip
-"""How the settings begin that do not make another study; an evaluation's results know what they rest on."""
+"""How the settings begin that change how much is done, and none of the results."""
 ONCE = {"[retrain] start": "cut", **{f"[task] {key}": None for key in TASK_KEYS}}
 """What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""
 
@@ -253,13 +255,8 @@ def differences(here: StudyFile, there: StudyFile) -> list[str]:
     return [
         f"{key} is {_shown(value)}, not {_shown(other[key])}"
         for key, value in settings(here).items()
-        if not may_change(key) and value != other[key]
+        if not key.startswith(MAY_CHANGE) and value != other[key]
     ]
-
-
-def may_change(key: str) -> bool:
-    """Whether a setting, by its name in `settings`, may change between runs of one study."""
-    return key.startswith(MAY_CHANGE)
 
 
 def _seeded(section: str, table: object, seed: int) -> object:

@@ -140,7 +140,9 @@ def _labels(texts: Iterable[str]) -> dict[str, str]:
     names = dict.fromkeys(name for recipe in recipes.values() for name in recipe if name != "epochs")
     differ = [name for name in names if len({to_record(recipe.get(name)) for recipe in recipes.values()}) > 1]
     return {
-        text: ", ".join([counted(recipe["epochs"], "epoch"), *(f"{name} {recipe.get(name)}" for name in differ)])
+        text: ", ".join(
+            [counted(recipe["epochs"], "epoch"), *(f"{name} {recipe[name]}" for name in differ if name in recipe)]
+        )
         for text, recipe in recipes.items()
     }
 

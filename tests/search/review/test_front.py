@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,13 @@ from hypothesis import strategies as st
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from search.review.candidate import Candidate, nondominated
+from search.data.task import MetricSpec
+from search.review.candidate import Candidate, Retraining, nondominated
 from search.review.front import Front, load_fronts, save_fronts
+from search.review.records import training_text
 from search.review.report_files import plot_front
+from search.review.summary import final_table, finalists_table, retrained, validation_table
+from search.review.trial_table import details, trial_rows
 
 DENSE = Candidate(-1, cost=Cost(1000, 500), accuracy=0.95, label="dense")
 
@@ -288,3 +293,72 @@ def test_a_notebook_shows_it_escaped_and_without_asking_anyone() -> None:
         assert re.findall(r"""(?:src|href)=["'](?!#)[^"']+|url\((?!["']?#)[^)]+""", text) == []
     assert "&lt;script&gt;" in picture
     assert Front("empty", DENSE, ())._repr_html_()
+
+
+def retraining(epochs: int, *rungs: tuple[int, float], **rest: Any) -> Retraining:
+    recipe = {"epochs": epochs, "lr": 0.1, "start": "cut"}
+    return Retraining(recipe, f"{epochs} epochs", rungs, cost=Cost(200, 100), structure=one(1, 200).structure, **rest)
+
+
+def several(folder: Path) -> Front:
+    """One structure retrained by two recipes, and two that lost as finalists of the longer one."""
+    place = folder / "retrain"
+    longer = retraining(16, (1, 0.5), (4, 0.7), (16, 0.9), test_accuracy=0.88, artefact=place / "long.safetensors")
+    shorter = retraining(4, (4, 0.72), test_accuracy=0.7, artefact=place / "short.safetensors")
+    both = one(1, 200, 8.0)
+    lost = [replace(one(n, 250, 9.0 - n), retrainings=(retraining(16, *rungs),)) for n, rungs in LOST.items()]
+    return Front("toy", DENSE, (one(0, 100, 1.0), replace(both.after(longer), retrainings=(longer, shorter)), *lost))
+
+
+LOST = {2: ((1, 0.45), (4, 0.6)), 3: ((1, 0.4),)}
+
+
+def test_results_of_several_recipes_stand_side_by_side(tmp_path: Path) -> None:
+    front = several(tmp_path)
+    front.save(tmp_path)
+    assert Front.load(tmp_path) == front
+    assert (len(front.candidates), front.best().accuracy, front.recipes) == (4, 0.9, ("16 epochs", "4 epochs"))
+    assert [(row.accuracy, row.test_accuracy) for row in retrained(front)] == [(0.9, 0.88), (0.72, 0.7)]
+    texts = [training_text(row) for row in front.highlights()]
+    assert texts == [
+        "–",
+        "16 epochs: 50.00% after 1, 70.00% after 4",
+        "4 epochs",
+        "4 of 16 epochs: 45.00% after 1, 60.00% after 4",
+        "1 of 16 epochs: 40.00% after 1",
+    ]
+    with (tmp_path / "front.csv").open(encoding="utf-8", newline="") as file:
+        names = ("trial", "epochs", "start", "score", "accuracy")
+        table = [tuple(row[name] for name in names) for row in csv.DictReader(file)]
+    assert table[1:] == [
+        ("1", "16", "cut", "8.0", "0.9"),
+        ("2", "16", "cut", "7.0", ""),
+        ("3", "16", "cut", "6.0", ""),
+        ("1", "4", "cut", "", "0.72"),  # a trial's score stands in one row
+    ]
+    rows = trial_rows((front,))
+    assert len(rows) == len(details((front,), 10**6)["of"]) == 4 + 1 + 1
+    assert [row["accuracy_by_macs"] for row in rows if row["accuracy"] is not None and row["trial"] is not None] == [
+        "on the front",
+        "dominated",
+    ]
+
+
+def test_tables_of_several_recipes_stand_below_their_names(tmp_path: Path) -> None:
+    front = several(tmp_path)
+    for table in (final_table(front), validation_table(front)):
+        assert re.findall(r"^(.* epochs):$", table, flags=re.MULTILINE) == ["16 epochs", "4 epochs"]
+        assert table.count(front.candidates[1].id) == 2
+        assert max(map(len, table.splitlines())) <= 80
+    lines = finalists_table(front).splitlines()
+    assert [line.split()[4:7] for line in lines[2:]] == [["3", "of", "3"], ["2", "of", "3"], ["1", "of", "3"]]
+    assert lines[3].split()[7:] == ["45.0", "%", "60.0", "%", "-"]
+    single = replace(front, candidates=front.candidates[:1])
+    assert (finalists_table(single), ":" in validation_table(single)) == ("", False)
+
+
+def test_the_best_retraining_comes_first_whichever_way_the_metric_reads() -> None:
+    ones = [retraining(4, (4, 0.2)), retraining(8, (8, 0.3)), retraining(16, (1, 0.9)), retraining(16, (4, 0.1))]
+    lower = MetricSpec("error", "lower", "")
+    assert sorted(ones, key=lambda one: one.place()) == [ones[1], ones[0], ones[3], ones[2]]
+    assert sorted(ones, key=lambda one: one.place(lower)) == [ones[0], ones[1], ones[3], ones[2]]

@@ -8,6 +8,7 @@ holds the trials.
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import sqlite3
@@ -114,6 +115,33 @@ def test_run_folder_is_resumed_and_nothing_is_retrained_again(here: Path) -> Non
     after = written(here / "runs/tiny/retrain", "network.safetensors")
     assert before.items() <= after.items()
     assert len(after) == len(before) + 1  # a third, not those of before
+
+
+def test_another_recipe_adds_its_results_to_a_run_of_before(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The folder names neither `start` nor `finalists`; the study file changes one and the command the other."""
+    run = here / "runs/tiny"
+    before = {path: path.read_bytes() for path in sorted((run / "retrain").rglob("network.safetensors"))}
+    old = {one.id: one.accuracy for one in secateur.Front.load(run).candidates if one.accuracy is not None}
+    text = (here / "study.toml").read_text()
+    (here / "study.toml").write_text(text.replace("[retrain]\n", '[retrain]\nstart = "reconstructed"\n'))
+    assert main(["run", "study.toml", "--epochs", "3", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    labels = ("2 epochs, start cut", "3 epochs, start reconstructed")
+    assert {(one["structure"], one["training"]) for one in result["retrained"]} == {
+        (structure, label) for structure in old for label in labels
+    }
+    assert {one["structure"]: one["validation_accuracy"] for one in result["retrained"] if one["epochs"] == 2} == old
+    assert {path: path.read_bytes() for path in before} == before
+    page = (run / "report.html").read_text()
+    assert all(f"<td>{label}</td>" in page for label in labels)
+    with (run / "tables/curves.csv").open(encoding="utf-8") as file:
+        networks = {row["network"] for row in csv.DictReader(file)}
+    assert {name.partition(", ")[2] for name in networks} == {"", *labels}  # the dense network has no recipe
+
+    after = written(run / "retrain", "network.safetensors")
+    assert main(["retrain", "runs/tiny", "--epochs", "2", "--start", "cut", "-q"]) == 0
+    assert written(run / "retrain", "network.safetensors") == after  # nothing was left to do
+    assert all(f"{label}:" in capsys.readouterr().out.splitlines() for label in labels[:1])
 
 
 def test_journal_is_resumed(here: Path) -> None:

@@ -201,6 +201,19 @@ def test_more_trials_is_the_same_study_and_another_sampler_is_not(tmp_path: Path
     assert differences(other, study) == ['[search] sampler is "nsga2", not "tpe"']
 
 
+def test_another_retraining_is_the_same_study_with_other_results(tmp_path: Path) -> None:
+    study = read_study(write(tmp_path, SMALL))
+    text = '[retrain]\nepochs = 80\nlr = 0.02\nflow = "soft"\nstart = "reconstructed"\naugment = {flip = true}\n'
+    other = read_study(write(tmp_path, SMALL + text))
+    assert differences(other, study) == []
+    assert other.fingerprint != study.fingerprint
+    more = read_study(write(tmp_path, SMALL + "[retrain]\ntop = 2\nfinalists = 8\n"))
+    assert (differences(more, study), more.fingerprint) == ([], study.fingerprint)
+    assert "[retrain] top <= finalists must hold, but got top=3, finalists=2" in refused(
+        tmp_path, SMALL + "[retrain]\nfinalists = 2\n"
+    )
+
+
 def test_compiling_is_a_key_of_every_training_and_makes_no_other_study(tmp_path: Path) -> None:
     study = read_study(write(tmp_path, SMALL))
     text = SMALL + "[dense]\ncompile = true\n[retrain]\ncompile = false\n"
