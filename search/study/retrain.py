@@ -194,7 +194,7 @@ class Retrainer:
 
     def retrainings(self) -> dict[int, list[Retraining]]:
         """Number of a trial -> the retrainings of its structure, the best first."""
-        return read_retrainings(self.graph, self.writer.trials(), self.folder, self.data.task.spec)
+        return read_retrainings(self.graph, self.writer.trials(), self.folder, self.metric)
 
     def run(self, finalists: Finalists, config: RetrainConfig, *, device: str = "cpu", progress: bool = True) -> None:
         """Retrains structures, together with whoever else does; returns when all of them are done.
@@ -215,9 +215,7 @@ class Retrainer:
                 counts = [slot.staying[rung + 1] for slot in finalists.slots]
                 open_slots = [(ones, count) for ones, count in zip(stay, counts, strict=True) if len(ones) > count]
                 self._train([one for ones, _ in open_slots for one in ones], short, heartbeat, device, progress)
-                found = {
-                    one: self.data.task.spec.worth(facts["accuracy"]) for one, facts in self.results(short).items()
-                }
+                found = {one: self.metric.worth(facts["accuracy"]) for one, facts in self.results(short).items()}
                 for ones, count in open_slots:
                     ones.sort(key=lambda one: -found[one.id])  # of equals the better score stays in front
                     del ones[count:]
