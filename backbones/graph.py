@@ -135,6 +135,7 @@ class Fixed:
         literal: numbers of the program's steps whose slices a trial pruning found to have literal bounds.
         sizes: attributes of modules that hold how many channels a layer makes: (path of the attribute, layer, value).
         heads: the same for attributes that hold a number of attention heads, or how many channels these make.
+        irremovable: modules that a trial found not to be replaceable by the identity, though their shapes are equal.
     """
 
     ignore: tuple[str, ...] = ()
@@ -143,6 +144,7 @@ class Fixed:
     literal: frozenset[int] = frozenset()
     sizes: tuple[SizeAttribute, ...] = ()
     heads: tuple[SizeAttribute, ...] = ()
+    irremovable: tuple[Frozen, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

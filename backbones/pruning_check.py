@@ -23,9 +23,10 @@ from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating, training_code
 from backbones.module_copy import copy_with
 from backbones.program import references
+from backbones.removal import removable
 from backbones.state import State
 from backbones.structure import Structure
-from backbones.surgery import apply_plan, plan
+from backbones.surgery import PruningPlan, apply_plan, plan
 
 CERTAIN = 1e-5
 """A relative difference to the masked dense network up to here is rounding; above, float64 decides."""
@@ -110,6 +111,48 @@ class PruningCheck:
             )
             for group, why in broken
         )
+
+    def irremovable(self) -> tuple[Frozen, ...]:
+        """The modules that the code does not run without, be it in training, among those that might be removed.
+
+        All that are nested equally deep are removed at once, and looked at one by one only where that fails.
+        """
+        paths = list(removable(self.graph))
+        depths = [sum(path.startswith(f"{other}.") for other in paths) for path in paths]
+        levels = [[path for path, depth in zip(paths, depths, strict=True) if depth == level] for level in {*depths}]
+        return tuple(
+            Frozen(path, (), "trial removal", path, why.line, why.reason)
+            for level in levels
+            for path, why in self._needed(level)
+        )
+
+    def _needed(self, paths: Sequence[str]) -> list[tuple[str, Defect]]:
+        defect = self._removal_defect(paths)
+        if defect is None:
+            return []
+        if len(paths) == 1:
+            return [(paths[0], defect)]
+        middle = len(paths) // 2
+        return [*self._needed(paths[:middle]), *self._needed(paths[middle:])]
+
+    def _removal_defect(self, paths: Sequence[str]) -> Defect | None:
+        """What goes wrong when these modules are replaced by the identity."""
+        known = removable(self.graph)
+        gone = tuple(dict.fromkeys(module for path in paths for module in known[path]))
+        cut = PruningPlan(Structure.full(self.graph), None, {}, {}, gone)
+        what = "the code does not run without it"
+        try:
+            dense, example = (self.model, self.example)
+            if self._meta_model is not None:
+                dense, example = self._meta_model, self._meta_example
+            self._check_shapes(self._output(apply_plan(dense, cut), example), self._eval_shapes)
+            if self._training_example is not None:
+                what = "code that only runs in training does not run without it"
+                output = self._output(apply_plan(self.model, cut), self._training_example, training_code)
+                self._check_shapes(output, self._training_shapes)
+        except Exception as error:
+            return Defect(source_line(error), f"{what}: {first_line(error)}", _module(error))
+        return None
 
     def _culprits(self, groups: Sequence[Group], attempt: Attempt) -> list[tuple[Group, Defect]]:
         defect = self._defect(groups, attempt) if groups else None

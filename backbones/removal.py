@@ -59,12 +59,14 @@ def removable(graph: ChannelGraph) -> Mapping[str, tuple[str, ...]]:
     """The layers that can be replaced by the identity.
 
     A module qualifies when it has weights, one tensor in and one of the same shape out: a residual block, a
-    convolution of equal width and stride 1. A layer directly followed by normalisation takes it along.
+    convolution of equal width and stride 1. A layer directly followed by normalisation takes it along. Left out are
+    those that a trial at trace time found the code not to do without, in training maybe (`Fixed.irremovable`).
 
     Returns:
         module path -> all modules that go with it (itself first), outermost modules before inner ones.
     """
-    return _removable(graph.program)
+    held = {record.layer for record in graph.fixed.irremovable}
+    return {path: modules for path, modules in _removable(graph.program).items() if path not in held}
 
 
 @lru_cache(maxsize=64)
@@ -102,7 +104,8 @@ def _reduce(graph: ChannelGraph, removed: tuple[str, ...]) -> Reduction:
     known = removable(graph)
     for path in removed:
         if path not in known:
-            why = _bypass(graph.program, (path,))
+            held = {record.layer: record.reason for record in graph.fixed.irremovable}
+            why = held.get(path) or _bypass(graph.program, (path,))
             reason = why if isinstance(why, str) else "it has no weights"
             raise SecateurError(f"layer {path!r} cannot be removed: {reason}")
     modules = tuple(dict.fromkeys(module for path in removed for module in known[path]))

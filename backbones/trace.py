@@ -145,7 +145,7 @@ def _verified(
             graph = assemble(constraints, program, inputs, fixed)
         failed = check(graph=graph).failures() if graph.groups else ()
         if not failed:
-            return graph
+            return replace(graph, fixed=replace(fixed, irremovable=check(graph=graph).irremovable()))
         if heads.retry(failed):
             continue
         known = {attribute for attribute, _, _ in fixed.sizes}

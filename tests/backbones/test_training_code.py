@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.cost import cost
+from backbones.errors import SecateurError
+from backbones.removal import removable
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
@@ -93,6 +96,64 @@ class Targets(Net):
 
     def train_only(self, x: Tensor, features: Tensor) -> Any:
         raise ValueError("In training mode, targets should be passed")
+
+
+class Supervised(nn.Module):
+    """A layer that gives an auxiliary output too while it trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.aux = nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.conv(x))
+        return (x, self.aux(x.mean((2, 3)))) if self.training else x
+
+
+class Layered(nn.Module):
+    """Three layers, each of one tensor in and one of the same shape out; how they are used in training varies."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, self.stem, self.head = way, nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+        self.one, self.two, self.three = Supervised(), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        x = F.relu(self.stem(x))
+        x, extra = self.one(x) if self.training else (self.one(x), None)
+        x = self.three(F.relu(self.two(x)))
+        penalty = 0
+        if self.way == "always" or (self.way == "training" and self.training):
+            penalty = self.two.weight.square().mean()
+        out = self.head(x.mean((2, 3))) + penalty
+        return (out, extra) if self.training else out
+
+
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ("never", None),
+        ("training", "code that only runs in training does not run without it: 'Identity' object has no"),
+        ("always", "the code does not run without it: 'Identity' object has no attribute 'weight'"),
+    ],
+)
+def test_layers_that_training_needs_cannot_be_removed(way: str, reason: str | None) -> None:
+    torch.manual_seed(0)
+    model = stirred(Layered(way))
+    graph = trace(model, noise(1, 3, 8, 8))
+    wanted = ["one.conv", "two", "three"] if reason is None else ["one.conv", "three"]
+    assert list(removable(graph)) == wanted
+    held = {record.layer: record.reason for record in graph.fixed.irremovable}
+    assert held["one"].startswith(
+        "code that only runs in training does not run without it: not enough values to unpack"
+    )
+    assert held.keys() == {"one"} | ({"two"} if reason else set())
+    assert held.get("two", "").startswith(reason or "")
+    with pytest.raises(SecateurError, match="layer 'one' cannot be removed: code that only runs in training does not"):
+        cost(graph, Structure.of(graph, {}, removed=["one"]))
+    pruned = prune(model, graph, Structure.of(graph, {}, removed=wanted)).train()
+    out, extra = pruned(noise(2, 3, 8, 8))
+    torch.autograd.backward([out.sum(), extra.sum()])
 
 
 @pytest.mark.parametrize("kind", [Auxiliary, Normed, Reshaped, Nested, Function, Dropped])
