@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from backbones.errors import SecateurError, first_line, source_line
 from backbones.inputs import named, output_of
@@ -32,7 +34,9 @@ def export(model: nn.Module, example: Sequence[Any], batch: int) -> Program:
         with exporting_quietly():
             exported = torch.export.export(model, tuple(example), named(example), strict=False)
     except Exception as error:
-        raise SecateurError(f"torch.export cannot trace the model: {first_line(error)}{_where(error)}") from error
+        raise SecateurError(
+            f"torch.export cannot trace the model: {first_line(error)}{_where(error)}{_hint(error)}"
+        ) from error
     reader = _Reader(exported)
     reader.read(exported.graph_module, {})
     return Program(tuple(reader.steps), Tensors.of(model), batch)
@@ -175,6 +179,12 @@ def _line(node: torch.fx.Node) -> str:
 def _where(error: BaseException) -> str:
     found = source_line(error)
     return f" (at {found})" if found else ""
+
+
+def _hint(error: BaseException) -> str:
+    frames = [frame.f_locals.values() for frame, _ in traceback.walk_tb(error.__traceback__)]
+    packed = any(isinstance(value, PackedSequence) for values in frames for value in values)
+    return "; the sizes of packed sequences depend on values: give the layer padded ones" if packed else ""
 
 
 def _describe(example: Sequence[Any]) -> str:

@@ -60,14 +60,16 @@ def fitting_attributes(model: nn.Module, graph: ChannelGraph, failed: Sequence[F
         failed: the groups that a trial pruning found not to be, maybe because such an attribute kept its value.
     """
     makers: dict[int, dict[str, str]] = {}
+    units: dict[int, dict[str, str]] = {}  # where a layer makes several of each: recurrent layers, one for each gate
     for group in graph.groups:
         for member in group.filters:
             makers.setdefault(graph.tensors[member.tensor].shape[member.dim], {})[group.name] = owner(member.tensor)
+            units.setdefault(group.size, {})[group.name] = owner(member.tensor)
     names = {record.module for record in failed} - graph.heads
     found = []
     for path, module in model.named_modules():
         for name, value in _numbers(module).items():
-            fitting = makers.get(value, {})
+            fitting = makers.get(value) or units.get(value, {})
             if len(fitting) == 1 and fitting.keys() <= names:
                 found.append((f"{path}.{name}".removeprefix("."), next(iter(fitting.values())), value))
     return tuple(found)

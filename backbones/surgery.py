@@ -24,6 +24,9 @@ from backbones.removal import reduced
 from backbones.state import untouched
 from backbones.structure import Structure, keep_mask
 
+GATES = {"LSTM": 4, "GRU": 3}
+"""Kind of recurrent layer -> rows of its weights for each unit; one for the others."""
+
 
 @dataclass(frozen=True)
 class PruningPlan:
@@ -189,9 +192,10 @@ def sync_layer_sizes(module: nn.Module) -> None:
     elif isinstance(module, nn.Embedding):
         module.embedding_dim = module.weight.shape[1]
     elif isinstance(module, nn.RNNBase):
-        module.input_size = int(module.all_weights[0][0].shape[1])
+        reader = module.all_weights[0][0]
+        module.input_size, module.hidden_size = reader.shape[1], reader.shape[0] // GATES.get(module.mode, 1)
     elif isinstance(module, nn.RNNCellBase):
-        module.input_size = module.weight_ih.shape[1]
+        module.input_size, module.hidden_size = module.weight_ih.shape[1], module.weight_hh.shape[1]
     elif isinstance(module, nn.MultiheadAttention) and drops_heads(module):
         drop_heads(module, module.num_heads)
     elif isinstance(module, nn.PReLU):

@@ -167,7 +167,7 @@ class Perceptron(nn.Sequential):
 
 
 class Recurrent(nn.Module):
-    """Convolutions in front of an LSTM: the recurrent layer keeps its size, what feeds it need not."""
+    """Convolutions in front of a recurrent layer: its units can go, the same ones in both layers and directions."""
 
     def __init__(self, cell: str) -> None:
         super().__init__()
