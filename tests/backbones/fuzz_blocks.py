@@ -1,3 +1,4 @@
+# mypy: disable-error-code="no-any-return"
 """Blocks that random networks are made of: what layers and code do to (N, channels, H, W)."""
 
 from __future__ import annotations
@@ -193,7 +194,7 @@ def converted(rng: random.Random, width: int, _: list[int]) -> Step:
     """Casts, moves, shapes of other tensors, values kept between calls, numbers of channels in attributes."""
     way = rng.choice(["to", "type_as", "mask", "cpu", "view_as", "reshape_as", "kept", "attribute"])
 
-    def run(x: Tensor, _: list[Tensor], conv: nn.Module, held: Held) -> Tensor:
+    def run(x: Tensor, _: list[Tensor], conv: nn.Module, held: Any) -> Tensor:
         if way == "to":
             return conv(x.to(x.dtype)).to(x.device, x.dtype) + x
         if way == "type_as":
@@ -256,7 +257,7 @@ def positioned(rng: random.Random, width: int, _: list[int]) -> Step:
             return flat.sort(2)[0].reshape(x.shape)
         if way == "unpool" and h % 2 == 0 and w % 2 == 0:
             small, places = F.max_pool2d(x, 2, return_indices=True)
-            return F.max_unpool2d(small, places, 2)
+            return F.max_unpool2d(small, places, (2, 2))
         if way == "mean":
             return x * gate(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)).sigmoid()
         if way == "norm":

@@ -122,7 +122,7 @@ class Layered(nn.Module):
         x = F.relu(self.stem(x))
         x, extra = self.one(x) if self.training else (self.one(x), None)
         x = self.three(F.relu(self.two(x)))
-        penalty = 0
+        penalty: Any = 0
         if self.way == "always" or (self.way == "training" and self.training):
             penalty = self.two.weight.square().mean()
         out = self.head(x.mean((2, 3))) + penalty
