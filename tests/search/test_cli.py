@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -185,6 +186,18 @@ def test_search_alone_then_retrain_then_report(folder: Path, capsys: pytest.Capt
     code, out, err = called(capsys, "retrain", "runs/tiny", "--top", "1", "--json")
     assert code == 0, err
     assert len(json.loads(out)["retrained"]) == 1
+
+    code, out, err = called(capsys, "retrain", "runs/tiny", "--finalists", "4", "--epochs", "8")
+    assert code == 0, err
+    assert "Retraining: 4 finalists: 4 x 1, 2 x 2, 1 x 8 epochs, 2 times one retraining\n" in out
+    assert {"2 epochs:", "8 epochs:"} <= set(out.splitlines())  # the retraining before, and this one
+    assert re.search(r"^finalist .* rung  1 epoch  2 epochs  8 epochs$", out, flags=re.MULTILINE)
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, err = called(capsys, "status", "runs/tiny")
+    assert re.findall(r"^  \w+  (\S+ of \S+ epochs):", out, flags=re.MULTILINE) == [
+        "2 of 8 epochs",
+        *2 * ["1 of 8 epochs"],
+    ]
     (folder / "runs/tiny/report.html").unlink()
     code, out, err = called(capsys, "report", "runs/tiny")
     assert (code, out) == (0, f"wrote {folder / 'runs/tiny/report.html'}\n"), err
