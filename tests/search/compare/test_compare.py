@@ -35,6 +35,9 @@ images = 90
 amount = 0.5
 epochs = 1
 batch_size = 32
+[variants.search.retrain]
+epochs = 2
+finalists = 2
 [variants.uniform.search]
 rule = "uniform"
 [variants.steps.dense]
@@ -71,7 +74,8 @@ def test_from_variants_to_tables_and_again_without_training(
     code, out, err = called(capsys, "compare", "study.toml")
     assert code == 0, err
     assert max(map(len, out.splitlines())) <= 80
-    assert len(trained) == 6
+    assert len(trained) == 8
+    assert len(set(trained)) == 7  # the first seed chose between two, in a short training each
     assert out.count("dense network: 2 epochs") == 2  # one for two variants, one for the slimmed
     place = folder / "runs/tiny-small/compare"
     assert {path.name for path in place.iterdir()} == {
@@ -84,7 +88,7 @@ def test_from_variants_to_tables_and_again_without_training(
     assert [(one.variant, one.structure) for one in known.variants] == [("search", first["variants"][0]["structure"])]
     code, out, err = called(capsys, "compare", "study.toml", "--json")
     assert code == 0, err
-    assert len(trained) == 6
+    assert len(trained) == 8
     again = json.loads(out)
     unchanged = ("variant", "structure", "macs", "params", "validation", "test", "sparse", "scored", "search_seconds")
     for one, other in zip(first["variants"], again["variants"], strict=True):
@@ -92,7 +96,7 @@ def test_from_variants_to_tables_and_again_without_training(
 
     code, out, err = called(capsys, "compare", "study.toml", "--seeds", "3", "--variants", "uniform", "--json")
     assert code == 0, err
-    assert trained[6:] == [f"{first['variants'][1]['structure']}-2"]
+    assert trained[8:] == [f"{first['variants'][1]['structure']}-2"]
     [alone] = json.loads(out)["variants"]
     assert alone["test"]["values"][:2] == first["variants"][1]["test"]["values"]
     assert len(alone["test"]["values"]) == 3
