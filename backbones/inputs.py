@@ -111,11 +111,12 @@ def first_samples(tree: Any, size: int) -> Any:
     return map_tensors(lambda tensor: tensor[:size] if tensor.ndim else tensor, tree)
 
 
+def pick_samples(tree: Any, which: range) -> Any:
+    """The samples of a range of numbers, as views."""
+    return map_tensors(lambda tensor: tensor[which.start : which.stop] if tensor.ndim else tensor, tree)
+
+
 def split_samples(inputs: Any, size: int) -> list[Any]:
     """The inputs of a batch as smaller ones of `size` samples, the last of what is left, as views."""
     total = sample_count(inputs)
-
-    def part(start: int) -> Any:
-        return map_tensors(lambda tensor: tensor[start : start + size] if tensor.ndim else tensor, inputs)
-
-    return [part(start) for start in range(0, total, size)]
+    return [pick_samples(inputs, range(start, start + size)) for start in range(0, total, size)]

@@ -1,9 +1,13 @@
-"""Scores by the logits of the recalibrated network: beside the dense network's, and against the labels."""
+"""Scores by what a network gives: beside the dense network's outputs, as cut and refitted, and against the labels."""
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 
+from backbones.errors import SecateurError
+from backbones.inputs import run_on
+from backbones.modes import evaluating
 from scoring.output_distance import relative_distance
 from scoring.scoring_task import ScoredStructure
 
@@ -49,3 +53,27 @@ def logit_kl(scored: ScoredStructure) -> float:
     ours = F.log_softmax(scored.forward_pass("logit_kl").logits, dim=1)
     dense = F.log_softmax(scored.task.dense.logits, dim=1)
     return -float(F.kl_div(ours, dense, reduction="batchmean", log_target=True))
+
+
+def reconstruction(scored: ScoredStructure) -> float:
+    """Minus the distance of the refitted network's outputs from the dense one's, on samples that were not fitted on.
+
+    For logits (B, classes) the mean Kullback-Leibler divergence from the dense network's class probabilities; for other
+    outputs their relative distance (`scoring.output_distance`). No labels. Not published as a score; the refit is that
+    of `secateur.reconstruct` (after He et al., ICCV 2017). Needs samples to fit, others than those that are looked at;
+    one refit and one forward pass.
+
+    Raises:
+        SecateurError: without samples to fit, or for outputs that are not finite.
+    """
+    network, task = scored.refitted("reconstruction"), scored.task
+    with evaluating(network), torch.no_grad():
+        outputs = run_on(network, task.held_out_images)
+    if task.has_logits:
+        ours, dense = (F.log_softmax(one.double(), dim=1) for one in (outputs, task.held_out_outputs))
+        found = F.kl_div(ours, dense, reduction="batchmean", log_target=True)
+    else:
+        found = relative_distance(outputs, task.held_out_outputs)
+    if not bool(found.isfinite()):
+        raise SecateurError("the refitted network's outputs are not finite; the structure cannot be scored")
+    return -max(float(found), 0.0)

@@ -14,6 +14,7 @@ from torch import nn
 from backbones.cost_table import Ints
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
+from backbones.structure import Structure
 from scoring.channel_weights import FEATURES, feature_points
 from scoring.clusters import CLUSTERINGS, LINKAGES, cluster
 from scoring.criterion_inputs import check_weights
@@ -136,6 +137,17 @@ def ratio_widths(tables: FilterTables, keep: Ratios, limits: Limits | None = Non
         raise SecateurError(f"0 < keep <= 1 must hold, but got keep={wrong:g}")
     counts = np.floor(shares * tables.sizes + 0.5).astype(np.int64)
     return (limits or Limits()).admit(counts, tables)
+
+
+def kept_shares(tables: FilterTables, structure: Structure) -> NDArray[np.float64]:
+    """(groups,) the share of its channels that each group keeps; 1 for a group that went with its layer.
+
+    Args:
+        tables: of the structure's network.
+        structure: of the whole network, or without some of its layers.
+    """
+    widths = structure.widths
+    return np.asarray([widths[name] for name in tables.groups]) / tables.sizes
 
 
 def widths_mask(tables: FilterTables, widths: Ints, pick: Pick = "norm") -> Mask:

@@ -16,7 +16,7 @@ from backbones.graph import ChannelGraph
 from backbones.state import untouched
 from backbones.structure import Structure
 from scoring.combination import rank_sum_score
-from scoring.logit_scores import adaptive_bn, adaptive_loss, fidelity, logit_kl
+from scoring.logit_scores import adaptive_bn, adaptive_loss, fidelity, logit_kl, reconstruction
 from scoring.naswot import naswot, naswot_last
 from scoring.region_scores import naswot_balanced, region_kernel, region_separation
 from scoring.scoring_task import ScoredStructure, Scorer, ScoringTask
@@ -70,6 +70,7 @@ SCORERS: dict[str, Scorer] = {
     "logit_kl": logit_kl,
     "adaptive_bn": adaptive_bn,
     "adaptive_loss": adaptive_loss,
+    "reconstruction": reconstruction,
     "synflow": synflow,
     "macs": _macs,
     "params": _params,
@@ -77,6 +78,10 @@ SCORERS: dict[str, Scorer] = {
     "random": _random,
 }
 
+REFITTED = "refitted:"
+"""Before the name of a scorer: asked of the refitted network, "refitted:naswot"."""
+OF_WIDTHS = ("macs", "params", "units", "random", "reconstruction")
+"""Scorers that see the same network refitted or not, and the one that refits by itself."""
 
 DEFAULT_SCORER = "region_kernel"
 """What a study scores by unless told otherwise: see studies/README.md for the evidence."""
@@ -90,7 +95,7 @@ OF_CLASSES = ("region_separation", "logit_kl", "adaptive_bn", "adaptive_loss")
 
 
 def check_scorer(name: str, classes: bool = True) -> None:
-    """Checks that a name is a key of `SCORERS`, or several different ones joined by "+".
+    """Checks that a name is a key of `SCORERS`, one asked of refitted networks, or several joined by "+".
 
     Args:
         name: as it was given.
@@ -102,26 +107,44 @@ def check_scorer(name: str, classes: bool = True) -> None:
     """
     parts = name.split("+")
     for part in parts:
-        if part in REPLACED:
-            raise SecateurError(f"scorer {part!r} is no longer offered; {REPLACED[part]!r} took its place")
-        check_name("scorer", part, SCORERS)
-        if part in OF_CLASSES and not classes:
+        plain = part.removeprefix(REFITTED)
+        if plain in REPLACED:
+            raise SecateurError(f"scorer {plain!r} is no longer offered; {REPLACED[plain]!r} took its place")
+        check_name("scorer", plain, SCORERS)
+        if plain != part and plain in OF_WIDTHS:
+            raise SecateurError(f"scorer {plain!r} gives the same with and without {REFITTED!r}; leave it out")
+        if plain in OF_CLASSES and not classes:
             others = ", ".join(one for one in SCORERS if one not in OF_CLASSES)
-            raise SecateurError(f"scorer {part!r} needs classes, which the task has not; these do not: {others}")
+            raise SecateurError(f"scorer {plain!r} needs classes, which the task has not; these do not: {others}")
     if len(set(parts)) < len(parts):
         raise SecateurError(f"scorer {name!r} names a part twice; a rank sum is of different scorers")
 
 
 def scorer_of(name: str) -> Scorer:
-    """The scorer of a name; "a+b" is the rank sum of a and b (`scoring.combination`).
+    """The scorer of a name.
+
+    Args:
+        name: a key of `SCORERS`; "refitted:a" is a of the refitted network; "a+b" is the rank sum of a and b
+            (`scoring.combination`).
 
     Raises:
         SecateurError: for an unknown name.
     """
     check_scorer(name)
-    if "+" not in name:
-        return SCORERS[name]
-    return partial(rank_sum_score, {part: SCORERS[part] for part in name.split("+")})
+    if "+" in name:
+        return partial(rank_sum_score, {part: scorer_of(part) for part in name.split("+")})
+    if name.startswith(REFITTED):
+        return partial(_refitted, SCORERS[name.removeprefix(REFITTED)])
+    return SCORERS[name]
+
+
+def refits(name: str) -> bool:
+    """Whether a scorer, or a part of a rank sum, looks at refitted networks, and so needs images to fit."""
+    return any(part == "reconstruction" or part.startswith(REFITTED) for part in name.split("+"))
+
+
+def _refitted(scorer: Scorer, scored: ScoredStructure) -> float:
+    return scorer(scored.after_refit)
 
 
 def score(
@@ -133,11 +156,13 @@ def score(
     labels: Tensor | None = None,
     recalibrate: Sequence[Any] | None = None,
     reference: Sequence[Structure] = (),
+    fit: Tensor | None = None,
 ) -> float:
     """The score of one structure.
 
     Args:
-        name: a key of `SCORERS`, or a rank sum of several, "region_separation+fidelity".
+        name: a key of `SCORERS`, of the refitted network "refitted:naswot", or a rank sum of several,
+            "region_separation+fidelity".
         model: the dense, traced network.
         graph: its channel graph.
         structure: what is scored.
@@ -146,6 +171,7 @@ def score(
         labels: (B,) their classes, for scorers that need them.
         recalibrate: small batches for batch-norm statistics, for scorers that need them.
         reference: structures of about the same cost that a rank sum ranks among; a study draws them itself.
+        fit: (F, C, H, W) normalised images to refit on, none of the batch, for scorers of refitted networks.
 
     Raises:
         SecateurError: for an unknown name, a structure of another graph, or a structure that cannot be scored.
@@ -153,6 +179,5 @@ def score(
     scorer = scorer_of(name)
     structure.check(graph)
     with untouched(model):
-        return scorer(
-            ScoredStructure(ScoringTask(model, graph, batch, labels, recalibrate, tuple(reference)), structure)
-        )
+        task = ScoringTask(model, graph, batch, labels, recalibrate, tuple(reference), fit=fit)
+        return scorer(ScoredStructure(task, structure))

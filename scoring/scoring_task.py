@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
+from backbones.inputs import as_arguments, run_on
 from backbones.modes import evaluating
 from backbones.state import untouched
 from backbones.structure import Structure
@@ -23,6 +24,11 @@ from backbones.surgery import prune
 from scoring.batch_norm import FoldedNetwork, fold_batch_norms, recalibrate, recalibrating
 from scoring.channel_weights import Floats
 from scoring.codes import CodeAgreement, RunMode, watch_preactivations
+from scoring.reconstruction.refit import refit
+from scoring.reconstruction.targets import DenseTargets, gather_targets
+
+FIT_ROWS = 8_192
+"""Output positions a layer is refitted at for a score."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +111,8 @@ class ScoringTask:
         recalibrate: small batches for batch-norm statistics, or None.
         reference: structures among which rank sums rank; none for single scorers.
         reference_scores: scorer -> its sorted scores of the reference structures, filled when first asked for.
+        fit: inputs that structures are refitted on, none of the batch; None where no scorer refits.
+        held_out: inputs that the scorer `reconstruction` looks at, none of `fit`; None for the batch.
     """
 
     model: nn.Module
@@ -115,6 +123,8 @@ class ScoringTask:
     reference: tuple[Structure, ...] = ()
     reference_scores: dict[str, Floats] = field(default_factory=dict, repr=False)
     classes: bool | None = None
+    fit: Any = None
+    held_out: Any = None
 
     @cached_property
     def dense(self) -> ForwardPass:
@@ -155,6 +165,35 @@ class ScoringTask:
         It normalises by the batch's own variance, running statistics by n / (n - 1) times that.
         """
         return self.recalibrate is not None and len(self.recalibrate) == 1 and self.recalibrate[0] is self.batch
+
+    @cached_property
+    def held_out_images(self) -> Any:
+        """`held_out`, or the batch, in the layout of `layout`."""
+        return self._laid_out(self.batch if self.held_out is None else self.held_out)
+
+    @cached_property
+    def held_out_outputs(self) -> Any:
+        """What the dense network gives for `held_out_images`, in eval mode."""
+        with untouched(self.model), evaluating(self.model), torch.no_grad():
+            return run_on(self.model, self.held_out_images)
+
+    def targets(self, scorer: str) -> DenseTargets:
+        """What structures are refitted to; gathered once.
+
+        Args:
+            scorer: who asks, for the message.
+
+        Raises:
+            SecateurError: when there are no images to fit on, or these cannot be used (`gather_targets`).
+        """
+        if self.fit is None:
+            raise SecateurError(f"scorer {scorer!r} needs fit=(F, …) images to refit on, others than the batch")
+        return self._targets
+
+    @cached_property
+    def _targets(self) -> DenseTargets:
+        assert self.fit is not None
+        return gather_targets(self.model, self.graph, as_arguments(self._laid_out(self.fit)), rows=FIT_ROWS)
 
     @cached_property
     def folded(self) -> FoldedNetwork:
@@ -210,6 +249,27 @@ class ScoredStructure:
         """The same function as `pruned` up to rounding, with batch norms folded away: for forward passes only."""
         return self.task.folded.prune(self.task.graph, self.structure) or self.pruned
 
+    def refitted(self, scorer: str) -> nn.Module:
+        """The pruned network refitted to the dense network's outputs on the task's images to fit, in eval mode.
+
+        Args:
+            scorer: who asks, for the message.
+
+        Raises:
+            SecateurError: when the task has no images to fit on.
+        """
+        self.task.targets(scorer)
+        return self._refitted
+
+    @cached_property
+    def _refitted(self) -> nn.Module:
+        return refit(self.task.targets(""), self.structure, for_training=False).eval()
+
+    @cached_property
+    def after_refit(self) -> RefittedStructure:
+        """The same structure as other scorers see it when they are asked of its refitted network."""
+        return RefittedStructure(self.task, self.structure, self)
+
     def recalibrated(self, scorer: str) -> nn.Module:
         """The pruned network with batch-norm statistics measured on the task's recalibration batches.
 
@@ -246,6 +306,47 @@ class ScoredStructure:
             model = prune(self.task.model, self.task.graph, self.structure, check=False)
             return forward_pass(model, self.task.images, recalibrating)
         return forward_pass(self._recalibrated, self.task.images)
+
+
+@dataclass(frozen=True, eq=False)
+class RefittedStructure(ScoredStructure):
+    """A structure whose pruned network is the refitted one; its statistics come with the refit and are not renewed.
+
+    Attributes:
+        as_cut: the same structure as cut, which keeps the refitted network.
+    """
+
+    as_cut: ScoredStructure
+
+    @cached_property
+    def pruned(self) -> nn.Module:
+        """The refitted network."""
+        return self.as_cut.refitted("refitted:…")
+
+    @cached_property
+    def folded(self) -> nn.Module:
+        """The refitted network."""
+        return self.pruned
+
+    def recalibrated(self, scorer: str) -> nn.Module:
+        """The refitted network.
+
+        Args:
+            scorer: who asks; any task with images to fit will do.
+        """
+        return self.pruned
+
+    def forward_pass(self, scorer: str) -> ForwardPass:
+        """What the refitted network shows of the batch.
+
+        Args:
+            scorer: who asks.
+        """
+        return self._forward_pass
+
+    @cached_property
+    def _forward_pass(self) -> ForwardPass:
+        return forward_pass(self.pruned, self.task.images)
 
 
 Scorer = Callable[[ScoredStructure], float]

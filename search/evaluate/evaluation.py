@@ -30,6 +30,7 @@ from search.space.families import SampledStructure, draw
 from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
 from search.study.identity import to_record
+from search.study.refitter import Refitter
 from search.training.parallel import fitting_threads
 
 
@@ -73,7 +74,8 @@ def evaluate(
     check_range("jobs", jobs, 1)
     place = results_folder(folder, plan)
     place.mkdir(parents=True, exist_ok=True)
-    task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics)
+    needs = "+".join(plan.scorers)
+    task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics, needs)
     problem = prepare_problem(space, task, budget, scorer="params", seed=plan.recipe.seed)
     if len(problem.targets) != 1:
         raise SecateurError(f"an evaluation needs one target, but the budget has {len(problem.targets)}")
@@ -82,7 +84,7 @@ def evaluate(
     _check_same(place / "plan.json", facts)
     structures = draw(problem, target, plan.structures, plan.families, plan.set)
     results = retrain_all(
-        _trainings(plan, task, structures),
+        _trainings(plan, task, structures, Refitter(model, graph, data, plan.recipe.seed)),
         subset(data, plan.images, plan.recipe.seed),
         place / "trainings",
         test=plan.measure == "test",
@@ -117,12 +119,15 @@ def _identity(plan: Plan, budget: Budget, space: Space, task: ScoringTask, data:
     }
 
 
-def _trainings(plan: Plan, task: ScoringTask, structures: tuple[SampledStructure, ...]) -> list[TrainingTask]:
+def _trainings(
+    plan: Plan, task: ScoringTask, structures: tuple[SampledStructure, ...], refit: Refitter
+) -> list[TrainingTask]:
     """Every structure with every seed, one seed after the other."""
+    make = refit if plan.start == "reconstructed" else partial(prune, task.model, task.graph, check=False)
     return [
         TrainingTask(
             one.structure.id,
-            partial(prune, task.model, task.graph, one.structure, check=False),
+            partial(make, one.structure),
             replace(plan.recipe, seed=seed),
         )
         for seed in plan.retraining_seeds

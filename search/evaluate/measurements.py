@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
-from scoring.scorers import SCORERS
+from scoring.scorers import scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
 from search.data.data import Data
 from search.space.families import SampledStructure
@@ -56,7 +56,7 @@ def score_all(
     Args:
         task: the dense network and the images that scorers look at.
         structures: what is scored.
-        scorers: keys of `SCORERS`.
+        scorers: names of single scorers.
         path: JSON file of the table, written after every structure.
         progress: show a bar when standard error is a terminal.
     """
@@ -78,7 +78,7 @@ def score_all(
 
 def _score(name: str, scored: ScoredStructure) -> float | None:
     try:
-        return SCORERS[name](scored)
+        return scorer_of(name)(scored)
     except SecateurError:
         return None
 

@@ -9,17 +9,23 @@ from backbones.errors import SecateurError, check_name
 from scoring.scorers import SCORERS, check_scorer
 from search.checks import check_range
 from search.space.families import FAMILIES
+from search.study.retrain import STARTS
 from search.training.recipe import Recipe
 
 COMBINED = (
+    "refitted:naswot",
+    "refitted:naswot_last",
+    "refitted:region_kernel",
+    "refitted:region_separation",
+    "reconstruction+naswot",
+    "reconstruction+naswot_last",
+    "reconstruction+refitted:region_kernel",
+    "reconstruction+params",
     "naswot_last+region_kernel+logit_kl",
-    "naswot+region_kernel+logit_kl",
-    "region_kernel+logit_kl",
     "naswot_last+region_kernel",
-    "region_separation+fidelity",
     "fidelity+params",
 )
-"""Rank sums that are looked at beside every single scorer."""
+"""Scores of refitted networks and rank sums that are looked at beside every single scorer."""
 
 AccuracySplit = Literal["validation", "test"]
 NOT_OF_TRAININGS = ("structures", "seeds", "scorers", "batch", "statistics", "measure")
@@ -42,6 +48,7 @@ class Plan:
         measure: the accuracy that scores are compared with: "validation" to choose a scorer, which never looks at the
             test images; "test" to confirm the choice.
         recipe: of the retraining; no teacher.
+        start: what retrainings start from: "cut" weights, or "reconstructed" ones.
     """
 
     structures: int = 40
@@ -54,6 +61,7 @@ class Plan:
     statistics: int = 0
     measure: AccuracySplit = "validation"
     recipe: Recipe = field(default_factory=lambda: Recipe(epochs=1, schedule="one-cycle"))
+    start: str = "cut"
 
     def __post_init__(self) -> None:
         for name, low in (("structures", 4), ("seeds", 1), ("set", 0), ("batch", 2), ("statistics", 0), ("images", 1)):
@@ -62,6 +70,7 @@ class Plan:
             raise SecateurError("families and scorers need at least one name each")
         for family in self.families:
             check_name("family", family, FAMILIES)
+        check_name("start", self.start, STARTS)
         if self.measure not in ("validation", "test"):
             raise SecateurError(f"measure must be 'validation' or 'test', but got {self.measure!r}")
         for scorer in self.scorers:
@@ -80,4 +89,6 @@ class Plan:
     def identity(self) -> dict[str, Any]:
         """What must be equal for two runs to add to the same results."""
         facts = {**asdict(self), "recipe": self.recipe.to_dict(), "families": list(self.families)}
+        if self.start == "cut":
+            del facts["start"]  # folders of before do not name it
         return {key: value for key, value in facts.items() if key not in NOT_OF_TRAININGS}

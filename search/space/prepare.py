@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import itertools
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.inputs import split_samples
+from backbones.inputs import pick_samples, sample_count, split_samples
 from backbones.surgery import prune
 from scoring.criteria import CRITERIA
-from scoring.scorers import check_scorer
+from scoring.reconstruction.targets import LEAST_IMAGES
+from scoring.scorers import check_scorer, refits
 from scoring.scoring_task import ScoringTask
 from scoring.tables import FilterTables
 from search.checks import check_dtype
@@ -28,10 +31,47 @@ from search.space.space import Space
 REFERENCES = 30
 """Structures of the budget that a rank sum ranks among."""
 RECALIBRATION_BATCH = 64
+FIT, HELD_OUT, CONFIRM, MOST_FIT = 256, 1024, 2048, 512
+"""Images that structures are refitted on for a score, that they are scored on, that the best are
+confirmed on, and those that these are refitted on at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageDraws:
+    """Which training images each step of a search sees; no image is in two of the draws.
+
+    Attributes:
+        batch: for scorers of linear regions and logits.
+        fit: structures are refitted on them.
+        held_out: refitted structures are compared with the dense network on them.
+        confirm: no trial sees them: the best are looked at again on them.
+    """
+
+    batch: range
+    fit: range
+    held_out: range
+    confirm: range
+
+    @staticmethod
+    def of(images: int, batch: int) -> ImageDraws:
+        """The draws from so many training images, shuffled: the batch first; of few images each other gets a share.
+
+        Raises:
+            SecateurError: when too few are left beside the batch.
+        """
+        left = images - batch
+        sizes = [min(FIT, left // 5), min(HELD_OUT, left * 2 // 5), min(CONFIRM, left * 2 // 5)]
+        if sizes[0] < LEAST_IMAGES:
+            raise SecateurError(
+                f"scores of refitted networks need {5 * LEAST_IMAGES} training images beside the batch of {batch}, but "
+                f"there are {max(0, left)}"
+            )
+        ends = np.cumsum([batch, *sizes]).tolist()
+        return ImageDraws(range(batch), *(range(low, high) for low, high in itertools.pairwise(ends)))
 
 
 def scoring_task(
-    model: nn.Module, graph: ChannelGraph, data: Data, batch: int, seed: int, statistics: int = 0
+    model: nn.Module, graph: ChannelGraph, data: Data, batch: int, seed: int, statistics: int = 0, scorer: str = ""
 ) -> ScoringTask:
     """What structures are scored on.
 
@@ -43,9 +83,11 @@ def scoring_task(
         seed: which images.
         statistics: number of images for batch-norm statistics, others than the batch; 0 for the batch itself, which
             costs no pass of its own.
+        scorer: where it looks at refitted networks, images to fit and to score them are drawn too (`ImageDraws`).
 
     Raises:
-        SecateurError: for a batch larger than the data, or a network whose weights are of another type than images.
+        SecateurError: for a batch larger than the data, too few images beside it where the scorer refits, or a network
+            whose weights are of another type than images.
     """
     inputs, targets = data.batch(batch, seed)
     check_dtype(model, inputs)
@@ -53,7 +95,12 @@ def scoring_task(
     if statistics:
         renewal = split_samples(data.batch(statistics, seed + 1)[0], RECALIBRATION_BATCH)
     classes = data.task.classes
-    return ScoringTask(model, graph, inputs, targets if classes else None, renewal, classes=classes)
+    task = ScoringTask(model, graph, inputs, targets if classes else None, renewal, classes=classes)
+    if not refits(scorer):
+        return task
+    draws = ImageDraws.of(len(data.train), batch)
+    drawn, _ = data.batch(draws.held_out.stop, seed)
+    return replace(task, fit=pick_samples(drawn, draws.fit), held_out=pick_samples(drawn, draws.held_out))
 
 
 def check_classes(space: Space, scorer: str, data: Data) -> None:
@@ -68,6 +115,31 @@ def check_classes(space: Space, scorer: str, data: Data) -> None:
         )
     if space.removal is not None and space.removal.measure == "accuracy":
         raise SecateurError("removal by 'accuracy' needs classes, which the task has not; 'cosine' and 'score' do not")
+
+
+def confirming_task(task: ScoringTask, data: Data, seed: int) -> ScoringTask:
+    """What the best structures of a search are looked at again on: images that no trial saw, and more of them.
+
+    They are refitted on the images to fit and those that trials were scored on together, and compared with the dense
+    network on fresh ones, which stand in for the batch too.
+
+    Args:
+        task: of `scoring_task`, for a scorer that refits.
+        data: the data set.
+        seed: of `scoring_task`.
+    """
+    batch = sample_count(task.batch)
+    draws = ImageDraws.of(len(data.train), batch)
+    drawn, targets = data.batch(draws.confirm.stop, seed)
+    fresh = range(draws.confirm.start, draws.confirm.start + min(batch, len(draws.confirm)))
+    return replace(
+        task,
+        batch=pick_samples(drawn, fresh),
+        labels=None if task.labels is None else targets[fresh.start : fresh.stop],
+        fit=pick_samples(drawn, range(draws.fit.start, draws.held_out.stop)[:MOST_FIT]),
+        held_out=pick_samples(drawn, draws.confirm),
+        reference_scores={},
+    )
 
 
 def prepare_problem(

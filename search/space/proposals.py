@@ -119,9 +119,8 @@ def propose(problem: SearchProblem, trial: optuna.Trial) -> Proposal:
     What a trial aims at is no business of the sampler, which would soon aim at the cheap end of a band alone, where a
     structure is hard to dominate: trials take the targets in turn, and go evenly over a band.
     """
-    number, turn = trial.number % len(problem.targets), trial.number // len(problem.targets)
-    band, share = problem.targets[number], (0.5 + turn * GOLDEN) % 1.0
-    target = band if band.capped else _point(band, share)
+    number, target = aimed_target(problem, trial.number)
+    band = problem.targets[number]
     allocation = problem.suggest(trial)
     found = project(problem, allocation, target)
     if isinstance(found, Infeasible) and target is not band:  # the point aimed at is too close to the band's lower end
@@ -132,6 +131,13 @@ def propose(problem: SearchProblem, trial: optuna.Trial) -> Proposal:
     facts = {"structure": found.structure.id, **pack(problem.graph, found.structure, found.cost)}
     resolved = {"effective": dict(found.resolved_params)} if found.resolved_params else {}
     return Proposal(found, {**facts, **({AIM: aim} if aim else {}), **resolved, "strength": found.strength})
+
+
+def aimed_target(problem: SearchProblem, trial: int) -> tuple[int, Target]:
+    """What the trial of that number aims at: the number of a target, and the target or the part of it below a point."""
+    number, turn = trial % len(problem.targets), trial // len(problem.targets)
+    band = problem.targets[number]
+    return number, band if band.capped else point_in(band, (0.5 + turn * GOLDEN) % 1.0)
 
 
 def aim_of(problem: SearchProblem, number: int, point: Target | Cost) -> dict[str, float]:
@@ -151,7 +157,7 @@ def aim_of(problem: SearchProblem, number: int, point: Target | Cost) -> dict[st
     return aim
 
 
-def _point(band: Target, share: float) -> Target:
+def point_in(band: Target, share: float) -> Target:
     """The part of a band below a point: `share` of the way up along the axis that trials spread over."""
     first = band.bounds[band.aimed]
     point = replace(first, high=first.low + share * (first.high - first.low))

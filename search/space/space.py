@@ -107,6 +107,13 @@ class Space:
             seed=seed,
         )
 
+    def shares_param(self, group: str) -> tuple[str, bool] | None:
+        """The parameter that says how much of a group is kept, and whether it is the share that goes instead.
+
+        None in spaces that propose thresholds for all groups together.
+        """
+        return {"ratios": (f"keep {group}", False), "hybrid+ratios": (f"cap {group}", True)}.get(self.kind)
+
     def suggest(self, trial: optuna.Trial, tables: FilterTables) -> Direction:
         """Asks the sampler for a direction; `tables` are the dense network's."""
         held = cast("optuna.Trial", PartlyFixedTrial(trial, dict(self.fixed))) if self.fixed else trial

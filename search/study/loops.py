@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -30,13 +31,29 @@ from search.study.samplers import sampler_for
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import quiet
 from search.study.trials import CLAIM, TrialStore, claimant
+from search.study.warm_start import WARM, WarmStart
+
+
+@dataclass(frozen=True, slots=True)
+class Proposer:
+    """Who proposes the trials of a search.
+
+    Attributes:
+        sampler: a key of `SAMPLERS`.
+        seed: the study's seed.
+        warm: what is tried before the sampler is asked.
+    """
+
+    sampler: str
+    seed: int
+    warm: WarmStart
 
 
 def search_sequentially(
     store: TrialStore,
     problem: SearchProblem,
     scores: ScoreCache,
-    sampler: tuple[str, int],
+    proposer: Proposer,
     trials: int,
     stop: float,
     jobs: int,
@@ -47,7 +64,7 @@ def search_sequentially(
         store: the study's trials.
         problem: what the trials propose from.
         scores: the known scores; learns the new ones.
-        sampler: name of the sampler and the study's seed.
+        proposer: what is tried first, and who proposes then.
         trials: number of finished trials to reach.
         stop: monotonic time in seconds after which no batch is begun.
         jobs: number of trials in a batch, scored at the same time.
@@ -61,23 +78,38 @@ def search_sequentially(
             store.fail(orphan)
         scores.learn(store.finished)
         try:
+            for place in proposer.warm.missing(store.finished):
+                if len(store.finished) >= trials or time.monotonic() >= stop:
+                    return
+                yield _warm(store, problem, scores, proposer.warm, place)
+                heartbeat.check()
+            warm = sum(WARM in one.user_attrs for one in store.finished)
             while len(store.finished) < trials and time.monotonic() < stop:
-                first = len(store.finished) // jobs * jobs
-                for frozen in _batch(store, problem, scores, sampler, range(first, min(first + jobs, trials))):
+                first = warm + (len(store.finished) - warm) // jobs * jobs
+                for frozen in _batch(store, problem, scores, proposer, range(first, min(first + jobs, trials))):
                     yield frozen
                     heartbeat.check()
         finally:
             store.sampler_history.forget()
 
 
+def _warm(store: TrialStore, problem: SearchProblem, scores: ScoreCache, warm: WarmStart, place: int) -> FrozenTrial:
+    start = time.perf_counter()
+    frozen = warm.proposed(place)
+    structure = _structure(problem, frozen)
+    return store.put(_finished(problem, frozen, next(scores.of([structure])) if structure else None, start))
+
+
 def _batch(
-    store: TrialStore, problem: SearchProblem, scores: ScoreCache, sampler: tuple[str, int], numbers: range
+    store: TrialStore, problem: SearchProblem, scores: ScoreCache, proposer: Proposer, numbers: range
 ) -> Iterator[FrozenTrial]:
     seen = store.history_at(numbers.start)
-    asked = [_ask(seen, problem, sampler, number) for number in numbers]
+    asked = [_ask(seen, problem, proposer, number) for number in numbers]
     done = len(store.finished) - numbers.start
     for (trial, _, _), frozen in zip(asked, store.finished[numbers.start :], strict=False):
-        store.sampler_history.tell(trial, frozen.values)  # a batch that was broken off: these are stored already
+        store.sampler_history.tell(
+            trial, frozen.values, frozen.user_attrs
+        )  # a batch that was broken off: these are stored already
     found = [proposal.found.structure for _, proposal, _ in asked[done:] if proposal.found is not None]
     results = scores.of(found, min(len(numbers), max(1, len(found))))
     for trial, proposal, seconds in asked[done:]:
@@ -86,11 +118,10 @@ def _batch(
 
 
 def _ask(
-    seen: optuna.Study, problem: SearchProblem, sampler: tuple[str, int], number: int
+    seen: optuna.Study, problem: SearchProblem, proposer: Proposer, number: int
 ) -> tuple[optuna.Trial, Proposal, float]:
     start = time.perf_counter()
-    name, seed = sampler
-    seen.sampler = sampler_for(name, seed, number)
+    seen.sampler = sampler_for(proposer.sampler, proposer.seed, number, problem=problem)
     trial = seen.ask()
     return trial, propose(problem, trial), time.perf_counter() - start
 
@@ -125,7 +156,7 @@ SCORE_POLL = 0.2
 
 
 def search_distributed(
-    store: TrialStore, problem: SearchProblem, scores: ScoreCache, sampler: tuple[str, int], trials: int, stop: float
+    store: TrialStore, problem: SearchProblem, scores: ScoreCache, proposer: Proposer, trials: int, stop: float
 ) -> Generator[FrozenTrial, None, None]:
     """Yields the trials that this process finished, until all processes together have reached `trials`.
 
@@ -135,7 +166,7 @@ def search_distributed(
         SecateurError: when a search on its own is at work on the study.
     """
     with Heartbeat(store, "work") as heartbeat:
-        worker = _Worker(store, problem, scores, sampler, heartbeat)
+        worker = _Worker(store, problem, scores, proposer, heartbeat)
         try:
             while time.monotonic() < stop:
                 worker.sync()
@@ -164,10 +195,16 @@ class _Worker:
         store: TrialStore,
         problem: SearchProblem,
         scores: ScoreCache,
-        sampler: tuple[str, int],
+        proposer: Proposer,
         heartbeat: Heartbeat,
     ) -> None:
-        self.store, self.problem, self.scores, self.sampler, self.heartbeat = store, problem, scores, sampler, heartbeat
+        self.store, self.problem, self.scores, self.proposer, self.heartbeat = (
+            store,
+            problem,
+            scores,
+            proposer,
+            heartbeat,
+        )
         self.left: list[FrozenTrial] = []
         self._claim: FrozenTrial | None = None
         scores.learn(store.finished)
@@ -188,15 +225,15 @@ class _Worker:
         self._count += 1
         key = f"{self.heartbeat.token}/{self._count}"
         frozen = self._again(self.left.pop()) if self.left else self._propose()
-        structure = self._structure(frozen)
+        structure = _structure(self.problem, frozen)
         known = None if structure is None else self.scores.known.get(structure.id)
         if structure is None or known is not None:
-            done = self._judged(frozen, known, start)
+            done = _finished(self.problem, frozen, known, start)
             self.store.add(done, key)
             return done
         self._claim = self.store.claim(frozen, key)  # what follows looks at the storage again before it scores
         scored = self._await(structure, self._claim)
-        done = self._judged(self._claim, scored, start)
+        done = _finished(self.problem, self._claim, scored, start)
         added = {name: done.user_attrs[name] for name in done.user_attrs.keys() - self._claim.user_attrs.keys()}
         kept = self.store.finish(self._claim, done.values, added)
         self._claim = None
@@ -219,10 +256,13 @@ class _Worker:
             pause(SCORE_POLL)
 
     def _propose(self) -> FrozenTrial:
-        name, seed = self.sampler
+        places = self.proposer.warm.missing([*self.store.finished, *self.store.running])
+        if places:
+            return self.proposer.warm.proposed(places[0])
+        name, seed = self.proposer.sampler, self.proposer.seed
         seen = self.store.history_at(len(self.store.finished))
         index = self.store.total if name == "qmc" else len(self.store.finished)
-        seen.sampler = sampler_for(name, seed, index, f"{self.heartbeat.slot}/{self._count}")
+        seen.sampler = sampler_for(name, seed, index, f"{self.heartbeat.slot}/{self._count}", self.problem)
         trial = seen.ask()
         proposal = propose(self.problem, trial)
         frozen = copy.copy(seen.get_trials(deepcopy=False)[trial.number])
@@ -238,17 +278,19 @@ class _Worker:
         frozen.user_attrs = {**facts, "redone": orphan.number}
         return frozen
 
-    def _structure(self, frozen: FrozenTrial) -> Structure | None:
-        return unpack(self.problem.graph, frozen.user_attrs) if "kept" in frozen.user_attrs else None
 
-    def _judged(self, frozen: FrozenTrial, scored: StructureScore | None, start: float) -> FrozenTrial:
-        """The trial with its result."""
-        done = copy.copy(frozen)
-        facts: Mapping[str, Any] = frozen.user_attrs
-        complete = scored is not None and scored.score is not None
-        done.state = TrialState.COMPLETE if complete else TrialState.PRUNED
-        done.values = self.problem.values(scored.score, facts["macs"]) if scored and scored.score is not None else None
-        reason = {"reason": scored.reason} if scored and scored.score is None else {}
-        done.user_attrs = {**facts, **reason, "seconds": time.perf_counter() - start}
-        done.datetime_complete = datetime.now()
-        return done
+def _structure(problem: SearchProblem, frozen: FrozenTrial) -> Structure | None:
+    return unpack(problem.graph, frozen.user_attrs) if "kept" in frozen.user_attrs else None
+
+
+def _finished(problem: SearchProblem, frozen: FrozenTrial, scored: StructureScore | None, start: float) -> FrozenTrial:
+    """The trial with its result."""
+    done = copy.copy(frozen)
+    facts: Mapping[str, Any] = frozen.user_attrs
+    complete = scored is not None and scored.score is not None
+    done.state = TrialState.COMPLETE if complete else TrialState.PRUNED
+    done.values = problem.values(scored.score, facts["macs"]) if scored and scored.score is not None else None
+    reason = {"reason": scored.reason} if scored and scored.score is None else {}
+    done.user_attrs = {**facts, **reason, "seconds": time.perf_counter() - start}
+    done.datetime_complete = datetime.now()
+    return done

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import optuna
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from backbones.cost import cost
 from backbones.cost_table import Cost
@@ -20,7 +21,7 @@ from scoring.limits import Limits
 from scoring.ratios import widths_mask
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from scoring.tables import FilterTables, channels_by_group
+from scoring.tables import FilterTables, channels_by_group, error_table
 from search.review.candidate import Candidate
 from search.space.allocations import GlobalThreshold, KeepRatios, WidthAllocation
 from search.space.budget import Target
@@ -200,10 +201,30 @@ def _value(task: ScoringTask, structure: Structure, measure: str | None) -> floa
     return accuracy_of(scored.pruned, task) if measure == "accuracy" else SCORERS[measure](scored)
 
 
+def _error(problem: SearchProblem, settings: RuleSettings) -> WidthAllocation:
+    """Greedy by the error table: always the channels whose loss raises the error least for the MACs that it saves.
+
+    The error is that of the layers that read a group, refitted (`error_table`); MACs are counted with all groups at
+    half their width. Along the convex hull of each group's table, as in any greedy multiple-choice knapsack: a channel
+    that costs more than the next one goes together with it.
+    """
+    tables = _tables(problem, "reconstruction", settings.seed)
+    half = np.maximum(tables.sizes // 2, 1)
+    one_more = problem.graph.costs.evaluate_many(half + np.eye(len(half), dtype=np.int64))[:, 0]
+    saved = np.maximum(one_more - problem.graph.costs.evaluate(half).macs, 1)
+    falls = []
+    for name, size, macs in zip(tables.groups, tables.sizes, saved, strict=True):
+        steps = np.diff(error_table(tables, name)[::-1], prepend=0.0)[: size - 1]
+        rates = isotonic_regression(steps).x / macs if size > 1 else steps
+        falls.append(np.append(0.0, rates) + TIE / macs * np.arange(size) / size)
+    return EqualLoss(_tables(problem, settings.criterion, settings.seed), problem.limits, tuple(falls))
+
+
 BASELINES: dict[str, Callable[[SearchProblem, RuleSettings], WidthAllocation]] = {
     "uniform": _uniform,
     "global": _global,
     "sensitivity": _sensitivity,
+    "error": _error,
     "random": _random,
 }
 
@@ -246,7 +267,7 @@ def use_structure(problem: SearchProblem, scores: ScoreCache, store: TrialStore,
     if len(problem.targets) > 1:
         raise SecateurError(f"a given structure needs a budget of one target, but got {len(problem.targets)}")
     [target] = problem.targets
-    spent = _cost(problem, structure)
+    spent = structure_cost(problem, structure)
     if target.over(spent):
         raise SecateurError(
             f"structure {structure.id} is over the budget: {spent.macs:,} MACs, {spent.params:,} parameters, "
@@ -257,7 +278,12 @@ def use_structure(problem: SearchProblem, scores: ScoreCache, store: TrialStore,
         _write(problem, store, GIVEN, [Candidate(-1, structure, cost=spent, score=score)])
 
 
-def _cost(problem: SearchProblem, structure: Structure) -> Cost:
+def structure_cost(problem: SearchProblem, structure: Structure) -> Cost:
+    """What a structure costs on every axis of the budget.
+
+    Raises:
+        SecateurError: for one without whole layers where the budget bounds anything but MACs and parameters.
+    """
     if not structure.removed:
         return problem.cost_model.evaluate(np.array([len(channels) for _, channels in structure.kept]))
     axes = [bound.axis for target in problem.targets for bound in target.bounds]

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -22,8 +23,10 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from backbones.errors import check_name
+from backbones.errors import SecateurError, check_name
 from search.review.candidate import nondominated
+from search.space.problem import SearchProblem
+from search.study.evolution import LocalMoves
 from search.study.storage import quiet
 
 STEP = 100
@@ -47,11 +50,11 @@ class Window:
         if len(history) <= self.best + self.recent:
             return list(history)
         latest = len(history) - self.recent
-        kept = set(_best([i for i in range(latest) if history[i].state is TrialState.COMPLETE], history, self.best))
+        kept = set(best_rows([i for i in range(latest) if history[i].state is TrialState.COMPLETE], history, self.best))
         return [one for i, one in enumerate(history) if i >= latest or i in kept]
 
 
-def _best(rows: list[int], history: Sequence[FrozenTrial], count: int) -> list[int]:
+def best_rows(rows: list[int], history: Sequence[FrozenTrial], count: int) -> list[int]:
     """With one objective the highest values; with two, front after front, the last one thinned evenly along MACs."""
     if not rows or len(history[rows[0]].values) == 1:
         return sorted(rows, key=lambda i: (-history[i].values[0], i))[:count]
@@ -84,15 +87,30 @@ class SamplerHistory:
         if self._study is None or start != self._start or count < self._count:
             self._study = optuna.create_study(storage=InMemoryStorage(), directions=self.directions)
             known = history[:start] if self.window is None else self.window.of(history[:start])
-            self._study.add_trials(known)
+            self._add(known)
             self._start = self._count = start
-        self._study.add_trials(history[self._count : count])
+        self._add(history[self._count : count])
         self._count = count
         return self._study
 
-    def tell(self, trial: optuna.Trial, values: Sequence[float] | None) -> FrozenTrial:
-        """Finishes a trial that was asked here: the next one of the history. Infeasible without values."""
+    def _add(self, trials: Sequence[FrozenTrial]) -> None:
+        """Those of rules that no parameters describe are left out: of a space a sampler knows what all trials share."""
+        assert self._study is not None
+        self._study.add_trials([one for one in trials if one.params])
+
+    def tell(
+        self, trial: optuna.Trial, values: Sequence[float] | None, facts: Mapping[str, Any] | None = None
+    ) -> FrozenTrial:
+        """Finishes a trial that was asked here: the next one of the history.
+
+        Args:
+            trial: asked on the study of `at`.
+            values: one per objective; None when the trial was infeasible.
+            facts: its user attributes.
+        """
         self._count += 1
+        for name, value in (facts or {}).items():
+            trial.set_user_attr(name, value)
         with quiet():
             return trial.study.tell(trial, values, TrialState.PRUNED if values is None else TrialState.COMPLETE)
 
@@ -124,36 +142,44 @@ class IndexedQMC(optuna.samplers.QMCSampler):
         return self.index
 
 
-def _tpe(seed: int, finished: int) -> BaseSampler:
+def _tpe(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=20, multivariate=True)
 
 
-def _nsga2(seed: int, finished: int) -> BaseSampler:
+def _nsga2(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
     return ResumableNSGAII(seed=seed, population_size=40)
 
 
-def _random(seed: int, finished: int) -> BaseSampler:
+def _random(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _qmc(seed: int, finished: int) -> BaseSampler:
+def _qmc(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
     return IndexedQMC(seed, finished)
 
 
-def _gp(seed: int, finished: int) -> BaseSampler:
+def _gp(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
     return optuna.samplers.GPSampler(seed=seed)
 
 
-SAMPLERS: dict[str, Callable[[int, int], BaseSampler]] = {
+def _evolution(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
+    if problem is None:
+        raise SecateurError("sampler 'evolution' needs the search problem, whose structures it changes")
+    return LocalMoves(seed, problem)
+
+
+SAMPLERS: dict[str, Callable[[int, int, SearchProblem | None], BaseSampler]] = {
+    "evolution": _evolution,
     "tpe": _tpe,
     "nsga2": _nsga2,
     "random": _random,
     "gp": _gp,
     "qmc": _qmc,
 }
-"""Name -> function of (seed of this ask, number of finished trials). Not cmaes: it unpickles its state."""
+"""Name -> function of (seed of this ask, finished trials, what is searched). Not cmaes: it unpickles its state."""
 
 WINDOWS: dict[str, Window | None] = {
+    "evolution": Window(best=100, recent=100),
     "tpe": Window(best=100, recent=200),
     "nsga2": None,
     "random": Window(best=1, recent=1),
@@ -163,7 +189,9 @@ WINDOWS: dict[str, Window | None] = {
 """Name -> the part of the history that the sampler is shown; None for all of it (NSGA-II reads its generations)."""
 
 
-def sampler_for(name: str, seed: int, finished: int, worker: str = "") -> BaseSampler:
+def sampler_for(
+    name: str, seed: int, finished: int, worker: str = "", problem: SearchProblem | None = None
+) -> BaseSampler:
     """The sampler of one ask: the same for the same study seed and number of finished trials, killed in between or not.
 
     Args:
@@ -171,6 +199,7 @@ def sampler_for(name: str, seed: int, finished: int, worker: str = "") -> BaseSa
         seed: the study's seed.
         finished: number of finished trials.
         worker: tells processes that share a study apart, so that they propose different things.
+        problem: what is searched; "evolution" needs it.
 
     Raises:
         SecateurError: for an unknown name.
@@ -179,4 +208,4 @@ def sampler_for(name: str, seed: int, finished: int, worker: str = "") -> BaseSa
     digest = hashlib.sha256(f"{seed}/{finished}{worker and '/'}{worker}".encode()).digest()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](int.from_bytes(digest[:4], "big"), finished)
+        return SAMPLERS[name](int.from_bytes(digest[:4], "big"), finished, problem)

@@ -34,7 +34,7 @@ from search.study.finalists import Finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
 from search.study.interrupts import StopBetweenTrials, stop_if_asked
-from search.study.loops import search_distributed, search_sequentially
+from search.study.loops import Proposer, search_distributed, search_sequentially
 from search.study.metadata import StudyMetadata, write_metadata
 from search.study.networks import RETRAIN_FOLDER
 from search.study.refitter import Refitter
@@ -43,6 +43,7 @@ from search.study.rules import use_rule, use_structure
 from search.study.samplers import SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
 from search.study.trials import TrialStore
+from search.study.warm_start import RULES, WarmStart
 from search.training.flows import Flow
 from search.training.metrics import check_task
 from search.training.recipe import Recipe
@@ -66,6 +67,8 @@ class Study:
         space: what is proposed; a kind by name, or a `Space`.
         scorer: a key of `SCORERS`, or a rank sum "a+b": where a structure stands among some of the same budget.
         sampler: a key of `SAMPLERS`.
+        warm_start: what the first trials are: rules (keys of `BASELINES`), for every target of the budget, and
+            structures that were made elsewhere. A search then never ends below one of them by its own score.
         batch: images the scorer looks at.
         statistics: images for the batch-norm statistics of pruned networks, for scorers that renew them; 0 for the
             scoring batch itself, which is cheapest.
@@ -96,6 +99,7 @@ class Study:
         space: Space | str = "hybrid",
         scorer: str = DEFAULT_SCORER,
         sampler: str = "tpe",
+        warm_start: Sequence[str | Structure] = RULES,
         batch: int = 128,
         statistics: int = 0,
         seed: int = 0,
@@ -112,6 +116,7 @@ class Study:
         check_task(model, data)
         task = scoring_task(model, graph, data, batch, seed, statistics)
         self.problem = prepare_problem(self.space, task, budget, scorer=scorer, seed=seed, folder=self.folder)
+        self.warm = WarmStart.of(self.problem, warm_start, seed)
         self.scores = ScoreCache(scorer, self.problem.task)
         self.refitter = Refitter(model, graph, data, seed)
         url = storage or f"sqlite:///{name}.db"
@@ -123,7 +128,9 @@ class Study:
 
     def _identity(self, batch: int, statistics: int) -> dict[str, str]:
         budget = to_record(self.budget.to_dict())
+        task = self.problem.task
         renewed = f", statistics of {statistics} others" if statistics else ""
+        refitted = "" if task.fit is None else f", refitted on {len(task.fit)}, compared on {len(task.held_out_images)}"
         ranked = f", ranked in {budget}" if "+" in self.scorer else ""  # among structures of that budget
         return {
             "format": str(STUDY_FORMAT),
@@ -132,8 +139,8 @@ class Study:
             "data": self.data.fingerprint,
             "budget": budget,
             "space": to_record(self.space.to_dict()),
-            "scorer": f"{self.scorer}, {batch} images{renewed}{ranked}",
-            "sampler": self.sampler,
+            "scorer": f"{self.scorer}, {batch} images{renewed}{refitted}{ranked}",
+            "sampler": self.sampler + self.warm.text,
             "seed": str(self.seed),
         }
 
@@ -179,7 +186,7 @@ class Study:
         if shared and jobs > 1:
             raise SecateurError(f"jobs=1 must hold when the search is shared, but got jobs={jobs}; start more workers")
         stop = math.inf if timeout is None else time.monotonic() + timeout
-        proposer = (self.sampler, self.seed)
+        proposer = Proposer(self.sampler, self.seed, self.warm)
         told = (
             search_distributed(self.store, self.problem, self.scores, proposer, trials, stop)
             if shared

@@ -190,8 +190,15 @@ class TrialStore(TrialWriter):
             values: one per objective; None when the trial was infeasible.
             facts: the user attributes of the trial.
         """
-        frozen = copy.copy(self.sampler_history.tell(trial, values))
-        frozen.user_attrs, frozen.number = dict(facts), self.total
+        return self._kept(self.sampler_history.tell(trial, values, facts))
+
+    def put(self, frozen: FrozenTrial) -> FrozenTrial:
+        """Writes a finished trial that no sampler proposed. For a search on its own."""
+        return self._kept(frozen)
+
+    def _kept(self, made: FrozenTrial) -> FrozenTrial:
+        frozen = copy.copy(made)
+        frozen.number = self.total
         self.append(frozen, self.total)
         self.total += 1
         self._known.add(frozen.number)
