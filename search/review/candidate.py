@@ -96,6 +96,7 @@ class Candidate:
         parameters: what the sampler proposed (thresholds, keep ratios).
         cost: MACs and parameters of one sample (latency in seconds and memory in bytes when measured).
         score: training-free score, higher is better, in the scorer's own unit.
+        confirmed: the same score on images that no trial saw, of those that were looked at again; else None.
         accuracy: the task's metric (accuracy, with classes) on the validation split after retraining; a percentage is a
             fraction. Of several retrainings the best.
         test_accuracy: the same on the test split, of that retraining; nothing is ever selected by it.
@@ -106,6 +107,7 @@ class Candidate:
         refit: what it reaches before any training, where it was refitted.
         footprint: measured latency and size on disk, of networks that were retrained and of the dense one.
         label: a name to show instead of the trial number, `dense`, `uniform`.
+        rule: the rule or the given structure that a trial of the warm start comes from; empty for what was proposed.
     """
 
     number: int
@@ -122,6 +124,8 @@ class Candidate:
     refit: Refit | None = None
     footprint: Footprint | None = None
     label: str = ""
+    rule: str = ""
+    confirmed: float | None = None
 
     @property
     def id(self) -> str:
@@ -130,8 +134,8 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """What people call it: its label, or `trial 17`."""
-        return self.label or f"trial {self.number}"
+        """What people call it: its label, `trial 17`, or of a rule's structure `trial 2 (sensitivity)`."""
+        return self.label or f"trial {self.number}" + (f" ({self.rule})" if self.rule else "")
 
     @property
     def cut_accuracy(self) -> float | None:

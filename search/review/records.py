@@ -27,6 +27,7 @@ def flat_record(one: Candidate) -> dict[str, Any]:
         "batch_seconds": footprint and footprint.latency,
         "disk_bytes": footprint and footprint.disk,
         "score": one.score,
+        "confirmed": one.confirmed,
         "cut_accuracy": one.cut_accuracy,
         "refitted_accuracy": one.refitted_accuracy,
         "accuracy": one.accuracy,
@@ -66,6 +67,8 @@ def candidate_record(one: Candidate, folder: Path) -> dict[str, Any]:
         "parameters": {key: _finite(value) for key, value in one.parameters.items()},
         "cost": asdict(one.cost) if one.cost else None,
         "score": _finite(one.score),
+        "confirmed": _finite(one.confirmed),
+        "rule": one.rule,
         "accuracy": _finite(one.accuracy),
         "test_accuracy": _finite(one.test_accuracy),
         "seconds": one.seconds,
@@ -100,6 +103,8 @@ def read_candidate(record: Mapping[str, Any], graphs: Mapping[str, Sequence[str]
         refit=_refit(record.get("refit"), folder),
         footprint=Footprint(**record["footprint"]) if record["footprint"] else None,
         label=record["label"],
+        rule=record.get("rule", ""),
+        confirmed=record.get("confirmed"),
     )
 
 

@@ -75,10 +75,13 @@ def known_references(front: Front, folder: RunFolder) -> Front | None:
 def with_references(front: Front, study: Study) -> Front:
     """The front with the dense network's score and one baseline of every kind for each target of the budget.
 
-    Nothing is trained: a baseline costs a score a target, and `sensitivity` `LEVELS` forward passes a group more.
+    Rules with which the search began are there already. Of the others nothing is trained either: a baseline costs a
+    score a target.
     """
     [dense] = study.scores.of([Structure.full(study.graph)])
-    return _with(front, dense.score, tuple(one for name in BASELINES for one in baseline(name, study)))
+    begun = [replace(one, number=-1, label=one.rule, rule="") for one in front.candidates if one.rule in BASELINES]
+    others = [name for name in BASELINES if name not in {one.label for one in begun}]
+    return _with(front, dense.score, (*begun, *(one for name in others for one in baseline(name, study))))
 
 
 def comparison(front: Front) -> str:

@@ -14,13 +14,17 @@ from search.checks import check_range
 from search.review.candidate import Candidate, Retraining, ranked
 from search.review.front import Front
 from search.space.proposals import AIM, Layout, cost_of, unpack
+from search.study.warm_start import WARM
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
 
 
 def candidate_of(
-    graph: Layout | None, trial: FrozenTrial, retrainings: Mapping[int, Sequence[Retraining]]
+    graph: Layout | None,
+    trial: FrozenTrial,
+    retrainings: Mapping[int, Sequence[Retraining]],
+    confirmed: Mapping[str, float] | None = None,
 ) -> Candidate:
     """A finished trial with the results of its structure's retrainings.
 
@@ -29,6 +33,7 @@ def candidate_of(
             structure's id as its label.
         trial: a finished trial.
         retrainings: number of a trial -> what was retrained of it, the best first (`search.study.retrain`).
+        confirmed: structure id -> score on images that no trial saw.
     """
     facts = trial.user_attrs
     own = Candidate(
@@ -37,6 +42,8 @@ def candidate_of(
         parameters={**trial.params, **facts.get(AIM, {}), **facts.get("effective", {})},
         cost=cost_of(facts) if "macs" in facts else None,
         score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
+        confirmed=(confirmed or {}).get(facts.get("structure", "")),
+        rule=facts["rule"] if WARM in facts else "",
         seconds=facts.get("seconds", 0.0),
         reason=facts.get("reason"),
         label="" if graph is not None else str(facts.get("structure", "")),

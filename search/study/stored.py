@@ -20,6 +20,7 @@ from search.review.candidate import Candidate, ranked
 from search.review.front import Front
 from search.review.records import training_record, training_text
 from search.study.candidates import candidate_of
+from search.study.confirmation import confirmed_scores
 from search.study.fork import REMEMBERED
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
@@ -290,11 +291,11 @@ class StoredStudy:
         Of a study that was made before metadata was stored a candidate has cost and score but no structure; its
         `label` is the id of the structure. Opening it once with `Study` adds what is missing.
         """
-        trials, retrained = self._trials()
+        trials, retrained, confirmed = self._trials()
         about = self._metadata
         retrainings = read_retrainings(about, retrained, self._folder, about.metric if about else ACCURACY)
         done = [trial for trial in trials if trial.state in FINISHED]
-        return tuple(candidate_of(self._metadata, trial, retrainings) for trial in done)
+        return tuple(candidate_of(self._metadata, trial, retrainings, confirmed) for trial in done)
 
     def front(self) -> Front:
         """The Pareto front of what is known so far."""
@@ -328,12 +329,13 @@ class StoredStudy:
         old = "" if self._metadata else "; an older version made it: open it once with Study to add the channel groups"
         raise SecateurError(f"study {self.name!r} has no trial {number} with a structure{old}")
 
-    def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial]]:
-        """Trials of the search and of its retrainings, by number."""
+    def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial], dict[str, float]]:
+        """Trials of the search and of its retrainings, by number; structure id -> confirmed score."""
         with quiet(), existing_storage(self._url) as opened:
             names = patiently(self._url, lambda: optuna.get_all_study_names(opened))
             found = [find_study(one, self._url, opened) for one in (self.name, self.name + RETRAINED) if one in names]
             lists = [patiently(self._url, partial(one.get_trials, deepcopy=False)) for one in found]
-        if not lists:
-            raise SecateurError(f"storage {self.storage} has no study {self.name!r} any more")
-        return lists[0], lists[1] if len(lists) > 1 else []
+            if not lists:
+                raise SecateurError(f"storage {self.storage} has no study {self.name!r} any more")
+            confirmed = confirmed_scores(patiently(self._url, lambda: found[0].user_attrs))
+        return lists[0], lists[1] if len(lists) > 1 else [], confirmed

@@ -19,17 +19,18 @@ from backbones.errors import SecateurError, check_name
 from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring.scorers import DEFAULT_SCORER, check_scorer
+from scoring.scorers import DEFAULT_SCORER, check_scorer, refits
 from search.checks import check_range, check_study_name
 from search.data.data import Data
 from search.review.candidate import Candidate
 from search.review.front import Front
 from search.space.budget import Budget
 from search.space.feasibility import feasibility_table
-from search.space.prepare import check_classes, prepare_problem, scoring_task
+from search.space.prepare import check_classes, confirming_task, prepare_problem, scoring_task
 from search.space.proposals import unpack
 from search.space.space import Space
 from search.study.candidates import candidate_of, given_structure
+from search.study.confirmation import confirm, confirmed_scores
 from search.study.finalists import Finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
@@ -114,7 +115,7 @@ class Study:
         self.folder = Path("runs") / name if folder is None else Path(folder)
         check_classes(self.space, scorer, data)
         check_task(model, data)
-        task = scoring_task(model, graph, data, batch, seed, statistics)
+        task = scoring_task(model, graph, data, batch, seed, statistics, scorer)
         self.problem = prepare_problem(self.space, task, budget, scorer=scorer, seed=seed, folder=self.folder)
         self.warm = WarmStart.of(self.problem, warm_start, seed)
         self.scores = ScoreCache(scorer, self.problem.task)
@@ -280,8 +281,9 @@ class Study:
     def candidates(self, *, retrained: bool = True) -> tuple[Candidate, ...]:
         """Every finished trial, with the results of its retrainings where there are any (and they are wanted)."""
         known = self._retrainer().retrainings() if retrained else {}
+        confirmed = confirmed_scores(self.store.safely(lambda: self.store.study.user_attrs))
         done = sorted(self.store.finished, key=lambda trial: trial.number)
-        return tuple(candidate_of(self.graph, trial, known) for trial in done)
+        return tuple(candidate_of(self.graph, trial, known, confirmed) for trial in done)
 
     def front(self, *, retrained: bool = True) -> Front:
         """The Pareto front of what is known so far, or as the search alone left it."""
@@ -341,11 +343,17 @@ class Study:
         """The structures that `retrain` begins with; `print` says how many trainings of which length that makes.
 
         They are the best scores (at even steps in MACs where the budget is a band or has several targets), and none
-        that is nearly another one. Arguments and errors as for `retrain`.
+        that is nearly another one. Where the scorer refits networks the best are looked at again first, with more
+        images to fit and on images that no trial saw (`Candidate.confirmed`), and these scores count. Arguments and
+        errors as for `retrain`.
         """
         front = self.front(retrained=False)
         if isinstance(top, Sequence):
             return given_finalists(front, top, epochs)
+        if refits(self.scorer):
+            fresh = confirming_task(self.problem.task, self.data, self.seed)
+            wanted, spread = finalists or top, self.problem.objectives > 1
+            front = confirm(front, self.scorer, fresh, self.store, wanted, spread=spread)
         return finalists_of(front, self.problem, top, finalists, epochs)
 
     def reconstruct(self, what: Candidate | Structure | int) -> nn.Module:
