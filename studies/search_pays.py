@@ -1,149 +1,214 @@
-"""Does searching by a score pay? One network, one budget, one short recipe, several ways to the structure.
+"""Does a search pay? One network, one budget, one recipe, several ways to the structure, several seeds of each.
 
-    SECATEUR_DATA=... python studies/search_pays.py --scorers fidelity --jobs 2
+    SECATEUR_DATA=... python studies/search_pays.py                              # ResNet-20 at 33 % MACs, short
+    SECATEUR_DATA=... python studies/search_pays.py --long --seeds 3             # four passes over all images
+    SECATEUR_DATA=... python studies/search_pays.py --network resnet56 --seeds 3 # ResNet-56 at 20 % MACs
+    SECATEUR_DATA=... python studies/search_pays.py --table                      # what is there so far
 
-ResNet-20 on CIFAR-10 at 33 % MACs from the reference checkpoint. Every way gives one structure: a search of 500 TPE
-trials by each scorer, as many parameters as possible (a search by `params`), uniform widths, one global L2 threshold,
-equal sensitivity of all layers (the rule of ModelOpt's FastNAS, which itself did not run beside this torch), the best
-of 20 random structures after retraining all of them with another seed, and Torch-Pruning where it is installed:
+From the reference checkpoints, CIFAR-10. Seed s of a way is its own structure (a search with seed s; a rule gives the
+same each time) and its own training with seed s. Every structure is trained from refitted weights and, for scale, from
+cut ones; validation images choose, the test images are looked at once, at the last epoch. Torch-Pruning's structures
+lie in studies/peers/ (`studies/torch_pruning_peer.py` makes them).
 
-    pip install torch-pruning==1.6.1        # for this comparison only
-
-All are retrained with the same seeds and recipe and looked at on the test images once, at the last epoch. Results are
-kept in runs/search-pays/ and added to; studies/results/search_pays.json holds the table.
+Structures are kept in runs/search-pays/, rows in studies/results/search_pays.json, each written as it is done and not
+done again, so that a killed run goes on and several can run side by side with different --ways.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import re
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from torch_pruning_peer import torch_pruning_structure  # type: ignore[import-not-found] # the script beside this one
+import torch
 
 import secateur as sc
-from backbones.cost import recount
+from backbones.cost import cost
 from backbones.files import write_text
-from backbones.surgery import prune
+from scoring.scorers import scorer_of
+from scoring.scoring_task import ScoredStructure
 from search.data.data import subset
-from search.evaluate.measurements import TrainingResult, TrainingTask, retrain_all
 from search.run.folder import environment
 from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 from search.space.families import FAMILIES, draw
-from search.space.problem import SearchProblem
-from search.study.rules import structure_of
+from search.space.prepare import confirming_task, prepare_problem, scoring_task
+from search.study.rules import RuleSettings, structure_of
 
 HERE = Path(__file__).resolve().parent
-RUN = Path("runs/search-pays")
-EVALUATED = Path("runs/scorers-resnet20/evaluate/set-0/trainings")
-"""`secateur evaluate studies/scorers_resnet20.toml` retrains the same random structures by the same recipe."""
-RANDOM = 20
+OUT = HERE / "results" / "search_pays.json"
+MACS = {"resnet20": 0.33, "resnet56": 0.20}
+PEERS = {"resnet20": "torch_pruning_resnet20_33", "resnet56": "torch_pruning_resnet56_20"}
+RULES = ("uniform", "global", "sensitivity", "error")
+SEARCHES = {
+    "search": {"sampler": "evolution"},
+    "search by tpe": {"sampler": "tpe"},
+    "search by tpe, cold": {"sampler": "tpe", "warm_start": ()},
+    "search by region_kernel": {"sampler": "evolution", "scorer": "region_kernel"},
+}
+WAYS = (*SEARCHES, *RULES, "Torch-Pruning", "best of 20 random")
+RATES = {("refitted", 1): 0.02, ("cut", 1): 0.02, ("refitted", 4): 0.05, ("cut", 4): 0.05}
+"""Learning rate by start and passes: `benchmarks/reconstruction.py retrain` chose it on validation images."""
+
+
+class Bench:
+    """One network and budget, and what is known of the ways so far."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.network, self.trials, self.criterion = options.network, options.trials, options.criterion
+        file = read_study(HERE / f"scorers_{self.network}.toml")
+        inputs = load_inputs(file, HERE, "cpu")
+        self.model, self.graph, self.data = inputs.model.eval(), inputs.graph, inputs.data
+        self.budget = sc.Budget(macs=MACS[self.network])
+        self.space = sc.Space("ratios", criterion=self.criterion)
+        self.runs = Path("runs/search-pays") / self.network
+        self.runs.mkdir(parents=True, exist_ok=True)
+        task = scoring_task(self.model, self.graph, self.data, 128, 0, scorer="reconstruction")
+        self.problem = prepare_problem(self.space, task, self.budget, scorer="reconstruction")
+        self.fresh = confirming_task(task, self.data, 0)
+        self.short = subset(self.data, 10_000, 0)
+        self.targets = sc.gather_targets(self.model, self.graph, self.data.batch(512, 0)[0])
+
+    def structure(self, way: str, seed: int) -> sc.Structure:
+        """What a way gives; kept, with the seconds that it took."""
+        fixed = way in RULES or way == "Torch-Pruning"
+        path = self.runs / f"{way.replace(' ', '-')}-{self.criterion}-{0 if fixed else seed}.json"
+        if not path.is_file():
+            start = time.perf_counter()
+            structure = self._make(way, seed)
+            found = {"seconds": round(time.perf_counter() - start, 1), "structure": json.loads(structure.to_json())}
+            write_text(path, json.dumps(found) + "\n")
+        return sc.Structure.from_json(json.dumps(json.loads(path.read_text())["structure"]))
+
+    def _make(self, way: str, seed: int) -> sc.Structure:
+        if way in SEARCHES:
+            name = f"{way.replace(' ', '-')}-{self.criterion}-{seed}"
+            settings: dict[str, Any] = {"scorer": "reconstruction", **SEARCHES[way]}
+            study = sc.Study(
+                name,
+                self.model,
+                self.graph,
+                self.data,
+                budget=self.budget,
+                space=self.space,
+                seed=seed,
+                storage=f"sqlite:///{self.runs}/{name}.db",
+                folder=self.runs / name,
+                **settings,
+            )
+            study.search(self.trials)
+            [best] = study.promising(1)
+            assert best.structure is not None
+            return best.structure
+        if way == "Torch-Pruning":
+            return sc.Structure.from_json((HERE / "peers" / f"{PEERS[self.network]}.json").read_text())
+        if way == "best of 20 random":
+            return self._best_of_random(seed)
+        return structure_of(way, self.problem, self.problem.targets[0], RuleSettings(self.criterion))
+
+    def _best_of_random(self, seed: int) -> sc.Structure:
+        """Retrains 20 structures of all families once, short, and takes the best on validation images."""
+        drawn = draw(self.problem, self.problem.targets[0], 20, FAMILIES, seed)
+        recipe = replace(short_recipe(), lr=RATES["refitted", 1], seed=100 + seed)
+        found = []
+        for one in drawn:
+            network = sc.reconstruct(self.model, self.graph, one.structure, self.targets)
+            history = sc.train(network, self.short, recipe, progress=False, test=False)
+            found.append((history.validation_accuracy, one.structure))
+        return max(found, key=lambda pair: pair[0])[1]
+
+    def train(self, structure: sc.Structure, start: str, passes: int, seed: int) -> dict[str, Any]:
+        """One training: validation and test accuracy at the end."""
+        cut = sc.prune(self.model, self.graph, structure, check=False)
+        network = cut if start == "cut" else sc.reconstruct(self.model, self.graph, structure, self.targets)
+        recipe = replace(short_recipe(), epochs=passes, lr=RATES[start, passes], seed=seed)
+        history = sc.train(network, self.data if passes > 1 else self.short, recipe, progress=False)
+        return {
+            "before": history.start_accuracy,
+            "validation": history.validation_accuracy,
+            "test": history.test_accuracy,
+            "seconds": round(history.seconds, 1),
+        }
+
+    def row(self, way: str, seed: int, start: str, passes: int) -> None:
+        """Makes a row unless it is there."""
+        key = {"network": self.network, "criterion": self.criterion, "way": way, "seed": seed}
+        key |= {"start": start, "passes": passes}
+        if any(all(row[name] == value for name, value in key.items()) for row in rows()):
+            return
+        structure = self.structure(way, seed)
+        spent = cost(self.graph, structure)
+        score = scorer_of("reconstruction")
+        facts = {
+            "structure": structure.id,
+            "macs": spent.macs,
+            "params": spent.params,
+            "score": score(ScoredStructure(self.problem.task, structure)),
+            "fresh": score(ScoredStructure(self.fresh, structure)),
+            "rate": RATES[start, passes],
+        }
+        made = {**key, **facts, **self.train(structure, start, passes, seed)}
+        write_text(OUT, json.dumps({"environment": environment(), "rows": [*rows(), made]}, indent=1) + "\n")
+        print(made, flush=True)
+
+
+def short_recipe() -> sc.Recipe:
+    """One pass, batches of 64, one-cycle, no teacher."""
+    return sc.Recipe(epochs=1, batch_size=64, distill=0.0, schedule="one-cycle")
+
+
+def rows() -> list[dict[str, Any]]:
+    """What is known."""
+    found: list[dict[str, Any]] = json.loads(OUT.read_text())["rows"] if OUT.is_file() else []
+    return found
+
+
+def table() -> str:
+    """Mean and deviation of test accuracy over seeds, and the scores on the search's and on fresh images."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows():
+        key = ("network", "passes", "start", "way", "criterion")
+        groups.setdefault(tuple(row[name] for name in key), []).append(row)
+
+    def mean(some: list[dict[str, Any]], name: str) -> float:
+        return statistics.mean(one[name] for one in some)
+
+    lines = [
+        "| network | passes | from | way | filters by | seeds | test | sd | before | score | fresh |",
+        "|---" * 11 + "|",
+    ]
+    for key, some in sorted(groups.items(), key=lambda pair: (*pair[0][:3], -mean(pair[1], "test"))):
+        spread = f"{100 * statistics.stdev(one['test'] for one in some):.2f}" if len(some) > 1 else "-"
+        cells = [*map(str, key), str(len(some)), f"{100 * mean(some, 'test'):.2f}", spread]
+        cells += [f"{100 * mean(some, 'before'):.1f}", f"{mean(some, 'score'):.3f}", f"{mean(some, 'fresh'):.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scorers", nargs="+", default=["fidelity"], help="each searches on its own")
-    parser.add_argument("--space", default="ratios")
-    parser.add_argument("--trials", type=int, default=500)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "search_pays.json")
+    parser.add_argument("--network", choices=tuple(MACS), default="resnet20")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
+    parser.add_argument("--starts", nargs="+", choices=("refitted", "cut"), default=("refitted", "cut"))
+    parser.add_argument("--criterion", default="l2")
+    parser.add_argument("--trials", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--long", action="store_true", help="four passes over all images")
+    parser.add_argument("--table", action="store_true", help="print what is known and stop")
     options = parser.parse_args()
-    RUN.mkdir(parents=True, exist_ok=True)
-    file = read_study(HERE / "scorers_resnet20.toml")
-    start = load_inputs(file, HERE, "cpu")
-    plan, data = file.evaluate, subset(start.data, file.evaluate.images, file.evaluate.recipe.seed)
-    study = partial(sc.Study, model=start.model, graph=start.graph, data=start.data, budget=file.budget.budget())
-    networks: dict[str, nn.Module] = {}
-    facts: dict[str, dict[str, Any]] = {}
-
-    def keep(name: str, make: Callable[[], sc.Structure]) -> None:
-        """The network that a way gives; its structure is kept in a file."""
-        path = RUN / f"{slug(name)}.json"
-        if not path.is_file():
-            begun = time.perf_counter()
-            made = make()
-            seconds = round(time.perf_counter() - begun, 1)
-            write_text(path, json.dumps({"seconds": seconds, "structure": json.loads(made.to_json())}) + "\n")
-        known = json.loads(path.read_text())
-        structure = sc.Structure.from_json(json.dumps(known["structure"]))
-        networks[name] = prune(start.model, start.graph, structure, check=False)
-        spent = asdict(recount(networks[name], (start.data.example,)))
-        facts[name] = {"seconds": known["seconds"], "structure": structure.id, **spent}
-
-    def searched(scorer: str) -> sc.Structure:
-        name = slug(f"by {scorer} {options.space} {options.trials}")
-        made = study(name, scorer=scorer, space=options.space, storage=f"sqlite:///{RUN}/{name}.db", folder=RUN / name)
-        made.search(options.trials)
-        best = made.front().best(measure="score").structure
-        assert best is not None
-        return best
-
-    for scorer in dict.fromkeys([*options.scorers, "params"]):
-        keep(f"{options.trials} trials by {scorer}", partial(searched, scorer))
-    problem = study("ground", space="ratios", storage="sqlite:///:memory:", folder=RUN / "ground").problem
-    [target] = problem.targets
-    for rule in ("uniform", "global", "sensitivity"):
-        keep(f"{rule}, L2", partial(structure_of, rule, problem, target))
-    keep("best of 20 random", partial(best_of_random, problem, target, plan.recipe, data, options.jobs))
-    peer = (start.model, start.graph, start.data.example, target.bounds[0].high)
-    try:
-        keep("Torch-Pruning", partial(torch_pruning_structure, *peer))
-    except ImportError as error:
-        print(f"Torch-Pruning is left out: {error}")
-    seeds = range(1, options.seeds + 1)  # the random structures were chosen with seed 0
-    wanted = [
-        TrainingTask(slug(name), partial(copy.deepcopy, network), replace(plan.recipe, seed=seed))
-        for seed in seeds
-        for name, network in networks.items()
-    ]
-    results = retrain_all(wanted, data, RUN / "trainings", test=True, processes=options.jobs)
-    report(facts, results, seeds, options)
-
-
-def best_of_random(problem: SearchProblem, target: Any, recipe: sc.Recipe, data: sc.Data, jobs: int) -> sc.Structure:
-    """Draws 20 structures of all families, retrains each once, takes the best on validation images."""
-    drawn = draw(problem, target, RANDOM, FAMILIES, 0)
-    make = partial(prune, problem.task.model, problem.graph, check=False)
-    wanted = [TrainingTask(one.structure.id, partial(make, one.structure), recipe) for one in drawn]
-    done = retrain_all(wanted, data, EVALUATED, test=False, processes=jobs)
-    return max((one.structure for one in drawn), key=lambda one: done[one.id, recipe.seed].validation)
-
-
-def slug(name: str) -> str:
-    """A name for files."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", name)
-
-
-def report(
-    facts: dict[str, dict[str, Any]],
-    results: dict[tuple[str, int], TrainingResult],
-    seeds: range,
-    options: argparse.Namespace,
-) -> None:
-    """Writes and prints the table, the best mean first."""
-    rows = []
-    for name, known in facts.items():
-        tests = [float(results[slug(name), seed].test or 0.0) for seed in seeds]
-        rows.append(
-            {"way": name, "test": tests, "mean": statistics.mean(tests), "std": statistics.stdev(tests), **known}
-        )
-    rows.sort(key=lambda row: -row["mean"])
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    record = {"environment": environment(), "seeds": list(seeds), "rows": rows}
-    write_text(options.out, json.dumps(record, indent=1) + "\n")
-    for row in rows:
-        print(f"{row['way']:32} {row['macs']:>11,} {row['params']:>8,} {row['mean']:.2%} +- {row['std']:.2%}")
+    if options.table:
+        print(table())
+        return
+    torch.set_num_threads(1)
+    bench = Bench(options)
+    for seed in range(options.seeds):
+        for way in options.ways:
+            for start in options.starts:
+                bench.row(way, seed, start, 4 if options.long else 1)
 
 
 if __name__ == "__main__":
