@@ -107,12 +107,9 @@ class Space:
             seed=seed,
         )
 
-    def shares_param(self, group: str) -> tuple[str, bool] | None:
-        """The parameter that says how much of a group is kept, and whether it is the share that goes instead.
-
-        None in spaces that propose thresholds for all groups together.
-        """
-        return {"ratios": (f"keep {group}", False), "hybrid+ratios": (f"cap {group}", True)}.get(self.kind)
+    def share_params(self, tables: FilterTables) -> tuple[str, ...]:
+        """The parameters that are shares kept, a group each; none in spaces where thresholds decide on widths."""
+        return tuple(f"keep {name}" for name in tables.groups) if self.kind == "ratios" else ()
 
     def suggest(self, trial: optuna.Trial, tables: FilterTables) -> Direction:
         """Asks the sampler for a direction; `tables` are the dense network's."""

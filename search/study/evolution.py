@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 PARENTS, NEAR = 10, 30
 """One of the best trials is drawn to start from; with two objectives, of the trials nearest in cost."""
 FEW = 0.35
-"""A move changes a geometric number of groups: one more with one less this probability."""
+"""A move changes a geometric number of groups, or parameters: another one with one less this probability."""
 FACTOR = 0.3
 """Standard deviation of the logarithm of the factor by which a width changes."""
 STEP = 0.1
@@ -33,8 +33,8 @@ class LocalMoves(BaseSampler):
 
     A few groups of a good structure become wider or narrower, then single steps in groups drawn at random bring it back
     onto the budget (truncation selection and mutation as in regularised evolution, Real et al., AAAI 2019, without its
-    ageing: scores are not noisy). Parameters of the whole network, thresholds and the number of removed layers, move by
-    a tenth of their range. With two objectives parents are the best trials near the cost that the
+    ageing: scores are not noisy). In spaces of thresholds, a few of these move by a
+    tenth of their range. With two objectives parents are the best trials near the cost that the
     trial aims at.
 
     Nothing is kept between two asks.
@@ -89,18 +89,19 @@ class LocalMoves(BaseSampler):
 
     def _move(self, parent: FrozenTrial, target: Target) -> dict[str, Any]:
         """The parameters of a neighbour."""
-        child = {name: self._near(value, parent.distributions[name]) for name, value in parent.params.items()}
-        described = {name: self._problem.space.shares_param(name) for name in self._problem.tables.groups}
-        if None in described.values():
+        names = self._problem.space.share_params(self._problem.tables)
+        child = dict(parent.params)
+        others = [name for name in child if name not in names]
+        for name in self._rng.permutation(others)[: self._rng.geometric(FEW)].tolist():
+            child[name] = self._near(child[name], parent.distributions[name])
+        if not names:
             return child
         shares = kept_shares(self._problem.tables, unpack(self._problem.graph, parent.user_attrs))
         shares = self._neighbour(shares, int(child.get(LAYERS, 0)), target)
-        for one, share in zip(described.values(), shares, strict=True):
-            assert one is not None
-            name, goes = one
+        for name, share in zip(names, shares.tolist(), strict=True):
             distribution = parent.distributions[name]
             assert isinstance(distribution, FloatDistribution)
-            child[name] = float(np.clip(1.0 - share if goes else share, distribution.low, distribution.high))
+            child[name] = float(np.clip(share, distribution.low, distribution.high))
         return child
 
     def _near(self, value: Any, distribution: BaseDistribution) -> Any:

@@ -135,7 +135,7 @@ class WarmStart:
 
 
 def parameters(problem: SearchProblem, structure: Structure) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
-    """What a sampler would have had to propose for a structure; nothing in spaces that have no parameter a group.
+    """What a sampler would have had to propose for a structure; nothing in spaces of thresholds.
 
     Args:
         problem: whose space it is.
@@ -144,19 +144,13 @@ def parameters(problem: SearchProblem, structure: Structure) -> tuple[dict[str, 
     Returns:
         parameters and their distributions, by name.
     """
-    space, limits = problem.space, problem.limits
-    wanted: dict[str, Any] = {}
+    names = problem.space.share_params(problem.tables)
+    if not names:
+        return {}, {}
+    shares = np.clip(kept_shares(problem.tables, structure), 1.0 - problem.limits.max_rate, 1.0)
+    wanted: dict[str, Any] = dict(zip(names, shares.tolist(), strict=True))
     if problem.removal_order is not None:
         wanted[LAYERS] = problem.removal_order.least
-    if space.kind == "hybrid+ratios":
-        wanted["balance"] = dict(space.fixed).get("balance", 0.0)
-    for name, share in zip(problem.tables.groups, kept_shares(problem.tables, structure), strict=True):
-        described = space.shares_param(name)
-        if described is None:
-            return {}, {}
-        parameter, goes = described
-        kept = float(np.clip(share, 1.0 - limits.max_rate, 1.0))
-        wanted[parameter] = float(np.clip(1.0 - kept, 0.0, limits.max_rate)) if goes else kept
     fixed = FixedTrial(wanted)
     problem.suggest(fixed)  # type: ignore[arg-type] # a stand-in that notes the distributions
     return wanted, fixed.distributions

@@ -1,0 +1,137 @@
+"""Local moves: inside the budget, near a good parent, in every space. Resuming is tested with all samplers."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from backbones.errors import SecateurError
+from backbones.structure import Structure
+from scoring.limits import Limits
+from scoring.scorers import SCORERS
+from scoring.scoring_task import ScoredStructure
+from search.space.budget import Budget
+from search.space.layer_removal import Removal
+from search.space.problem import LAYERS
+from search.space.proposals import propose
+from search.space.space import KINDS, Space
+from search.study.evolution import PARENTS
+from search.study.samplers import SamplerHistory, sampler_for
+from search.study.study import Study
+from search.study.warm_start import WarmStart, parameters
+from tests.search.space.problems import problem
+from tests.search.study.study_samples import BUDGETS, small_data, small_graph, small_model
+from tests.search.study.study_samples import make as sample
+
+MODEL = small_model()
+PARTS = (MODEL, small_graph(MODEL), small_data())
+
+
+def searched(folder: Path, trials: int = 60, **options: Any) -> Study:
+    study = sample("sqlite:///:memory:", folder, PARTS, **({"sampler": "evolution"} | options))
+    study.search(trials, progress=False)
+    return study
+
+
+def widths(study: Study) -> list[list[int]]:
+    return [
+        [len(channels) for _, channels in study.structure(number).kept] for number in range(len(study.store.finished))
+    ]
+
+
+@pytest.mark.parametrize("divisor", [1, 4])
+@pytest.mark.parametrize("budget", sorted(BUDGETS))
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_what_is_proposed_meets_the_budget_and_the_limits(tmp_path: Path, kind: str, budget: str, divisor: int) -> None:
+    limits = Limits(divisor=divisor)
+    study = searched(tmp_path, 30, space=Space(kind, limits=limits), budget=BUDGETS[budget])
+    infeasible = [one for one in study.store.finished if one.values is None]
+    assert len(infeasible) <= 2
+    floors = limits.floors(study.problem.tables)
+    for one, kept in zip(study.candidates(), widths(study), strict=False):
+        if one.cost is not None:
+            assert any(not target.over(one.cost) for target in study.problem.targets)
+            assert (np.array(kept) >= floors).all()
+
+
+def test_a_neighbour_differs_in_few_groups_and_fills_the_budget(tmp_path: Path) -> None:
+    """Most of these groups stay, of three; the score makes the first structure the only parent."""
+    study = sample("sqlite:///:memory:", tmp_path, PARTS, sampler="evolution", warm_start=("uniform",))
+    study.search(1, progress=False)
+    [cap] = study.problem.targets
+    for seed in range(20):
+        seen = study.store.history_at(1)
+        seen.sampler = sampler_for("evolution", seed, 1, problem=study.problem)
+        trial = seen.ask()
+        allocation = study.problem.suggest(trial)
+        found = allocation.widths(1.0)  # type: ignore[union-attr]
+        spent = study.problem.cost_model.evaluate(found)
+        assert not cap.over(spent)
+        assert all(cap.over(study.problem.cost_model.evaluate(found + one)) for one in np.eye(3, dtype=np.int64))
+
+
+def test_it_climbs_where_a_random_search_does_not(tmp_path: Path, monkeypatch: Any) -> None:
+    goal = np.array([5, 20, 30])
+
+    def near(scored: ScoredStructure) -> float:
+        return -float(np.abs(np.array(list(scored.structure.widths.values())) - goal).sum())
+
+    monkeypatch.setitem(SCORERS, "random", near)
+    budget = Budget(macs=float(PARTS[1].costs.evaluate(goal).macs) / PARTS[1].costs.dense.macs * 1.001)
+    best = {
+        sampler: max(
+            one.values[0]
+            for one in searched(tmp_path, 80, sampler=sampler, budget=budget, space="ratios").store.finished
+            if one.values
+        )
+        for sampler in ("evolution", "random")
+    }
+    assert best["evolution"] > best["random"]
+    assert best["evolution"] >= -3
+
+
+def test_parents_are_the_best_and_distinct(tmp_path: Path, monkeypatch: Any) -> None:
+    """All children come from structures among the best: none of the dead end that scores lowest."""
+    bad = Structure.random(PARTS[1], macs=0.3, seed=1)
+
+    def scored_by_id(scored: ScoredStructure) -> float:
+        return -100.0 if scored.structure.id == bad.id else float(scored.structure.widths["body.0"])
+
+    monkeypatch.setitem(SCORERS, "random", scored_by_id)
+    study = searched(tmp_path, 60, budget=Budget(macs=0.305), warm_start=("uniform", bad))
+    firsts = [kept[0] for kept in widths(study)]
+    assert np.mean(firsts[-PARENTS:]) > np.mean(firsts[:PARENTS])
+
+
+def test_layers_go_and_come_back(tmp_path: Path) -> None:
+    here = problem(Space("ratios", removal=Removal(most=4)), Budget(macs=0.3))
+    counts = []
+    seen = SamplerHistory([optuna.study.StudyDirection.MAXIMIZE], None)
+    first = WarmStart.of(here, ("uniform",), 0).proposed(0)
+    assert parameters(here, Structure.full(here.graph))[0][LAYERS] == 0
+    history = [
+        optuna.trial.create_trial(
+            params=first.params, distributions=first.distributions, user_attrs=first.user_attrs, values=[0.0]
+        )
+    ]
+    for number in range(25):
+        study = seen.at(history, number + 1)
+        study.sampler = sampler_for("evolution", number, number, problem=here)
+        trial = study.ask()
+        proposal = propose(here, trial)
+        assert proposal.found is not None
+        assert not here.targets[0].over(proposal.found.cost)
+        counts.append(trial.params[LAYERS])
+        history.append(seen.tell(trial, [float(number)], proposal.facts))
+    assert set(counts) >= {0, 1}
+    assert any(after < before for before, after in itertools.pairwise(counts))
+
+
+def test_it_needs_the_problem() -> None:
+    with pytest.raises(SecateurError, match="sampler 'evolution' needs the search problem"):
+        sampler_for("evolution", 0, 0)
