@@ -44,7 +44,7 @@ OUT = HERE / "results" / "search_pays.json"
 MACS = {"resnet20": 0.33, "resnet56": 0.20}
 PEERS = {"resnet20": "torch_pruning_resnet20_33", "resnet56": "torch_pruning_resnet56_20"}
 RULES = ("uniform", "global", "sensitivity", "error")
-SEARCHES = {
+SEARCHES: dict[str, dict[str, Any]] = {
     "search": {"sampler": "evolution"},
     "search by tpe": {"sampler": "tpe"},
     "search by tpe, cold": {"sampler": "tpe", "warm_start": ()},
@@ -101,7 +101,7 @@ class Bench:
                 **settings,
             )
             study.search(self.trials)
-            [best] = study.promising(1)
+            [best] = study.finalists(1).members
             assert best.structure is not None
             return best.structure
         if way == "Torch-Pruning":
@@ -175,7 +175,7 @@ def table() -> str:
         groups.setdefault(tuple(row[name] for name in key), []).append(row)
 
     def mean(some: list[dict[str, Any]], name: str) -> float:
-        return statistics.mean(one[name] for one in some)
+        return statistics.fmean(float(one[name]) for one in some)
 
     lines = [
         "| network | passes | from | way | filters by | seeds | test | sd | before | score | fresh |",

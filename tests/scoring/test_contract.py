@@ -28,6 +28,7 @@ NEED_BATCHES = {
     "adaptive_loss",
 }
 COUNTING = {"macs", "params", "units", "random"}
+NEED_FIT = {"reconstruction"}
 LABELS = torch.arange(12) % 10
 
 
@@ -53,8 +54,9 @@ def value(
     structure: Structure,
     labels: Tensor | None = LABELS,
     batches: Sequence[Tensor] | None = BATCHES,
+    fit: bool = True,
 ) -> float:
-    return score(name, *network, structure, images(0), labels, batches)
+    return score(name, *network, structure, images(0), labels, batches, fit=images(5, 24) if fit else None)
 
 
 def snapshot(model: nn.Module) -> tuple[dict[str, Tensor], list[bool], list[bool], list[bool]]:
@@ -88,7 +90,7 @@ def test_the_order_of_the_batch_does_not_matter(name: str, network: tuple[nn.Mod
     model, graph = network
     structure = Structure.random(graph, keep=0.5, seed=2)
     order = torch.tensor([5, 0, 3, 1, 4, 2, 11, 6, 9, 7, 10, 8])
-    moved = score(name, model, graph, structure, images(0)[order], LABELS[order], BATCHES)
+    moved = score(name, model, graph, structure, images(0)[order], LABELS[order], BATCHES, fit=images(5, 24))
     assert moved == pytest.approx(value(name, network, structure), rel=1e-5)
 
 
@@ -107,6 +109,11 @@ def test_what_is_missing_is_named_in_one_line(name: str, network: tuple[nn.Modul
                 value(name, network, structure, batches=missing)
     else:
         assert value(name, network, structure, batches=None) == value(name, network, structure)
+    if name in NEED_FIT:
+        with pytest.raises(SecateurError, match=rf"^scorer '{name}' needs fit=.*$"):
+            value(name, network, structure, fit=False)
+    else:
+        assert value(name, network, structure, fit=False) == value(name, network, structure)
 
 
 @pytest.mark.parametrize("name", sorted(set(SCORERS) - COUNTING))
@@ -158,4 +165,5 @@ def test_a_singular_kernel_is_finite_for_every_scorer(network: tuple[nn.Module, 
     model, graph = network
     same = images(0)[:1].expand(12, -1, -1, -1).contiguous()
     for name in SCORERS:
-        assert math.isfinite(score(name, model, graph, Structure.full(graph), same, LABELS, BATCHES)), name
+        found = score(name, model, graph, Structure.full(graph), same, LABELS, BATCHES, fit=images(5, 24))
+        assert math.isfinite(found), name

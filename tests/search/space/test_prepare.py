@@ -6,6 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
 
 from backbones.cost import cost
 from backbones.errors import SecateurError
@@ -15,7 +19,7 @@ from scoring.scoring_task import ScoringTask
 from search.space.budget import Budget
 from search.space.families import FAMILIES, draw
 from search.space.layer_removal import Removal
-from search.space.prepare import REFERENCES, prepare_problem, scoring_task
+from search.space.prepare import REFERENCES, ImageDraws, confirming_task, prepare_problem, scoring_task
 from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, project
 from search.space.proposals import cost_of, pack, unpack
@@ -102,3 +106,34 @@ def test_a_packed_structure_comes_back_with_its_cost(removed: tuple[str, ...]) -
     assert cost_of(facts) == spent
     with pytest.raises(SecateurError, match="a stored structure cannot be read"):
         unpack(graph, {**facts, "kept": "xyz"})
+
+
+@given(images=st.integers(20, 5000), batch=st.integers(2, 400))
+def test_no_image_is_in_two_draws(images: int, batch: int) -> None:
+    if images - batch < 10:
+        with pytest.raises(SecateurError, match="scores of refitted networks need 10 training images beside the batch"):
+            ImageDraws.of(images, batch)
+        return
+    draws = ImageDraws.of(images, batch)
+    every = [number for part in (draws.batch, draws.fit, draws.held_out, draws.confirm) for number in part]
+    assert len(set(every)) == len(every)
+    assert max(every) < images
+    assert min(len(draws.fit), len(draws.held_out), len(draws.confirm)) >= 2
+
+
+def test_images_to_fit_to_score_and_to_confirm_are_apart() -> None:
+    model, data = small_model(), small_data()
+    graph = small_graph(model)
+    task = scoring_task(model, graph, data, 16, 0, scorer="reconstruction")
+    fresh = confirming_task(task, data, 0)
+
+    def keys(images: Tensor) -> set[bytes]:
+        return {image.numpy().tobytes() for image in images}
+
+    parts = [keys(one) for one in (task.batch, task.fit, task.held_out, fresh.held_out)]
+    assert all(len(part) > 1 for part in parts)
+    assert sum(len(part) for part in parts) == len(set.union(*parts))
+    assert keys(fresh.fit) == parts[1] | parts[2]
+    assert keys(fresh.batch) <= parts[3]
+    assert torch.equal(task.batch, scoring_task(model, graph, data, 16, 0).batch)
+    assert scoring_task(model, graph, data, 16, 0, scorer="naswot").fit is None
