@@ -107,9 +107,7 @@ def _batch(
     asked = [_ask(seen, problem, proposer, number) for number in numbers]
     done = len(store.finished) - numbers.start
     for (trial, _, _), frozen in zip(asked, store.finished[numbers.start :], strict=False):
-        store.sampler_history.tell(
-            trial, frozen.values, frozen.user_attrs
-        )  # a batch that was broken off: these are stored already
+        store.sampler_history.tell(trial, frozen.values, frozen.user_attrs)  # stored when the batch was broken off
     found = [proposal.found.structure for _, proposal, _ in asked[done:] if proposal.found is not None]
     results = scores.of(found, min(len(numbers), max(1, len(found))))
     for trial, proposal, seconds in asked[done:]:

@@ -37,13 +37,8 @@ def task() -> ScoringTask:
 
 def test_the_whole_network_scores_nothing_and_less_is_below(task: ScoringTask) -> None:
     graph = task.graph
-    found = [
-        SCORERS["reconstruction"](ScoredStructure(task, structure))
-        for structure in (
-            Structure.full(task.graph),
-            *(Structure.random(task.graph, macs=m, seed=0) for m in (0.8, 0.1)),
-        )
-    ]
+    some = [Structure.full(graph), *(Structure.random(graph, macs=macs, seed=0) for macs in (0.8, 0.1))]
+    found = [SCORERS["reconstruction"](ScoredStructure(task, structure)) for structure in some]
     assert found[0] == pytest.approx(0.0, abs=1e-6)
     assert found[0] > found[1] > found[2]
 

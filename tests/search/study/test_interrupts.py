@@ -17,7 +17,7 @@ import search.study.heartbeat
 from backbones.errors import SecateurError
 from search.study.heartbeat import Heartbeat
 from search.study.interrupts import StopBetweenTrials, held_signals, pause, stop_if_asked
-from search.study.loops import search_sequentially
+from search.study.loops import Proposer, search_sequentially
 from search.study.study import Study
 from tests.search.study.study_samples import finished, make, small_parts
 
@@ -107,7 +107,9 @@ def test_another_thread_of_the_same_process_is_refused(tmp_path: Path) -> None:
         ),
     ):
         study.search(3, progress=False)
-    told = search_sequentially(study.store, study.problem, study.scores, ("random", 0), 3, time.monotonic() + 60, 1)
+    told = search_sequentially(
+        study.store, study.problem, study.scores, Proposer("random", 0, study.warm), 3, time.monotonic() + 60, 1
+    )
     next(told)
     told.close()
     assert len(finished(study)) == 1
