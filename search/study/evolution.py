@@ -24,7 +24,7 @@ FEW = 0.35
 """A move changes a geometric number of groups, or parameters: another one with one less this probability."""
 FACTOR = 0.3
 """Standard deviation of the logarithm of the factor by which a width changes."""
-STEP = 0.1
+RANGE_STEP = 0.1
 """Standard deviation of a move along a parameter of the whole network, as a share of its range."""
 
 
@@ -110,7 +110,7 @@ class LocalMoves(BaseSampler):
             return int(np.clip(value + self._rng.choice([-1, 0, 0, 0, 1]), distribution.low, distribution.high))
         assert isinstance(distribution, FloatDistribution)
         width = distribution.high - distribution.low
-        return float(np.clip(value + self._rng.normal(0.0, STEP * width), distribution.low, distribution.high))
+        return float(np.clip(value + self._rng.normal(0.0, RANGE_STEP * width), distribution.low, distribution.high))
 
     def _neighbour(self, shares: Floats, removed: int, target: Target) -> Floats:
         """(groups,) shares of a structure near one whose groups keep `shares`, inside the target.

@@ -11,6 +11,7 @@ import torch
 from torch import nn, optim
 
 from backbones.errors import SecateurError, did_you_mean
+from backbones.modes import bfloat16_pays
 from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data
@@ -186,12 +187,7 @@ def bfloat16(recipe: Recipe, data: Data, device: torch.device) -> bool:
     if recipe.precision != "auto" or device.type == "cuda":
         return recipe.precision != "float32"
     _, height, width = data.train.shape
-    cpu: Any = torch.cpu
-    return bool(
-        device.type == "cpu"
-        and height * width >= 24 * 24
-        and (cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
-    )
+    return bfloat16_pays(device, height, width)
 
 
 def _known(name: str, value: str, choices: Iterable[str]) -> None:
