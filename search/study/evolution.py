@@ -18,11 +18,11 @@ from search.space.proposals import aimed_target, unpack
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-PARENTS, NEAR = 10, 30
+PARENTS, NEAR = 4, 12
 """One of the best trials is drawn to start from; with two objectives, of the trials nearest in cost."""
 FEW = 0.35
 """A move changes a geometric number of groups, or parameters: another one with one less this probability."""
-FACTOR = 0.3
+FACTOR = 0.15
 """Standard deviation of the logarithm of the factor by which a width changes."""
 RANGE_STEP = 0.1
 """Standard deviation of a move along a parameter of the whole network, as a share of its range."""
