@@ -27,7 +27,7 @@ from scoring.codes import CodeAgreement, RunMode, watch_preactivations
 from scoring.reconstruction.refit import refit
 from scoring.reconstruction.targets import DenseTargets, gather_targets
 
-FIT_ROWS, ROWS_PER_UNKNOWN, ROUNDS = 8_192, 16, 1
+FIT_ROWS, ROWS_PER_UNKNOWN, FIT_ROUNDS = 8_192, 16, 1
 """A refit for a score: output positions a layer, at most so many for each of its unknowns, and alternations.
 
 Of ResNet-56 at 20 % of its MACs it takes three quarters of the time of a whole one on as many images, and accuracies of
@@ -273,7 +273,7 @@ class ScoredStructure:
 
     @cached_property
     def _refitted(self) -> nn.Module:
-        return refit(self.task.targets(""), self.structure, rounds=ROUNDS, for_training=False).eval()
+        return refit(self.task.targets(""), self.structure, rounds=FIT_ROUNDS, for_training=False).eval()
 
     @cached_property
     def after_refit(self) -> RefittedStructure:
