@@ -242,7 +242,9 @@ class Data:
         """
         if task is not None:
             sources = [
-                part if isinstance(part, float | int) else Items.of_tensors(part, f"data {name!r}: {split}")
+                part
+                if isinstance(part, float | int) and split == "validation"
+                else Items.of_tensors(part, f"data {name!r}: {split}")
                 for split, part in (("train", train), ("validation", validation), ("test", test))
             ]
             options = _given(num_classes=num_classes, mean=mean, std=std, augment=augment, classes=classes)
@@ -351,8 +353,8 @@ def _given(**options: Any) -> dict[str, Any]:
 
 
 def _source(part: Any, collate: Collate | None, where: str) -> Source | float:
-    """A loader or dataset as it is read with a task; a fraction as it is."""
-    if isinstance(part, float | int):
+    """A loader or dataset as it is read with a task; the fraction for validation as it is."""
+    if isinstance(part, float | int) and where.endswith("validation"):
         return part
     return (
         Stream.of(part, where, images=False) if isinstance(part, DataLoader) else Items.of_dataset(part, collate, where)

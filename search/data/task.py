@@ -71,6 +71,11 @@ class MetricSpec:
 
 
 ACCURACY = MetricSpec()
+TAKEN = frozenset(
+    ("study", "trial", "structure", "status", "macs", "params", "latency", "memory", "batch_seconds", "disk_bytes",
+     "score", "seconds", "reason", "artefact", "removed", "training", "epochs", "epoch", "start", "network")
+)  # fmt: skip
+"""Columns of tables that a metric cannot be called."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,6 +128,8 @@ class Task:
         object.__setattr__(self, "name", named)
         if not self.spec.key:
             raise SecateurError(f"task: name needs a letter or digit, but got {self.name!r}")
+        if self.spec.key in TAKEN:
+            raise SecateurError(f"task: name {self.name!r} is that of another column of the tables; give another name")
         object.__setattr__(self, "direction", self._direction())
 
     def _direction(self) -> str:

@@ -103,5 +103,5 @@ def problem_of_weights(
     Raises:
         SecateurError: for a criterion that this network or the lack of data does not allow.
     """
-    task = ScoringTask(model, graph, graph.example[0])
+    task = ScoringTask(model, graph, graph.example)
     return SearchProblem(space, task, space.tables(model, graph), CostModel(graph.costs), tuple(targets))

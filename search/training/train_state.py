@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from backbones.errors import SecateurError
-from backbones.inputs import map_tensors, run_on, tensors_in
-from backbones.modes import device_of
+from backbones.inputs import map_tensors, move_tensors, run_on, tensors_in
+from backbones.modes import device_of, training_code
 from backbones.module_copy import copy_with
 from backbones.state import untouched
 from search.data.data import Data
@@ -144,13 +144,13 @@ def teaching(teacher: nn.Module, data: Data) -> nn.Module:
     teacher.eval()
     if data.task.classes:
         return teacher
-    inputs = map_tensors(lambda tensor: tensor.to(device_of(teacher)), data.example)
+    inputs = move_tensors(data.example, device_of(teacher))
     with torch.no_grad(), untouched(teacher):
         shapes = [one.shape for one in tensors_in(run_on(teacher, inputs))]
-        for module in teacher.modules():
-            module.training = not type(module).__module__.startswith("torch.")
-        if [one.shape for one in tensors_in(run_on(teacher, inputs))] == shapes:
-            teacher.eval()
+        with training_code(teacher):
+            same = [one.shape for one in tensors_in(run_on(teacher, inputs))] == shapes
+    for module in teacher.modules() if not same else ():
+        module.training = not type(module).__module__.startswith("torch.")
     return teacher
 
 

@@ -140,7 +140,7 @@ def test_retraining_starts_as_the_study_file_says(folder: Path, capsys: pytest.C
     (folder / "study.toml").write_text(text)
     code, out, err = called(capsys, "run", "study.toml")
     assert code == 0, err
-    assert "Retraining: the best 1, 2 epochs each, from refitted weights" in out
+    assert "Retraining, from refitted weights: the best 1, 2 epochs each" in out
     assert 'start = "reconstructed"' in (RUN / "study.toml").read_text()
     [one] = [one for one in Front.load(RUN).candidates if one.accuracy is not None]
     assert one.artefact is not None
