@@ -83,7 +83,7 @@ REFITTED = "refitted:"
 OF_WIDTHS = ("macs", "params", "units", "random", "reconstruction")
 """Scorers that see the same network refitted or not, and the one that refits by itself."""
 
-DEFAULT_SCORER = "region_kernel"
+DEFAULT_SCORER = "reconstruction"
 """What a study scores by unless told otherwise: see studies/README.md for the evidence."""
 
 REPLACED: dict[str, str] = {"region_agreement": "region_kernel", "readout": "fidelity", "zico": "region_kernel"}

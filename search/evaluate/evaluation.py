@@ -31,6 +31,7 @@ from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
 from search.study.identity import to_record
 from search.study.refitter import Refitter
+from search.study.retrain import RetrainConfig
 from search.training.parallel import fitting_threads
 
 
@@ -123,7 +124,8 @@ def _trainings(
     plan: Plan, task: ScoringTask, structures: tuple[SampledStructure, ...], refit: Refitter
 ) -> list[TrainingTask]:
     """Every structure with every seed, one seed after the other."""
-    make = refit if plan.start == "reconstructed" else partial(prune, task.model, task.graph, check=False)
+    refitted = RetrainConfig(plan.recipe, start=plan.start).refits
+    make = refit if refitted else partial(prune, task.model, task.graph, check=False)
     return [
         TrainingTask(
             one.structure.id,

@@ -48,7 +48,7 @@ class Plan:
         measure: the accuracy that scores are compared with: "validation" to choose a scorer, which never looks at the
             test images; "test" to confirm the choice.
         recipe: of the retraining; no teacher.
-        start: what retrainings start from: "cut" weights, or "reconstructed" ones.
+        start: what retrainings start from: "cut" weights, "reconstructed" ones, or "auto" as [retrain] start.
     """
 
     structures: int = 40

@@ -23,7 +23,8 @@ from search.space.space import KINDS, Space
 from search.study.finalists import check_finalists
 from search.study.retrain import DEFAULT_START, STARTS, RetrainConfig
 from search.study.rules import BASELINES
-from search.study.samplers import SAMPLERS
+from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS
+from search.study.warm_start import RULES
 from search.training.flows import Flow
 from search.training.masks import Scope
 from search.training.recipe import Recipe
@@ -183,8 +184,8 @@ class SpaceSection:
     """Which structures are looked at.
 
     Attributes:
-        kind: "hybrid" (one norm and one distance threshold and one cap on what goes for all layers), "ratios" (a keep
-            ratio per group), "hybrid+ratios" (the thresholds, and a cap per group), or "global" (one threshold for the
+        kind: "ratios" (a keep ratio per group), "hybrid" (one norm and one distance threshold and one cap on what goes
+            for all layers), "hybrid+ratios" (the thresholds, and a cap per group), or "global" (one threshold for the
             worth of all filters: network slimming with criterion "bn_gamma").
         criterion: how much a filter is worth: "l2", "l1", ...
         linkage: how clusters of similar filters grow: "average", "complete", ...
@@ -204,7 +205,7 @@ class SpaceSection:
             {balance = 1} the distance alone; "rate" of "hybrid" and "exponent" of "global" can be held, too.
     """
 
-    kind: str = "hybrid"
+    kind: str = "ratios"
     criterion: str = "l2"
     linkage: str = "average"
     features: str = "fan_in"
@@ -249,9 +250,10 @@ class SearchSection:
 
     Attributes:
         trials: structures to score; raise it later and run again to continue.
-        sampler: who proposes: "tpe", "nsga2", "random".
-        scorer: what a structure is worth before any training: "naswot", "fidelity", ... or a rank sum of several,
-            "fidelity+params".
+        sampler: who proposes: "evolution" (local moves from the best), "tpe", "nsga2", "gp", "qmc", "random".
+        warm_start: what the first trials are: rules, as for `rule`, and structures made elsewhere, each a .json file.
+        scorer: what a structure is worth before any training: "reconstruction" (how near refitted networks come to the
+            dense one), "naswot", ..., "refitted:naswot" (of the refitted network), or a rank sum, "naswot+params".
         batch: images the scorer looks at.
         statistics: images for the batch-norm statistics of pruned networks; 0 for the scoring batch itself.
         rule: instead of a search: the structure of a simple rule, "uniform" (one keep ratio), "global" (one threshold),
@@ -260,7 +262,8 @@ class SearchSection:
     """
 
     trials: int = 200
-    sampler: str = "tpe"
+    sampler: str = DEFAULT_SAMPLER
+    warm_start: tuple[str, ...] = RULES
     scorer: str = DEFAULT_SCORER
     batch: int = 128
     statistics: int = 0
@@ -273,6 +276,9 @@ class SearchSection:
             if self.structure is not None:
                 raise SecateurError("takes rule or structure in the place of a search, but got both")
         known_name("sampler", self.sampler, SAMPLERS)
+        for one in self.warm_start:
+            if not one.endswith(".json"):
+                known_name("warm_start", one, BASELINES)
         check_scorer(self.scorer)
         check_range("trials", self.trials, 1)
         check_range("batch", self.batch, 2)
@@ -296,8 +302,8 @@ class RetrainSection:
         flow: how pruning and training alternate: "one-shot" (cut, then train), "iterative" (in steps, trained between),
             "soft" (silenced channels may win their place back in every epoch) or "asymptotic" (softly, more and more).
         steps: of "iterative"; each is a training with the whole recipe.
-        start: of "one-shot": "cut" (the weights that the cut leaves) or "reconstructed" (refitted before the training).
-            The other flows train before they cut, and start as they always do.
+        start: of "one-shot": "cut" (the weights that the cut leaves), "reconstructed" (refitted before the training),
+            "auto" (refitted for up to 3 epochs). The other flows train before they cut, and start as they always do.
         recipe: the rest of the section.
     """
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
+from scoring.scorers import refits
 from search.data.task import ACCURACY
 from search.review.front import Front
 from search.review.summary import result_tables, result_values, retrained, validation_table
@@ -26,7 +27,7 @@ from search.run.pages import importances, run_report
 from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile
 from search.space.feasibility import check_early
-from search.space.prepare import check_classes
+from search.space.prepare import ImageDraws, check_classes
 from search.study.storage import absolute_url, shown_url
 from search.study.study import Study
 from search.training.losses import check_options
@@ -260,6 +261,7 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
         space=study.space.space(),
         scorer=study.search.scorer,
         sampler=study.search.sampler,
+        warm_start=warm_sources(study),
         batch=study.search.batch,
         statistics=study.search.statistics,
         seed=study.seed,
@@ -267,12 +269,26 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
     )
 
 
+def warm_sources(study: StudyFile) -> list[str | Structure]:
+    """What a search begins with: names of rules, and the structures of files.
+
+    Raises:
+        SecateurError: for a file that is missing or holds no structure.
+    """
+    return [read_structure(Path(one)) if one.endswith(".json") else one for one in study.search.warm_start]
+
+
 def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
     check_early(inputs.model, inputs.graph, study.space.space(), study.budget.budget())
     if study.search.structure is not None:
         read_structure(study.search.structure).check(inputs.graph)
+    for one in warm_sources(study):
+        if isinstance(one, Structure):
+            one.check(inputs.graph)
     inputs.data.batch(study.search.batch, study.seed)
+    if refits(study.search.scorer):
+        ImageDraws.of(len(inputs.data.train), study.search.batch)
     check_classes(study.space.space(), study.search.scorer, inputs.data)
     check_options(inputs.data, study.dense)
     check_options(inputs.data, study.retrain.recipe)

@@ -30,6 +30,7 @@ from search.run.sections import (
     SparsifySection,
     TaskSection,
 )
+from search.study.warm_start import RULES
 from search.training.recipe import Recipe
 
 
@@ -108,7 +109,7 @@ AMOUNTS = (
     "[compare] ", "[evaluate] ",
 )  # fmt: skip
 """How the settings begin that change how much is done, and none of the results."""
-ONCE = {"[retrain] start": "cut", **{f"[task] {key}": None for key in TASK_KEYS}}
+ONCE = {"[retrain] start": "cut", "[search] warm_start": RULES, **{f"[task] {key}": None for key in TASK_KEYS}}
 """What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""
 
 
@@ -214,6 +215,9 @@ def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
     for name, cls in SECTIONS.items():
         reader = _read_with_recipe if cls in (RetrainSection, SparsifySection, Plan) else read_table
         parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
+    search = parts["search"]
+    sources = tuple(str(folder / one) if one.endswith(".json") else one for one in search.warm_start)
+    parts["search"] = dataclasses.replace(search, warm_start=sources)
     return StudyFile(name=top.name, seed=top.seed, **parts)
 
 

@@ -51,7 +51,7 @@ class Space:
             1: the distance threshold alone) and "rate" of `hybrid`, "exponent" of `global`.
     """
 
-    kind: str = "hybrid"
+    kind: str = "ratios"
     criterion: str = "l2"
     linkage: str = "average"
     limits: Limits = field(default_factory=Limits)

@@ -178,6 +178,9 @@ SAMPLERS: dict[str, Callable[[int, int, SearchProblem | None], BaseSampler]] = {
 }
 """Name -> function of (seed of this ask, finished trials, what is searched). Not cmaes: it unpickles its state."""
 
+DEFAULT_SAMPLER = "evolution"
+"""What proposes unless told otherwise: see studies/README.md, "Does a search pay?"."""
+
 WINDOWS: dict[str, Window | None] = {
     "evolution": Window(best=100, recent=100),
     "tpe": Window(best=100, recent=200),

@@ -41,7 +41,7 @@ from search.study.networks import RETRAIN_FOLDER
 from search.study.refitter import Refitter
 from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
 from search.study.rules import use_rule, use_structure
-from search.study.samplers import SAMPLERS, WINDOWS
+from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
 from search.study.trials import TrialStore
 from search.study.warm_start import RULES, WarmStart
@@ -97,9 +97,9 @@ class Study:
         *,
         budget: Budget,
         storage: str | None = None,
-        space: Space | str = "hybrid",
+        space: Space | str = "ratios",
         scorer: str = DEFAULT_SCORER,
-        sampler: str = "tpe",
+        sampler: str = DEFAULT_SAMPLER,
         warm_start: Sequence[str | Structure] = RULES,
         batch: int = 128,
         statistics: int = 0,
@@ -326,7 +326,8 @@ class Study:
             recipe: how they are trained; the default recipe distils from the dense network.
             flow: how pruning and training alternate; by default the structures are cut at once and trained.
             start: "cut" for the weights that the cut leaves, "reconstructed" for weights that are refitted first (see
-                `reconstruct`). Flows other than the default train before they cut, and start as they always do.
+                `reconstruct`), "auto" for refitted ones in trainings of up to 3 epochs. Flows other than the default
+                train before they cut, and start as they always do.
             device: torch device for the training.
             progress: show bars when standard error is a terminal.
 
