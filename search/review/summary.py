@@ -14,7 +14,7 @@ from search.review.front import Front
 from search.review.records import by_metric, training_record
 
 RESULT_HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
-SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score")
+SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score", "on fresh images")
 VALIDATED = ("structure", "MACs", "share", "dense", "as cut", "refitted", "retrained")
 
 
@@ -143,10 +143,23 @@ def titled(split: str, metric: MetricSpec) -> str:
 
 
 def score_table(front: Front, most: int = 10) -> str:
-    """The non-dominated structures of a search by score, the best `most` of them, best first."""
+    """The non-dominated structures of a search by score, the best `most` of them, best first.
+
+    Rules say so; where some were looked at again, beside it stands the score on images that no trial saw.
+    """
     best = ranked(front.points("score"), "score")[:most]
-    rows = [(one.id, str(one.number), *_costs(one, front.dense), significant(one.score)) for one in best]
-    return text_table(SCORED, rows)
+    rows = [
+        (
+            one.id,
+            f"{one.number} {one.rule}".strip(),
+            *_costs(one, front.dense),
+            significant(one.score),
+            "-" if one.confirmed is None else significant(one.confirmed),
+        )
+        for one in best
+    ]
+    count = len(SCORED) if any(one.confirmed is not None for one in best) else len(SCORED) - 1
+    return text_table(SCORED[:count], [row[:count] for row in rows])
 
 
 def result_values(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:

@@ -95,6 +95,8 @@ def _row(front: Front, one: Candidate, states: dict[str, str]) -> dict[str, Any]
         **{axis: _times(one.on(axis), scale.factor) for axis, scale in COST_AXES.items()},
         "share": macs / dense if macs is not None and dense else None,
         "score": one.value("score"),
+        "confirmed": one.confirmed,
+        "rule": one.rule or None,
         "accuracy": one.value("accuracy"),
         "test": one.test_accuracy,
         "training": training_text(one, front.metric) if one.retrainings else None,

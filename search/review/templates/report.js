@@ -99,8 +99,9 @@
   const several = new Set(trials.map((row) => row.study)).size > 1;
   const columns = [
     ...(several ? [["study", "study", text]] : []),
-    ["trial", "trial", whole, 1], ["place", page.trials.state, text], ["MACs", "macs", whole, 1], ["of dense", "share", percent, 1],
+    ["trial", "trial", whole, 1], ["rule", "rule", text], ["place", page.trials.state, text], ["MACs", "macs", whole, 1], ["of dense", "share", percent, 1],
     ["parameters", "params", whole, 1], ["score", "score", digits, 1],
+    ["on fresh images", "confirmed", digits, 1],
     [page.metric.name === "accuracy" ? "validation" : `validation ${page.metric.name}`, "accuracy", measured, 1],
     [page.metric.name === "accuracy" ? "test" : `test ${page.metric.name}`, "test", measured, 1],
     ["training", "training", text],
