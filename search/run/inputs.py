@@ -20,6 +20,7 @@ from backbones.checkpoint import load_checkpoint
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
+from backbones.structure import Structure
 from backbones.trace import trace
 from search.data.data import Data, subset
 from search.data.readers import load_data
@@ -240,3 +241,27 @@ def build_model(section: ModelSection, data: Data) -> nn.Module:
         return build(str(section.backbone), **offers)
     except SecateurError as error:
         raise SecateurError(f"[model] {error}") from None
+
+
+def read_structure(path: Path) -> Structure:
+    """The structure in a file.
+
+    Raises:
+        SecateurError: when it is missing or holds none.
+    """
+    try:
+        return Structure.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SecateurError(f"[search] structure {path} cannot be read: {reason}") from None
+    except SecateurError as error:
+        raise SecateurError(f"[search] structure {path}: {error}") from None
+
+
+def warm_sources(study: StudyFile) -> list[str | Structure]:
+    """What a search begins with: names of rules, and the structures of files.
+
+    Raises:
+        SecateurError: for a file that is missing or holds no structure.
+    """
+    return [read_structure(Path(one)) if one.endswith(".json") else one for one in study.search.warm_start]

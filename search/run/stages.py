@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any, Literal
 
 from backbones.errors import SecateurError
@@ -22,7 +21,7 @@ from search.run.front_context import (
     with_footprints,
     with_references,
 )
-from search.run.inputs import RunInputs, load_run_inputs
+from search.run.inputs import RunInputs, load_run_inputs, read_structure, warm_sources
 from search.run.pages import importances, run_report
 from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile
@@ -230,21 +229,6 @@ def retrain_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: Ru
         )
 
 
-def read_structure(path: Path) -> Structure:
-    """The structure in a file.
-
-    Raises:
-        SecateurError: when it is missing or holds none.
-    """
-    try:
-        return Structure.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SecateurError(f"[search] structure {path} cannot be read: {reason}") from None
-    except SecateurError as error:
-        raise SecateurError(f"[search] structure {path}: {error}") from None
-
-
 def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, storage: str | None = None) -> Study:
     """The search that a study file describes, in the run folder's own database or another storage.
 
@@ -267,15 +251,6 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
         seed=study.seed,
         folder=folder.path,
     )
-
-
-def warm_sources(study: StudyFile) -> list[str | Structure]:
-    """What a search begins with: names of rules, and the structures of files.
-
-    Raises:
-        SecateurError: for a file that is missing or holds no structure.
-    """
-    return [read_structure(Path(one)) if one.endswith(".json") else one for one in study.search.warm_start]
 
 
 def check_before_training(study: StudyFile, inputs: RunInputs) -> None:

@@ -42,7 +42,7 @@ from search.training.recipe import Recipe
 
 STARTS = ("auto", "cut", "reconstructed")
 DEFAULT_START = "auto"
-SHORT = 3
+SHORT_EPOCHS = 3
 """Epochs up to which a training starts from refitted weights unless told otherwise.
 
 After one pass over 10,000 CIFAR-10 images ResNet-20 at 33 % is 3 to 4 points ahead of the same from cut weights, after
@@ -59,7 +59,7 @@ class RetrainConfig:
         flow: how pruning and training alternate. Any flow but "one-shot" follows the trial's proposal anew as the
             weights change, within the same MACs and parameters, and may end with other filters.
         start: what a one-shot training starts from: "cut" (the dense network's weights, as they are left),
-            "reconstructed" (refitted in closed form first) or "auto" (refitted for at most `SHORT` epochs). Other flows
+            "reconstructed" (refitted in closed form first) or "auto" (refitted up to `SHORT_EPOCHS`). Other flows
             start as they always do.
         whole: of a short training, which decides between finalists, the epochs of the whole one; 0 for a whole one.
     """
@@ -75,7 +75,7 @@ class RetrainConfig:
     @property
     def refits(self) -> bool:
         """Whether the training starts from refitted weights."""
-        refitted = self.start == "reconstructed" or (self.start == "auto" and self.recipe.epochs <= SHORT)
+        refitted = self.start == "reconstructed" or (self.start == "auto" and self.recipe.epochs <= SHORT_EPOCHS)
         return refitted and not self.flow.chooses_again
 
     @property
