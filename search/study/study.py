@@ -303,7 +303,7 @@ class Study:
 
     def retrain(
         self,
-        top: int | Sequence[Candidate] = 3,
+        top: int | Sequence[Candidate | int] = 3,
         epochs: int | None = None,
         *,
         finalists: int | None = None,
@@ -319,7 +319,7 @@ class Study:
         epoch. Results by other recipes stay, and stand beside the new ones.
 
         Args:
-            top: number of structures, or the candidates themselves.
+            top: number of structures, or the trials themselves: candidates or the numbers of trials.
             epochs: number of epochs, in the place of the recipe's.
             finalists: so many structures compete for the `top` places in short trainings, by validation accuracy (see
                 `search.study.finalists`); `study.finalists(top, finalists, epochs)` says beforehand what that costs.
@@ -339,7 +339,9 @@ class Study:
         self._retrainer().run(chosen, config, device=device, progress=progress)
         return self.front()
 
-    def finalists(self, top: int | Sequence[Candidate], finalists: int | None = None, epochs: int = 40) -> Finalists:
+    def finalists(
+        self, top: int | Sequence[Candidate | int], finalists: int | None = None, epochs: int | None = None
+    ) -> Finalists:
         """The structures that `retrain` begins with; `print` says how many trainings of which length that makes.
 
         They are the best scores (at even steps in MACs where the budget is a band or has several targets), and none
@@ -348,6 +350,7 @@ class Study:
         errors as for `retrain`.
         """
         front = self.front(retrained=False)
+        epochs = (Recipe() if epochs is None else Recipe(epochs=epochs)).epochs
         if isinstance(top, Sequence):
             return given_finalists(front, top, epochs)
         if refits(self.scorer):

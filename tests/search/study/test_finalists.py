@@ -130,8 +130,18 @@ def test_what_cannot_be_is_one_line(study: Study) -> None:
         study.retrain(3, finalists=2)
     with pytest.raises(SecateurError, match="dense is no feasible trial of study 's', so it cannot be retrained"):
         study.retrain([study.front().dense])
-    with pytest.raises(SecateurError, match="1 <= top must hold, but got top=0"):
-        study.retrain([])
+    for top, message in (
+        ([], "1 <= top must hold, but got top=0"),
+        ([10**6], "trial 1000000 is no feasible trial of study 's'"),
+        (["best"], "trial 'best' is no feasible trial of study 's'"),
+        ("3", "trial '3' is no feasible trial of study 's'"),
+        (None, "top must be a whole number, but got top=None"),
+        (2.5, "top must be a whole number, but got top=2.5"),
+    ):
+        with pytest.raises(SecateurError, match=message):
+            study.retrain(top)  # type: ignore[arg-type]
+    with pytest.raises(SecateurError, match=r"finalists must be a whole number, but got finalists=3\.5"):
+        study.retrain(1, finalists=3.5)  # type: ignore[arg-type]
 
 
 def network(study: Study, one: Candidate) -> torch.Tensor:
@@ -171,7 +181,7 @@ def test_the_better_go_on_by_validation_accuracy_and_only_the_last_see_test_imag
     assert open_study(study.store.url).front().best().retrainings[0].rungs == winner.retrainings[0].rungs
 
     plain = searched(tmp_path, parts)
-    [same] = retrained(plain.retrain([winner], recipe=RECIPE, progress=False))
+    [same] = retrained(plain.retrain([winner.number], recipe=RECIPE, progress=False))
     assert torch.equal(network(study, winner), network(plain, same))  # the training that was asked for, and no other
 
 
