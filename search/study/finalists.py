@@ -122,7 +122,7 @@ def finalists_of(front: Front, problem: SearchProblem, top: int, finalists: int 
         chosen = choose(front, top, spread=problem.objectives > 1)
         return Finalists((Slot(tuple(chosen), len(chosen)),), epochs)
     bins = _bins(front, top, problem.targets) if problem.objectives > 1 else [feasible_ranked(front)]
-    members = take_in_turn(bins, finalists)
+    members = take_in_turn(bins, finalists, rules=True)
     places = [0] * len(bins)
     for number in (number for _ in range(top) for number in range(len(bins))):
         if sum(places) < top and places[number] < len(members[number]):

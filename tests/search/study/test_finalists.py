@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -123,6 +124,19 @@ def test_places_over_a_band_go_to_its_parts() -> None:
     assert [numbers(slot) for slot in found.slots] == [[7, 6], [4, 3], [2, 1]]
     crowded = plan([one for one in ones if one.number not in (3, 4)], 3, 6, band=True)
     assert [(numbers(slot), slot.places) for slot in crowded.slots] == [([7, 6, 5], 2), ([2, 1, 0], 1)]
+
+
+def test_a_rule_among_the_best_is_a_finalist_also_as_a_neighbour_of_the_best() -> None:
+    best = candidate(0, 10.0, 900)
+    assert best.structure is not None
+    thin, (name, channels) = best.structure.kept
+    beside = Structure("g", (thin, (name, (*channels, 200))))
+    near = replace(candidate(1, 9.0, 900), structure=beside, rule="sensitivity")
+    others = [best, *(candidate(i, -float(i), 900) for i in range(2, 9))]
+    assert numbers(plan([near, *others], 1, 4).slots[0]) == [0, 1, 2, 3]
+    proposed = replace(near, rule="")
+    assert numbers(plan([proposed, *others], 1, 4).slots[0]) == [0, 2, 3, 4]
+    assert numbers(plan([replace(near, score=-20.0), *others], 1, 4).slots[0]) == [0, 2, 3, 4]
 
 
 def test_what_cannot_be_is_one_line(study: Study) -> None:
