@@ -68,7 +68,7 @@ def given_structure(one: Candidate | Structure) -> Structure:
     return one.structure
 
 
-def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
+def choose(front: Front, top: int, *, spread: bool, rules: bool = False) -> list[Candidate]:
     """The structures worth retraining: best scores first, spread over the front, different from each other.
 
     A search ends among neighbours of one structure, and a score that was optimised hard can be wrong about all of them
@@ -80,6 +80,7 @@ def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
         spread: of a band or several targets: first the best score of all, then the best at even steps in MACs down to
             the cheapest point of the front. Of a cap all structures cost the same but for a filter, and their scores
             alone count.
+        rules: as for `take_in_turn`.
 
     Raises:
         SecateurError: when `top` is below 1 or no candidate is feasible.
@@ -87,7 +88,7 @@ def choose(front: Front, top: int, *, spread: bool) -> list[Candidate]:
     check_range("top", top, 1)
     best_first = feasible_ranked(front)
     first = _steps(front.points("score"), top) if spread else []
-    [chosen] = take_in_turn([[*first, *best_first]], top)
+    [chosen] = take_in_turn([[*first, *best_first]], top, rules=rules)
     return chosen
 
 
@@ -103,19 +104,21 @@ def feasible_ranked(front: Front) -> list[Candidate]:
     return found
 
 
-def take_in_turn(bins: Sequence[Sequence[Candidate]], count: int) -> list[list[Candidate]]:
+def take_in_turn(bins: Sequence[Sequence[Candidate]], count: int, *, rules: bool = False) -> list[list[Candidate]]:
     """Takes structures from several lists in turn, of each the first that is left; neighbours of what is taken last.
 
     Args:
         bins: candidates with structures, the best first.
         count: how many are taken, where there are so many.
+        rules: what comes from a simple rule is taken by its score alone, also as a neighbour: a search that began with
+            it may have stayed near it.
 
     Returns:
         what was taken from each list.
     """
     taken: list[list[Candidate]] = [[] for _ in bins]
     chosen: dict[str, Candidate] = {}
-    left = [_neighbours_last(ones, chosen) for ones in bins]
+    left = [_neighbours_last(ones, chosen, rules) for ones in bins]
     more = True
     while more:
         more = False
@@ -126,11 +129,12 @@ def take_in_turn(bins: Sequence[Sequence[Candidate]], count: int) -> list[list[C
     return taken
 
 
-def _neighbours_last(ones: Sequence[Candidate], chosen: Mapping[str, Candidate]) -> Iterator[Candidate]:
+def _neighbours_last(ones: Sequence[Candidate], chosen: Mapping[str, Candidate], rules: bool) -> Iterator[Candidate]:
     """The candidates whose structures are not chosen when it is their turn."""
     for least in (APART, 0.0):
         for one in ones:
-            if one.id not in chosen and all(_distance(one, other) >= least for other in chosen.values()):
+            apart = (rules and one.rule) or all(_distance(one, other) >= least for other in chosen.values())
+            if apart and one.id not in chosen:
                 yield one
 
 

@@ -44,7 +44,7 @@ def confirm(front: Front, scorer: str, task: ScoringTask, store: TrialWriter, wa
     Raises:
         SecateurError: when no trial is feasible, or none can be scored again.
     """
-    pool = choose(front, max(LOOKED_AT, 2 * wanted), spread=spread)
+    pool = choose(front, max(LOOKED_AT, 2 * wanted), spread=spread, rules=True)
     known = confirmed_scores(store.safely(lambda: store.study.user_attrs))
     for one in pool:
         if one.id not in known and one.structure is not None:

@@ -115,14 +115,14 @@ def finalists_of(front: Front, problem: SearchProblem, top: int, finalists: int 
         epochs: of a training to the end.
 
     Raises:
-        SecateurError: when `top` is below 1 or above `finalists`, or no candidate is feasible.
+        SecateurError: when `top` is no number, below 1 or above `finalists`, or no candidate is feasible.
     """
+    check_finalists(top, finalists)
     if finalists is None:
         chosen = choose(front, top, spread=problem.objectives > 1)
         return Finalists((Slot(tuple(chosen), len(chosen)),), epochs)
-    check_finalists(top, finalists)
     bins = _bins(front, top, problem.targets) if problem.objectives > 1 else [feasible_ranked(front)]
-    members = take_in_turn(bins, finalists)
+    members = take_in_turn(bins, finalists, rules=True)
     places = [0] * len(bins)
     for number in (number for _ in range(top) for number in range(len(bins))):
         if sum(places) < top and places[number] < len(members[number]):
@@ -130,24 +130,30 @@ def finalists_of(front: Front, problem: SearchProblem, top: int, finalists: int 
     return Finalists(tuple(Slot(tuple(ones), count) for ones, count in zip(members, places, strict=True)), epochs)
 
 
-def given_finalists(front: Front, ones: Sequence[Candidate], epochs: int) -> Finalists:
-    """Candidates that the caller chose: all of them are trained to the end.
+def given_finalists(front: Front, ones: Sequence[Candidate | int], epochs: int) -> Finalists:
+    """Trials that the caller chose, themselves or their numbers: all of them are trained to the end.
 
     Raises:
         SecateurError: for none, or one that is no feasible trial of the front.
     """
     known = {one.number: one for one in front.candidates if one.reason is None and one.structure is not None}
+    members = {}
     for one in ones:
-        if one.number not in known:
-            raise SecateurError(f"{one.name} is no feasible trial of study {front.name!r}, so it cannot be retrained")
-    check_range("top", len(ones), 1)
-    members = {known[one.number].id: known[one.number] for one in ones}
+        number = one.number if isinstance(one, Candidate) else one
+        if number not in known:
+            name = one.name if isinstance(one, Candidate) else f"trial {one!r}"
+            raise SecateurError(f"{name} is no feasible trial of study {front.name!r}, so it cannot be retrained")
+        members[known[number].id] = known[number]
+    check_finalists(len(members), None)
     return Finalists((Slot(tuple(members.values()), len(members)),), epochs)
 
 
 def check_finalists(top: int, finalists: int | None) -> None:
-    """Raises SecateurError unless there are at least as many finalists as places."""
-    check_range("top", top, 1)
+    """Raises SecateurError unless there are at least as many finalists as places, and at least one place."""
+    for name, value in (("top", top), *([] if finalists is None else [("finalists", finalists)])):
+        if not isinstance(value, int):
+            raise SecateurError(f"{name} must be a whole number, but got {name}={value!r}")
+        check_range(name, value, 1)
     if finalists is not None and not top <= finalists:
         raise SecateurError(f"top <= finalists must hold, but got top={top}, finalists={finalists}")
 

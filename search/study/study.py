@@ -31,7 +31,7 @@ from search.space.proposals import unpack
 from search.space.space import Space
 from search.study.candidates import candidate_of, given_structure
 from search.study.confirmation import confirm, confirmed_scores
-from search.study.finalists import Finalists, finalists_of, given_finalists
+from search.study.finalists import Finalists, check_finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import STUDY_FORMAT, to_record
 from search.study.interrupts import StopBetweenTrials, stop_if_asked
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     import pandas
 
 Callback = Callable[["Study", FrozenTrial], None]
+TrialChoice = int | Sequence[Candidate | int]
 
 
 class Study:
@@ -303,7 +304,7 @@ class Study:
 
     def retrain(
         self,
-        top: int | Sequence[Candidate] = 3,
+        top: TrialChoice = 3,
         epochs: int | None = None,
         *,
         finalists: int | None = None,
@@ -319,7 +320,7 @@ class Study:
         epoch. Results by other recipes stay, and stand beside the new ones.
 
         Args:
-            top: number of structures, or the candidates themselves.
+            top: number of structures, or the trials themselves: candidates or the numbers of trials.
             epochs: number of epochs, in the place of the recipe's.
             finalists: so many structures compete for the `top` places in short trainings, by validation accuracy (see
                 `search.study.finalists`); `study.finalists(top, finalists, epochs)` says beforehand what that costs.
@@ -340,21 +341,21 @@ class Study:
         self._retrainer().run(chosen, config, device=device, progress=progress)
         return self.front()
 
-    def finalists(self, top: int | Sequence[Candidate], finalists: int | None = None, epochs: int = 40) -> Finalists:
+    def finalists(self, top: TrialChoice, finalists: int | None = None, epochs: int | None = None) -> Finalists:
         """The structures that `retrain` begins with; `print` says how many trainings of which length that makes.
 
-        They are the best scores (at even steps in MACs where the budget is a band or has several targets), and none
-        that is nearly another one. Where the scorer refits networks the best are looked at again first, with more
-        images to fit and on images that no trial saw (`Candidate.confirmed`), and these scores count. Arguments and
-        errors as for `retrain`.
+        The best scores, at even steps in MACs over a band or several targets, and none that is nearly another one.
+        Where the scorer refits networks the best are first looked at again, with more images to fit and on images that
+        no trial saw (`Candidate.confirmed`), and these scores count. Arguments and errors as for `retrain`.
         """
-        front = self.front(retrained=False)
+        front, several = self.front(retrained=False), self.problem.objectives > 1
+        epochs = (Recipe() if epochs is None else Recipe(epochs=epochs)).epochs
         if isinstance(top, Sequence):
             return given_finalists(front, top, epochs)
+        check_finalists(top, finalists)
         if refits(self.scorer):
             fresh = confirming_task(self.problem.task, self.data, self.seed)
-            wanted, spread = finalists or top, self.problem.objectives > 1
-            front = confirm(front, self.scorer, fresh, self.store, wanted, spread=spread)
+            front = confirm(front, self.scorer, fresh, self.store, finalists or top, spread=several)
         return finalists_of(front, self.problem, top, finalists, epochs)
 
     def reconstruct(self, what: Candidate | Structure | int) -> nn.Module:

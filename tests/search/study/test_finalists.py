@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -125,13 +126,36 @@ def test_places_over_a_band_go_to_its_parts() -> None:
     assert [(numbers(slot), slot.places) for slot in crowded.slots] == [([7, 6, 5], 2), ([2, 1, 0], 1)]
 
 
+def test_a_rule_among_the_best_is_a_finalist_also_as_a_neighbour_of_the_best() -> None:
+    best = candidate(0, 10.0, 900)
+    assert best.structure is not None
+    thin, (name, channels) = best.structure.kept
+    beside = Structure("g", (thin, (name, (*channels, 200))))
+    near = replace(candidate(1, 9.0, 900), structure=beside, rule="sensitivity")
+    others = [best, *(candidate(i, -float(i), 900) for i in range(2, 9))]
+    assert numbers(plan([near, *others], 1, 4).slots[0]) == [0, 1, 2, 3]
+    proposed = replace(near, rule="")
+    assert numbers(plan([proposed, *others], 1, 4).slots[0]) == [0, 2, 3, 4]
+    assert numbers(plan([replace(near, score=-20.0), *others], 1, 4).slots[0]) == [0, 2, 3, 4]
+
+
 def test_what_cannot_be_is_one_line(study: Study) -> None:
     with pytest.raises(SecateurError, match="top <= finalists must hold, but got top=3, finalists=2"):
         study.retrain(3, finalists=2)
     with pytest.raises(SecateurError, match="dense is no feasible trial of study 's', so it cannot be retrained"):
         study.retrain([study.front().dense])
-    with pytest.raises(SecateurError, match="1 <= top must hold, but got top=0"):
-        study.retrain([])
+    for top, message in (
+        ([], "1 <= top must hold, but got top=0"),
+        ([10**6], "trial 1000000 is no feasible trial of study 's'"),
+        (["best"], "trial 'best' is no feasible trial of study 's'"),
+        ("3", "trial '3' is no feasible trial of study 's'"),
+        (None, "top must be a whole number, but got top=None"),
+        (2.5, "top must be a whole number, but got top=2.5"),
+    ):
+        with pytest.raises(SecateurError, match=message):
+            study.retrain(top)  # type: ignore[arg-type]
+    with pytest.raises(SecateurError, match=r"finalists must be a whole number, but got finalists=3\.5"):
+        study.retrain(1, finalists=3.5)  # type: ignore[arg-type]
 
 
 def network(study: Study, one: Candidate) -> torch.Tensor:
@@ -171,7 +195,7 @@ def test_the_better_go_on_by_validation_accuracy_and_only_the_last_see_test_imag
     assert open_study(study.store.url).front().best().retrainings[0].rungs == winner.retrainings[0].rungs
 
     plain = searched(tmp_path, parts)
-    [same] = retrained(plain.retrain([winner], recipe=RECIPE, progress=False))
+    [same] = retrained(plain.retrain([winner.number], recipe=RECIPE, progress=False))
     assert torch.equal(network(study, winner), network(plain, same))  # the training that was asked for, and no other
 
 
