@@ -90,7 +90,8 @@ def export_onnx(
     with evaluating(model), untouched(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exported = _exported(model, example, dynamic=dynamic_batch)
-        program = torch.onnx.export(exported.program, input_names=named_inputs, dynamo=True, verbose=False)
+        with exporting_quietly():
+            program = torch.onnx.export(exported.program, input_names=named_inputs, dynamo=True, verbose=False)
         assert program is not None
         part.write_bytes(_with_batch_named(program.model_proto).SerializeToString())
         session = runtime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
@@ -135,7 +136,7 @@ class _Exported:
 
 
 def _exported(model: nn.Module, example: Sequence[Any], *, dynamic: bool = True) -> _Exported:
-    """Exported for any number of samples where that is asked for and gives what the network does, else for the example's."""
+    """Exported for any number of samples where that is wanted and gives what the network gives, else the example's."""
     inputs = NamedInputs(example, named(example))
     more = _repeated(inputs) if dynamic else None
     if more is not None:

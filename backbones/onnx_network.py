@@ -5,20 +5,22 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from backbones.errors import SecateurError, first_line
+from backbones.errors import SecateurError, check_name, first_line
+from backbones.export_program import exporting_quietly
 from backbones.exports import export_onnx, onnxruntime
 from backbones.files import atomic_write
-from backbones.inputs import as_arguments, tensors_in
-from backbones.modes import device_of
+from backbones.inputs import as_arguments, output_of, tensors_in
+from backbones.modes import evaluating
 
+ENGINES = ("eager", "compiled", "onnxruntime")
+"""What can run a network: torch as it is, code of `torch.compile`, onnxruntime."""
 WEIGHT_DIMENSIONS = 2
 """A constant with so many dimensions and more is a weight, one with fewer a bias or a number."""
 
@@ -30,6 +32,9 @@ class OnnxNetwork(nn.Module):
 
     Args:
         path: of the file.
+
+    Attributes:
+        samples: how many it takes at a time; None for any number.
 
     Raises:
         SecateurError: without onnxruntime, and for a file that it cannot run.
@@ -45,7 +50,10 @@ class OnnxNetwork(nn.Module):
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise SecateurError(f"onnxruntime cannot run {path}: {first_line(error)}") from None
-        self.names = [entry.name for entry in self.session.get_inputs()]
+        entries = self.session.get_inputs()
+        self.names = [entry.name for entry in entries]
+        first = next((entry.shape[0] for entry in entries if entry.shape), None)
+        self.samples = first if isinstance(first, int) else None
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Runs the file on the tensors among the inputs, in order."""
@@ -78,8 +86,7 @@ def export_onnx_int8(
     if not calibration:
         raise SecateurError("calibration: at least one batch of inputs is needed, but got none")
     quantization = importlib.import_module("onnxruntime.quantization")
-    with tempfile.TemporaryDirectory() as made, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as made:
         floats, prepared = Path(made) / "float.onnx", Path(made) / "prepared.onnx"
         export_onnx(model, floats, example)
         options = runtime.SessionOptions()
@@ -89,14 +96,15 @@ def export_onnx_int8(
         _check_quantisable(prepared)
         with atomic_write(path) as part:
             try:
-                quantization.quantize_static(
-                    str(prepared),
-                    str(part),
-                    _Reader([entry.name for entry in OnnxNetwork(floats).session.get_inputs()], calibration),
-                    per_channel=True,
-                    activation_type=quantization.QuantType.QUInt8,
-                    weight_type=quantization.QuantType.QInt8,
-                )
+                with exporting_quietly():
+                    quantization.quantize_static(
+                        str(prepared),
+                        str(part),
+                        _Reader(OnnxNetwork(floats).names, calibration),
+                        per_channel=True,
+                        activation_type=quantization.QuantType.QUInt8,
+                        weight_type=quantization.QuantType.QInt8,
+                    )
             except Exception as error:
                 raise SecateurError(f"onnxruntime cannot quantise the network: {first_line(error)}") from None
             OnnxNetwork(part)
@@ -112,7 +120,7 @@ def _check_quantisable(path: Path) -> None:
     for node in layers:
         if node.op_type not in registry.QDQRegistry:
             raise SecateurError(
-                f"onnxruntime does not quantise {node.op_type} ({node.name or 'without a name'}); export the network in "
+                f"onnxruntime does not quantise {node.op_type} ({node.name or 'unnamed'}); export the network in "
                 "floats: export_onnx, or --to onnx"
             )
     if not layers:
@@ -132,3 +140,31 @@ class _Reader:
     def get_next(self) -> dict[str, Any] | None:
         """The next batch; None at the end."""
         return next(self._rows, None)
+
+
+def on_engine(model: nn.Module, engine: str, example: Sequence[Any]) -> nn.Module:
+    """A module that computes the same in evaluation mode by another engine.
+
+    Args:
+        model: the network; left as it was.
+        engine: one of `ENGINES`.
+        example: a tuple of inputs of the size that will be run.
+
+    Raises:
+        SecateurError: for an unknown engine, and where the engine cannot take the network or is not there.
+    """
+    check_name("engine", engine, ENGINES)
+    if engine == "eager":
+        return model
+    if engine == "onnxruntime":
+        with tempfile.TemporaryDirectory() as made:
+            export_onnx(model, Path(made) / "net.onnx", example)
+            return OnnxNetwork(Path(made) / "net.onnx")
+    compiled = torch.compile(model)
+    assert isinstance(compiled, nn.Module)
+    try:
+        with evaluating(model), torch.no_grad(), exporting_quietly():
+            output_of(compiled, example)
+    except Exception as error:
+        raise SecateurError(f"torch.compile cannot compile the network: {first_line(error)}") from None
+    return compiled
