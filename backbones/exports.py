@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import warnings
 from collections.abc import Sequence
@@ -57,7 +58,14 @@ def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequ
         )
 
 
-def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequence[Any]) -> float:
+def export_onnx(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    example: Sequence[Any],
+    *,
+    dynamic_batch: bool = True,
+    names: Sequence[str] | None = None,
+) -> float:
     """Writes an ONNX file, runs it in onnxruntime and compares outputs.
 
     The file takes any number of samples along the first dimension, where the network's code does; else as many as the
@@ -67,30 +75,46 @@ def export_onnx(model: nn.Module, path: str | os.PathLike[str], example: Sequenc
         model: any module; exported in eval mode, from the CPU.
         path: where the file goes; it is written whole or not at all.
         example: a tuple of inputs, such as `graph.example`.
+        dynamic_batch: any number of samples; False for as many as the example has, which some runtimes need.
+        names: of the file's inputs, in order; those of the network's code by default.
 
     Returns:
-        the largest relative difference found.
+        the largest relative difference found, over two numbers of samples where it takes any.
 
     Raises:
         SecateurError: when the onnx packages are missing, the module cannot be exported, or ONNX computes something
-            else.
+            else; for another number of names than inputs, and for several inputs of which the code names none.
     """
-    runtime = _onnxruntime()
+    runtime = onnxruntime()
+    named_inputs = _input_names(model, example, names)
     with evaluating(model), untouched(model), torch.no_grad(), atomic_write(path) as part, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        exported = _exported(model, example)
-        program = torch.onnx.export(exported.program, dynamo=True, verbose=False)
+        exported = _exported(model, example, dynamic=dynamic_batch)
+        with exporting_quietly():
+            program = torch.onnx.export(exported.program, input_names=named_inputs, dynamo=True, verbose=False)
         assert program is not None
         part.write_bytes(_with_batch_named(program.model_proto).SerializeToString())
         session = runtime.InferenceSession(str(part), providers=["CPUExecutionProvider"])
-        names = [entry.name for entry in session.get_inputs()]
+        entries = [entry.name for entry in session.get_inputs()]
         gaps = []
         for some in exported.examples:
             inputs = [item.cpu().numpy() for item in tree_leaves(some) if isinstance(item, Tensor)]
-            outputs = session.run(None, dict(zip(names, inputs, strict=True)))
+            outputs = session.run(None, dict(zip(entries, inputs, strict=True)))
             wanted = [item for item in tree_leaves(output_of(model, some)) if isinstance(item, Tensor)]
             gaps.append(_checked([torch.from_numpy(item) for item in outputs], wanted, "ONNX"))
         return max(gaps)
+
+
+def _input_names(model: nn.Module, example: Sequence[Any], names: Sequence[str] | None) -> list[str] | None:
+    count = len([item for item in tree_leaves(NamedInputs(example, named(example))) if isinstance(item, Tensor)])
+    if names is not None:
+        if len(names) != count or len(set(names)) != count:
+            raise SecateurError(f"names: {count} different ones are needed, one an input, but got {list(names)}")
+        return list(names)
+    kinds = [parameter.kind for parameter in inspect.signature(model.forward).parameters.values()]
+    if count > 1 and inspect.Parameter.VAR_POSITIONAL in kinds and len(example) >= len(kinds):
+        raise SecateurError(f"the network takes {count} inputs that its code does not name; give names=[...], one each")
+    return None
 
 
 def _with_batch_named(model: Any) -> Any:
@@ -111,10 +135,10 @@ class _Exported:
     examples: tuple[tuple[Any, ...], ...]
 
 
-def _exported(model: nn.Module, example: Sequence[Any]) -> _Exported:
-    """Exported for any number of samples where that gives what the network gives, else for the example's."""
+def _exported(model: nn.Module, example: Sequence[Any], *, dynamic: bool = True) -> _Exported:
+    """Exported for any number of samples where that is wanted and gives what the network gives, else the example's."""
     inputs = NamedInputs(example, named(example))
-    more = _repeated(inputs)
+    more = _repeated(inputs) if dynamic else None
     if more is not None:
         try:
             program = _program(model, more, dynamic=True)
@@ -158,13 +182,18 @@ def _repeated(inputs: NamedInputs) -> NamedInputs | None:
     return tree_map(repeat, inputs) if size else None
 
 
-def _onnxruntime() -> Any:
+def onnxruntime() -> Any:
+    """The package.
+
+    Raises:
+        SecateurError: when it, or another that ONNX files are written with, is missing.
+    """
     try:
         for name in ("onnx", "onnxscript"):
             importlib.import_module(name)
         return importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise SecateurError(f"ONNX export needs {error.name}; install it with: pip install 'secateur[onnx]'") from None
+        raise SecateurError(f"ONNX needs {error.name}; install it with: pip install 'secateur[onnx]'") from None
 
 
 def _checked(found: Any, wanted: Any, kind: str) -> float:

@@ -20,6 +20,7 @@ from search.commands import (
     compare,
     completion,
     evaluate,
+    export,
     init,
     inspect,
     prune,
@@ -34,7 +35,9 @@ from search.commands import (
 from search.run.console import RED, Console, Terminated, paint, sigterm_as_interrupt
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
-COMMANDS = (init, inspect, prune, run, search, resume, retrain, report, compare, evaluate, work, status, completion)
+COMMANDS = (
+    init, inspect, prune, run, search, resume, retrain, report, export, compare, evaluate, work, status, completion,
+)  # fmt: skip
 GUIDE = """\
 a first run:
   secateur init study.toml             a study that runs as it is (on digits)
@@ -54,6 +57,7 @@ step by step:
   secateur retrain runs/digits --top 5
   secateur resume runs/digits --trials 1000
   secateur report runs/digits runs/other -o both
+  secateur export runs/digits --to onnx-int8   for other runtimes
 
 several variants, seeds and networks in one table:
   secateur compare studies/system3_hybrid.toml --scale small

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from backbones.inputs import as_arguments, sample_count
+from backbones.inputs import as_arguments, first_samples, sample_count
 from backbones.measure import timings
 from search.checks import check_range
 from search.formatting import byte_size, milliseconds
@@ -27,6 +27,7 @@ class Footprint:
         disk: bytes of the network's tensors in a safetensors file, header included.
         batch: images in the batch.
         threads: that torch may use within an operation.
+        single: seconds of one sample, measured likewise; None where it was not measured.
     """
 
     latency: float
@@ -34,10 +35,13 @@ class Footprint:
     disk: int
     batch: int
     threads: int
+    single: float | None = None
 
 
 def footprints(models: Mapping[str, nn.Module], images: Any, *, rounds: int = 15) -> dict[str, Footprint]:
     """Measures networks side by side: one batch each in every round, so that a busy machine slows all of them alike.
+
+    Then one sample each, likewise.
 
     Args:
         models: name -> network; all on one device; each is run in evaluation mode and left as it was.
@@ -52,13 +56,14 @@ def footprints(models: Mapping[str, nn.Module], images: Any, *, rounds: int = 15
         SecateurError: for fewer than 3 rounds.
     """
     check_range("rounds", rounds, 3)
-    seconds = timings(list(models.values()), as_arguments(images), rounds)
+    networks, count = list(models.values()), sample_count(images)
+    seconds = timings(networks, as_arguments(images), rounds)
+    singles = seconds if count == 1 else timings(networks, as_arguments(first_samples(images, 1)), rounds)
     found = {}
-    for (name, model), taken in zip(models.items(), seconds, strict=True):
+    for (name, model), taken, single in zip(models.items(), seconds, singles, strict=True):
         low, middle, high = statistics.quantiles(taken, n=4)
-        found[name] = Footprint(
-            middle, (high - low) / 2, disk_size(model), sample_count(images), torch.get_num_threads()
-        )
+        spread, threads = (high - low) / 2, torch.get_num_threads()
+        found[name] = Footprint(middle, spread, disk_size(model), count, threads, statistics.median(single))
     return found
 
 

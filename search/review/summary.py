@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from search.data.task import ACCURACY, MetricSpec
-from search.formatting import amount, counted, percent, significant, text_table
+from search.formatting import amount, byte_size, counted, milliseconds, percent, significant, text_table
 from search.review.candidate import Candidate, ranked
 from search.review.footprint import footprint_cells
 from search.review.front import Front
@@ -96,6 +96,30 @@ def final_table(front: Front) -> str:
             rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), text(one.test_accuracy), change))
         tables[label] = text_table(RESULT_HEADER, rows)
     return titled("test", front.metric) + _below_names(tables)
+
+
+def gain(front: Front) -> str:
+    """A table of what the best retrained network costs and reaches beside the dense one; empty without one."""
+    best, dense = next(iter(retrained(front)), None), front.dense
+    if best is None:
+        return ""
+    macs, macs_share, params, params_share = _costs(best, dense)
+    rows = [
+        ("MACs", amount(dense.on("macs")), macs, macs_share),
+        ("parameters", amount(dense.on("params")), params, params_share),
+    ]
+    before, now = dense.footprint, best.footprint
+    if before is not None and now is not None:
+        if before.single and now.single is not None:
+            one = f"ms, one sample, {counted(now.threads, 'thread')}"
+            rows.append(
+                (one, milliseconds(before.single), milliseconds(now.single), percent(now.single / before.single))
+            )
+        rows.append(("size on disk", byte_size(before.disk), byte_size(now.disk), percent(now.disk / before.disk)))
+    if dense.test_accuracy is not None and best.test_accuracy is not None:
+        text, change = front.metric.text, front.metric.change(best.test_accuracy, dense.test_accuracy)
+        rows.append((f"test {front.metric.heading}", text(dense.test_accuracy), text(best.test_accuracy), change))
+    return text_table(("what you gain", "dense", best.id, ""), rows)
 
 
 def finalists_table(front: Front) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
+import tomllib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ import optuna
 from optuna.trial import TrialState
 
 from backbones.errors import SecateurError
+from backbones.files import write_text
 from search.review.candidate import Candidate
 from search.review.front import Front
+from search.review.records import training_record
 from search.review.report import Facts, Report
 from search.review.report_files import write_report
 from search.run.dense import read_gammas
@@ -28,6 +32,7 @@ COUNTED = ("scored", "infeasible")
 SHOWN = {
     "best network": "best.safetensors",
     "best network before any training": "refitted.safetensors",
+    "where the best network comes from and what it does": "best.json",
     "dense network": "dense.safetensors",
     "trials with parameters and widths (CSV)": "front.csv",
     "everything (JSON)": "front.json",
@@ -163,3 +168,38 @@ def _environment(record: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]
 def _relative(path: Path, start: Path) -> str:
     """The path from one folder to a file as a link on a page is written, upwards too."""
     return Path(os.path.relpath(path, start)).as_posix()
+
+
+def write_card(front: Front, one: Candidate, folder: RunFolder) -> Path:
+    """Writes the model card `best.json` beside the best network: where it comes from and what it does, as plain values.
+
+    Data, budget, recipe and seeds are those of the study file; the metric is that of the task.
+
+    Args:
+        front: holds the dense network to compare with.
+        one: the best candidate.
+        folder: of the run.
+    """
+    record, pair = folder.record(), {"dense": front.dense, "network": one}
+    card = {
+        "network": folder.best.name,
+        "structure": one.id,
+        "trial": one.number,
+        "metric": asdict(front.metric),
+        "cost": {name: each.cost and asdict(each.cost) for name, each in pair.items()},
+        "footprint": {name: each.footprint and asdict(each.footprint) for name, each in pair.items()},
+        "validation": {
+            "dense": front.dense.accuracy,
+            "as_cut": one.cut_accuracy,
+            "refitted": one.refitted_accuracy,
+            "retrained": one.accuracy,
+        },
+        "test": {"dense": front.dense.test_accuracy, "retrained": one.test_accuracy},
+        "training": training_record(one),
+        "study": tomllib.loads(folder.study_file.read_text(encoding="utf-8")),
+        "environment": record.get("environment"),
+        "commands": record.get("commands"),
+    }
+    path = folder.best.with_suffix(".json")
+    write_text(path, json.dumps(card, indent=2, default=str) + "\n")
+    return path

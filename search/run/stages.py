@@ -10,7 +10,7 @@ from backbones.structure import Structure
 from scoring.scorers import refits
 from search.data.task import ACCURACY
 from search.review.front import Front
-from search.review.summary import result_tables, result_values, retrained, validation_table
+from search.review.summary import gain, result_tables, result_values, retrained, validation_table
 from search.run.console import Console
 from search.run.dense import check_dense_is_here, ensure_dense, take_dense
 from search.run.folder import RunFolder, environment, locked, timed
@@ -22,7 +22,7 @@ from search.run.front_context import (
     with_references,
 )
 from search.run.inputs import RunInputs, load_run_inputs, read_structure, warm_sources
-from search.run.pages import importances, run_report
+from search.run.pages import importances, run_report, write_card
 from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile
 from search.space.feasibility import check_early
@@ -315,6 +315,7 @@ def _keep_best(front: Front, folder: RunFolder, console: Console) -> None:
     """Copies the best network to the run's folder, unless it is not there or not what it was: then all stays."""
     try:
         front.best(measure="accuracy").save(folder.best)
+        write_card(front, front.best(measure="accuracy"), folder)
     except SecateurError as error:
         again = f"`secateur resume {folder.shown}` retrains what is gone, where it was retrained"
         console.say(f"\n{folder.best.name} is left as it is: {error}; {again}")
@@ -348,6 +349,7 @@ def _conclude(front: Front, folder: RunFolder, console: Console) -> None:
     if retrained(front):
         chosen = f"\nThe first is the best by validation {front.metric.name}"
         console.say(f"{chosen}; the test images chose nothing.")
+        console.say(f"\n{gain(front)}")
     else:
         lines.append(("to retrain", f"secateur retrain {folder.shown}"))
     _hints(

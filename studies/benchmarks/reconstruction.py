@@ -3,6 +3,7 @@
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py accuracy     # minutes; --network resnet56 likewise
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py images       # settings likewise
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py speed        # one thread; processor seconds
+    SECATEUR_DATA=... python studies/benchmarks/reconstruction.py quick        # accuracy of the ways that speed times
     SECATEUR_DATA=... python studies/benchmarks/reconstruction.py retrain      # hours with --long
 
 Reference checkpoints of ResNet-20 and ResNet-56 on CIFAR-10. Images to fit come from the training split; accuracy
@@ -24,6 +25,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from scipy.stats import kendalltau
 from torch import Tensor, nn
 
 import secateur as sc
@@ -174,6 +176,31 @@ def settings_table(bench: Bench) -> None:
             bench.keep("settings", {"way": name, "structure": rule}, make)
 
 
+def _ways(bench: Bench) -> dict[str, tuple[sc.DenseTargets, int]]:
+    """Targets and rounds: as for a network that is kept, and faster ones for networks that are compared."""
+    return {
+        "8192 rows, 2 rounds": (bench.targets(256, 8192), ROUNDS),
+        "8192 rows, 1 round": (bench.targets(256, 8192), 1),
+        "16 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=16), 1),
+        "8 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=8), 1),
+    }
+
+
+def quick_table(bench: Bench, macs: float) -> None:
+    """What the faster ways cost: accuracy of the rules' structures and the random ones, and the order they are in."""
+    structures = {name: structure for name, structure in bench.structures(macs) if not name.endswith("reconstruction")}
+    first: list[float] = []
+    for way, (targets, rounds) in _ways(bench).items():
+        found = {name: bench.accuracy(refit(targets, one, rounds=rounds)) for name, one in structures.items()}
+        first = first or list(found.values())
+        row = {
+            "random": statistics.mean(value for name, value in found.items() if name.startswith("random")),
+            "tau": float(kendalltau(first, list(found.values())).statistic),
+            **found,
+        }
+        bench.keep("quick", {"way": way, "images": 256, "macs": macs}, lambda row=row: row)  # type: ignore[misc]
+
+
 def speed_table(bench: Bench) -> None:
     """Processor seconds of one thread: a refit by its parts, and a forward pass over as many other images.
 
@@ -182,12 +209,7 @@ def speed_table(bench: Bench) -> None:
     """
     torch.set_num_threads(1)
     problem = bench.problem(0.20)
-    ways: dict[str, tuple[sc.DenseTargets, int]] = {
-        "8192 rows, 2 rounds": (bench.targets(256, 8192), ROUNDS),
-        "8192 rows, 1 round": (bench.targets(256, 8192), 1),
-        "16 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=16), 1),
-        "8 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=8), 1),
-    }
+    ways = _ways(bench)
     others = bench.data.batch(256, 1)[0].contiguous(memory_format=torch.channels_last)
     seconds: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     for _ in range(7):
@@ -273,7 +295,7 @@ def retrain_table(bench: Bench, long: bool, seeds: int, rates: dict[str, list[fl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=("accuracy", "images", "settings", "speed", "retrain"))
+    parser.add_argument("table", choices=("accuracy", "images", "settings", "speed", "quick", "retrain"))
     parser.add_argument("--network", choices=tuple(FILES), default="resnet20")
     parser.add_argument("--macs", type=float, nargs="*", default=[])
     parser.add_argument("--long", action="store_true")
@@ -292,6 +314,8 @@ def main() -> None:
         settings_table(bench)
     elif options.table == "speed":
         speed_table(bench)
+    elif options.table == "quick":
+        quick_table(bench, (options.macs or [0.20])[0])
     else:
         rates = {"cut": options.cut, "refitted": options.refitted}
         retrain_table(bench, options.long, options.seeds, rates, options.rules)

@@ -12,6 +12,7 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.exports import export_onnx, export_program
+from backbones.onnx_network import OnnxNetwork, export_onnx_int8, on_engine
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
@@ -48,7 +49,7 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         raise ImportError(name=name)
 
     monkeypatch.setattr(importlib, "import_module", missing)
-    with pytest.raises(SecateurError, match=r"ONNX export needs onnx; install it with: pip install 'secateur\[onnx\]'"):
+    with pytest.raises(SecateurError, match=r"ONNX needs onnx; install it with: pip install 'secateur\[onnx\]'"):
         export_onnx(nn.Linear(2, 2), tmp_path / "net.onnx", (torch.zeros(1, 2),))
     assert list(tmp_path.iterdir()) == []
 
@@ -62,3 +63,99 @@ def test_what_cannot_be_exported_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(SecateurError, match=r"torch.export cannot export the model: Could not guard"):
         export_program(Branching(), tmp_path / "net.pt2", (torch.ones(2),))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_any_number_of_samples_or_the_examples(tmp_path: Path) -> None:
+    model, images = pruned()
+    export_onnx(model, tmp_path / "any.onnx", (images,))
+    network = OnnxNetwork(tmp_path / "any.onnx")
+    assert network.samples is None
+    for count in (1, 3, 128):
+        samples = torch.randn(count, 3, 8, 8)
+        torch.testing.assert_close(network(samples), model.eval()(samples), rtol=1e-3, atol=1e-4)
+    export_onnx(model, tmp_path / "two.onnx", (images,), dynamic_batch=False)
+    assert OnnxNetwork(tmp_path / "two.onnx").samples == 2
+
+
+class Unnamed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 2)
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layer(inputs[0]) * inputs[1]
+        return found
+
+
+def test_inputs_have_the_names_they_are_given(tmp_path: Path) -> None:
+    example = (torch.randn(2, 3), torch.randn(2, 2))
+    with pytest.raises(SecateurError, match=r"the network takes 2 inputs that its code does not name; give names="):
+        export_onnx(Unnamed(), tmp_path / "net.onnx", example)
+    with pytest.raises(SecateurError, match=r"names: 2 different ones are needed, one an input, but got \['a', 'a'\]"):
+        export_onnx(Unnamed(), tmp_path / "net.onnx", example, names=["a", "a"])
+    assert list(tmp_path.iterdir()) == []
+    model = Unnamed()
+    export_onnx(model, tmp_path / "net.onnx", example, names=["left", "right"])
+    network = OnnxNetwork(tmp_path / "net.onnx")
+    assert network.names == ["left", "right"]
+    torch.testing.assert_close(network(*example), model(*example))
+
+
+def test_integers_compute_nearly_the_same(tmp_path: Path) -> None:
+    model, _ = pruned()
+    images = torch.randn(64, 3, 8, 8)
+    export_onnx_int8(model, tmp_path / "net.onnx", (images[:2],), list(images.split(16)))
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    network = OnnxNetwork(tmp_path / "net.onnx")
+    for count in (1, 3, 64):
+        with torch.no_grad():
+            wanted = model.eval()(images[:count])
+        error = float((network(images[:count]) - wanted).norm() / wanted.norm())
+        assert 0 < error < 0.1
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.memory, self.head = nn.GRU(4, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.memory(x)[0][:, -1])
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "calibrated", "message"),
+    [
+        (Recurrent(), torch.randn(2, 5, 4), True, "onnxruntime does not quantise GRU "),
+        (nn.Softmax(1), torch.randn(2, 3), True, "the network has no weights that onnxruntime quantises, only Softmax"),
+        (
+            nn.Linear(3, 2),
+            torch.randn(2, 3),
+            False,
+            "calibration: at least one batch of inputs is needed, but got none",
+        ),
+    ],
+    ids=["recurrent", "no weights", "no samples"],
+)
+def test_what_cannot_be_quantised_is_named(
+    tmp_path: Path, model: nn.Module, example: torch.Tensor, calibrated: bool, message: str
+) -> None:
+    with pytest.raises(SecateurError, match=message):
+        export_onnx_int8(model, tmp_path / "net.onnx", (example,), [example] if calibrated else [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_none_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_text("not a network")
+    with pytest.raises(SecateurError, match=r"onnxruntime cannot run .*net.onnx: "):
+        OnnxNetwork(tmp_path / "net.onnx")
+
+
+def test_another_engine_computes_the_same() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    images = torch.randn(5, 3)
+    assert on_engine(model, "eager", (images,)) is model
+    torch.testing.assert_close(on_engine(model, "onnxruntime", (images,))(images), model(images), rtol=1e-4, atol=1e-5)
+    with pytest.raises(SecateurError, match="engine 'tensorrt'"):
+        on_engine(model, "tensorrt", (images,))

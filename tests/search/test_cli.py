@@ -150,7 +150,7 @@ def test_from_study_file_to_a_network_that_loads_in_a_new_process(
     written = {path.name for path in run.iterdir()}
     assert written >= {
         "study.toml", "study.db", "dense.safetensors", "front.json", "front.csv", "front.png", "front.svg",
-        "report.html", "best.safetensors", "run.json",
+        "report.html", "best.safetensors", "best.json", "run.json",
     }  # fmt: skip
     assert not [name for name in written if name.endswith(".part")]
     assert "smallest reachable" in out
@@ -176,6 +176,20 @@ def test_from_study_file_to_a_network_that_loads_in_a_new_process(
     accuracy, params = done.stdout.split()
     assert float(accuracy) == best["test_accuracy"]
     assert int(params) == best["params"]
+    card = json.loads((run / "best.json").read_text())
+    assert (card["structure"], card["test"]["retrained"]) == (best["structure"], best["test_accuracy"])
+    assert card["study"]["budget"]["macs"] == "30%..50%"
+    assert card["footprint"]["network"]["single"] > 0
+    assert card["environment"]["torch"] == torch.__version__
+
+    pytest.importorskip("onnxruntime", reason="comes with the test extra")
+    code, out, err = called(capsys, "export", "runs/tiny", "--to", "onnx-int8", "--json")
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["file"] == "runs/tiny/best.int8.onnx"
+    assert found["module"]["test"] == best["test_accuracy"]
+    assert found["export"]["test"] >= best["test_accuracy"] - 0.02
+    assert json.loads((run / "run.json").read_text())["exports"] == {"best.int8.onnx": found}
 
 
 def test_search_alone_then_retrain_then_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

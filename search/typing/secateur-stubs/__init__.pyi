@@ -8,6 +8,7 @@ from backbones.exports import export_onnx, export_program
 from backbones.graph import ChannelGraph, Group
 from backbones.inspect_table import describe
 from backbones.measure import latency, peak_memory
+from backbones.onnx_network import OnnxNetwork, export_onnx_int8
 from backbones.optimizers import transfer_optimizer
 from backbones.registry import BACKBONES, build
 from backbones.removal import removable
@@ -73,6 +74,7 @@ __all__ = [
     "History",
     "Limits",
     "MetricSpec",
+    "OnnxNetwork",
     "Plan",
     "PruningPlan",
     "Recipe",
@@ -95,6 +97,7 @@ __all__ = [
     "error_table",
     "evaluate",
     "export_onnx",
+    "export_onnx_int8",
     "export_program",
     "filter_tables",
     "footprints",

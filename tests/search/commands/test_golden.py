@@ -19,7 +19,7 @@ from search.cli import COMMANDS, main
 from search.review.candidate import Candidate, Refit
 from search.review.footprint import Footprint
 from search.review.front import Front
-from search.review.summary import final_table, score_table, validation_table
+from search.review.summary import final_table, gain, score_table, validation_table
 from search.run.console import BOLD, Console, paint
 from tests.search.commands.golden_files import check_golden, masked
 from tests.search.test_cli import MODULE, STUDY
@@ -42,7 +42,7 @@ FRONT = Front(
         cost=Cost(125_485_696, 853_018),
         accuracy=0.941,
         test_accuracy=0.9437,
-        footprint=Footprint(0.1875, 0.001, 3_480_000, 128, 1),
+        footprint=Footprint(0.1875, 0.001, 3_480_000, 128, 1, 0.0121),
         label="dense",
     ),
     candidates=(
@@ -50,7 +50,7 @@ FRONT = Front(
                   refit=Refit(Path("a.safetensors"), 0.6125, 0.2034),
                   test_accuracy=0.9299, footprint=Footprint(0.061, 0.001, 702_000, 128, 1)),
         Candidate(1, structure(3, 30), cost=Cost(24_600_000, 190_000), score=-11.5, accuracy=0.934,
-                  test_accuracy=0.9361, footprint=Footprint(0.0625, 0.001, 770_000, 128, 1)),
+                  test_accuracy=0.9361, footprint=Footprint(0.0625, 0.001, 770_000, 128, 1, 0.0064)),
         Candidate(2, structure(9, 9), cost=Cost(24_400_000, 210_000), score=-19.75,
                   refit=Refit(Path("b.safetensors"), 0.655, 0.1)),
         Candidate(3, None, reason="no structure lies within the budget"),
@@ -103,7 +103,10 @@ def test_error_lines(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_tables_of_fixed_numbers() -> None:
     untrained = replace(FRONT, candidates=tuple(replace(one, accuracy=None) for one in FRONT.candidates))
-    tables = [final_table(FRONT), validation_table(FRONT), validation_table(untrained), score_table(FRONT)]
+    tables = [
+        final_table(FRONT), validation_table(FRONT), validation_table(untrained), score_table(FRONT), gain(FRONT),
+    ]  # fmt: skip
+    assert gain(untrained) == ""
     text = "\n\n".join(tables)
     assert max(map(len, text.splitlines())) <= 80
     check_golden("tables", f"{text}\n")
