@@ -23,9 +23,9 @@ from search.run.inputs import load_run_inputs
 from search.training.metrics import measure
 
 SUMMARY = "export the network of a run: ONNX, 8-bit ONNX, torch program"
-ENDINGS = {"onnx": ".onnx", "program": ".pt2", "onnx-int8": ".int8.onnx"}
+EXPORT_ENDINGS = {"onnx": ".onnx", "program": ".pt2", "onnx-int8": ".int8.onnx"}
 """Format -> ending of its file."""
-CALIBRATION, AT_ONCE = 256, 32
+CALIBRATION, CALIBRATED_AT_ONCE = 256, 32
 """Training samples that scales of 8-bit numbers are found on, and how many of them at a time."""
 DESCRIPTION = """\
 Writes the best network of a run in a format that other runtimes read, for any
@@ -48,7 +48,7 @@ task's metric on the test split, milliseconds of one sample, bytes.
 def add(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     add_run(parser)
-    parser.add_argument("--to", choices=tuple(ENDINGS), default="onnx", help="the format (onnx)")
+    parser.add_argument("--to", choices=tuple(EXPORT_ENDINGS), default="onnx", help="the format (onnx)")
     add_path(parser, "--output", "-o", offers=FOLDERS, metavar="FILE", help="where to (the run folder)")
 
 
@@ -56,7 +56,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     """Writes the file and measures it."""
     folder, study = find_run(arguments.run)
     source = exportable(folder)
-    path = arguments.output or source.with_suffix(ENDINGS[arguments.to])
+    path = arguments.output or source.with_suffix(EXPORT_ENDINGS[arguments.to])
     if not path.parent.is_dir():
         raise SecateurError(f"--output {path}: the folder {path.parent} does not exist")
     inputs = load_run_inputs(study, folder, "cpu")
@@ -64,7 +64,7 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     found: dict[str, Any] = {"file": str(path), "format": arguments.to}
     if arguments.to == "onnx-int8":
         samples = inputs.data.batch(min(CALIBRATION, len(inputs.data.train)), study.seed)[0]
-        export_onnx_int8(model, path, example, split_samples(samples, AT_ONCE))
+        export_onnx_int8(model, path, example, split_samples(samples, CALIBRATED_AT_ONCE))
     else:
         export = export_onnx if arguments.to == "onnx" else export_program
         found["difference"] = export(model, path, example)

@@ -11,6 +11,8 @@ from typing import Any
 import optuna
 
 from backbones.errors import SecateurError
+from backbones.inputs import sample_count
+from scoring.scoring_task import ScoringTask
 
 STUDY_FORMAT = 3
 """Version of what a study keeps in its storage."""
@@ -19,6 +21,23 @@ IDENTITY, VERSIONS = "secateur", "versions"
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")
 SCORE_ITEMS = ("format", "weights", "graph", "data", "scorer", "seed")
 """What a score depends on, apart from the structure: equal in two studies, their scores are too."""
+
+
+def scorer_text(scorer: str, task: ScoringTask, batch: int, statistics: int, budget: str) -> str:
+    """A scorer and what it looks at, as the identity of a study has them.
+
+    Args:
+        scorer: its name.
+        task: what structures are scored on.
+        batch: size of the scoring batch.
+        statistics: images for batch-norm statistics; 0 for the batch itself.
+        budget: as the identity has it: a rank sum ranks among structures of it.
+    """
+    renewed = f", statistics of {statistics} others" if statistics else ""
+    fit, others = sample_count(task.fit), sample_count(task.held_out)
+    refitted = f", refitted on {fit}, compared on {others}" if task.fit is not None else ""
+    ranked = f", ranked in {budget}" if "+" in scorer else ""
+    return f"{scorer}, {batch} images{renewed}{refitted}{ranked}"
 
 
 def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:

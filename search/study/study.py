@@ -33,7 +33,7 @@ from search.study.candidates import candidate_of, given_structure
 from search.study.confirmation import confirm, confirmed_scores
 from search.study.finalists import Finalists, check_finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
-from search.study.identity import STUDY_FORMAT, to_record
+from search.study.identity import STUDY_FORMAT, scorer_text, to_record
 from search.study.interrupts import StopBetweenTrials, stop_if_asked
 from search.study.loops import Proposer, search_distributed, search_sequentially
 from search.study.metadata import StudyMetadata, write_metadata
@@ -130,10 +130,6 @@ class Study:
 
     def _identity(self, batch: int, statistics: int) -> dict[str, str]:
         budget = to_record(self.budget.to_dict())
-        task = self.problem.task
-        renewed = f", statistics of {statistics} others" if statistics else ""
-        refitted = "" if task.fit is None else f", refitted on {len(task.fit)}, compared on {len(task.held_out_images)}"
-        ranked = f", ranked in {budget}" if "+" in self.scorer else ""  # among structures of that budget
         return {
             "format": str(STUDY_FORMAT),
             "weights": fingerprint(self.model),
@@ -141,7 +137,7 @@ class Study:
             "data": self.data.fingerprint,
             "budget": budget,
             "space": to_record(self.space.to_dict()),
-            "scorer": f"{self.scorer}, {batch} images{renewed}{refitted}{ranked}",
+            "scorer": scorer_text(self.scorer, self.problem.task, batch, statistics, budget),
             "sampler": self.sampler + self.warm.text,
             "seed": str(self.seed),
         }
