@@ -24,7 +24,7 @@ from search.run.study_file import StudyFile
 from search.study.retrain import RetrainConfig
 from search.study.study import Study
 from search.training.double_pruning import sparsify
-from search.training.metrics import netscore
+from search.training.metrics import check_accuracy, netscore
 from search.training.parallel import fitting_threads
 from search.training.recipe import Recipe
 
@@ -220,8 +220,9 @@ def run_variant(study: StudyFile, inputs: RunInputs, folder: RunFolder, console:
         the figures of the structure with the best mean validation accuracy; the label of the dense network is empty.
 
     Raises:
-        SecateurError: as the stages of `secateur run`.
+        SecateurError: as the stages of `secateur run`, and for a task whose metric is not accuracy.
     """
+    check_accuracy(inputs.data, "a comparison of variants")
     with locked(folder):
         check_before_training(study, inputs)
         note_command(folder, inputs.device)

@@ -32,6 +32,7 @@ from search.space.space import Space
 from search.study.identity import to_record
 from search.study.refitter import Refitter
 from search.study.retrain import RetrainConfig
+from search.training.metrics import check_accuracy
 from search.training.parallel import fitting_threads
 
 
@@ -69,10 +70,11 @@ def evaluate(
 
     Raises:
         SecateurError: for a budget with several targets or out of reach, results of another plan in the folder (what
-            differs is named), or a recipe that cannot be trained.
+            differs is named), a recipe that cannot be trained, or a task whose metric is not accuracy.
     """
     plan, space = plan or Plan(), space or Space("ratios")
     check_range("jobs", jobs, 1)
+    check_accuracy(data, "an evaluation of scorers")
     place = results_folder(folder, plan)
     place.mkdir(parents=True, exist_ok=True)
     needs = "+".join(plan.scorers)
