@@ -14,7 +14,7 @@ from typing import NoReturn, TextIO
 # Before torch loads OpenMP: on cores that others use too, threads that spin while they wait cost many times the work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, plain_text
 from backbones.version import VERSION
 from search.commands import (
     compare,
@@ -154,7 +154,7 @@ def _parser(brief: bool = False) -> _Parser:
 
 
 def _error_line(message: str) -> str:
-    return f"{paint('secateur: error:', RED, sys.stderr)} {' '.join(message.split())}"
+    return f"{paint('secateur: error:', RED, sys.stderr)} {plain_text(message)}"
 
 
 def _show_warning(
@@ -165,7 +165,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"secateur: warning: {' '.join(str(message).split())}", file=file or sys.stderr)
+    print(f"secateur: warning: {plain_text(str(message))}", file=file or sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from backbones.errors import SecateurError
 
+WIDEST = 512
+"""Pixels of a border or a cut-out beyond which memory ends before an image does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Augment:
@@ -29,8 +32,10 @@ class Augment:
 
     def __post_init__(self) -> None:
         for name, value in (("crop", self.crop), ("cutout", self.cutout)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise SecateurError(f"augment.{name} must be a whole number of pixels >= 0, but got {name}={value!r}")
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= WIDEST:
+                raise SecateurError(
+                    f"augment.{name} must be a whole number of pixels, 0 to {WIDEST}, but got {name}={value!r}"
+                )
 
     def __call__(self, images: Tensor, generator: torch.Generator, fill: Tensor | None = None) -> Tensor:
         """Returns an augmented copy (or `images` itself when there is nothing to do).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, one_line
 from backbones.files import write_text
 from search.data.task import ACCURACY, MetricSpec
 from search.formatting import csv_table, html_table
@@ -253,6 +254,7 @@ def save_fronts(fronts: Sequence[Front], folder: str | os.PathLike[str]) -> None
     if not folder.is_dir():
         raise SecateurError(f"cannot save a front to {str(folder)!r}: the folder does not exist")
     record = {"format": FRONT_FORMAT, "fronts": [_record(front, folder) for front in fronts]}
+    record["digest"] = _digest(record)
     write_text(folder / "front.json", json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
     write_text(folder / "front.csv", csv_table([row for front in fronts for row in front.rows()], ("study", "trial")))
 
@@ -272,11 +274,20 @@ def load_fronts(folder: str | os.PathLike[str]) -> tuple[Front, ...]:
             raise SecateurError(
                 f"{str(path)!r} has format {record['format']}; this version reads format {FRONT_FORMAT}"
             )
+        if "digest" in record and record["digest"] != _digest(record):
+            raise ValueError("its contents are not those that were saved")
         return tuple(_read(one, Path(folder)) for one in record["fronts"])
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        if isinstance(error, SecateurError):
-            raise
-        raise SecateurError(f"{str(path)!r} is not a front: {error!r}; Front.save writes one") from None
+    except SecateurError:
+        raise
+    except Exception as error:  # a file that somebody edited can hold anything
+        text = f"no {error}" if isinstance(error, KeyError) else one_line(error)
+        raise SecateurError(f"{str(path)!r} is not a whole front: {text}; Front.save writes one") from None
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    """64 hex digits over everything in the file but the digest itself."""
+    told = json.loads(json.dumps({key: value for key, value in record.items() if key != "digest"}))
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _record(front: Front, folder: Path) -> dict[str, Any]:

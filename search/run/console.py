@@ -36,21 +36,27 @@ class Console:
     def say(self, text: str = "") -> None:
         """A line on the way to the result."""
         if self.progress:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def head(self, text: str) -> None:
         """The line above a new stage."""
-        self.say(f"\n{paint(text, BOLD, sys.stdout)}")
+        if self.progress:
+            print(f"\n{paint(printable(text), BOLD, sys.stdout)}", flush=True)
 
     def result(self, text: str) -> None:
         """A line of the result itself: printed with --quiet too."""
         if not self.as_json:
-            print(text, flush=True)
+            print(printable(text), flush=True)
 
     def record(self, value: Mapping[str, Any]) -> None:
         """The whole result as one JSON object, with --json."""
         if self.as_json:
             print(json.dumps(value, indent=2, allow_nan=False), flush=True)
+
+
+def printable(text: str) -> str:
+    """The text without control characters, but for line breaks and tabs: a terminal would obey them."""
+    return "".join(one if one in "\n\t" or one.isprintable() else " " for one in text)
 
 
 def paint(text: str, code: str, stream: IO[str]) -> str:

@@ -57,8 +57,8 @@ class ModelSection:
         _exactly_one("backbone", self.backbone, "factory", self.factory)
         if self.checkpoint is not None and self.pretrained is not None:
             raise SecateurError("takes checkpoint (trained for this data) or pretrained (to begin from), but got both")
-        check_range("num_classes", self.num_classes, 2)
-        check_range("in_channels", self.in_channels, 1)
+        check_range("num_classes", self.num_classes, 2, 10**6)
+        check_range("in_channels", self.in_channels, 1, 10**4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class DataSection:
         _exactly_one("name", self.name, "factory", self.factory)
         check_range("validation", self.validation, 0, 1, above=True, below=True)
         check_range("test", self.test, 0, 1, above=True, below=True)
-        check_range("size", self.size, 1)
+        check_range("size", self.size, 1, 4096)
         check_range("per_class", self.per_class, 2)
         check_range("images", self.images, 1)
 

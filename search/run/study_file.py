@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, one_line
 from scoring.scorers import REPLACED
 from search.checks import check_study_name
 from search.run.evaluation_plan import Plan
@@ -184,6 +184,8 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except SecateurError as error:
         raise SecateurError(f"{path}: {error}") from None
+    except (ArithmeticError, RecursionError) as error:  # numbers beyond all bounds, tables a thousand levels deep
+        raise SecateurError(f"{path} holds what no study file holds: {one_line(error)}") from None
 
 
 def _table(path: Path) -> Tables:
@@ -193,8 +195,8 @@ def _table(path: Path) -> Tables:
         raise SecateurError(f"{path} does not exist; `secateur init {path}` writes one to start from") from None
     except (OSError, UnicodeDecodeError) as error:
         raise SecateurError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SecateurError(f"{path} is not TOML: {error}") from None
+    except (tomllib.TOMLDecodeError, RecursionError, ValueError) as error:
+        raise SecateurError(f"{path} is not TOML: {one_line(error)}") from None
 
 
 def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:

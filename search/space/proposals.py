@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,8 +88,21 @@ def unpack(graph: Layout, facts: Mapping[str, Any]) -> Structure:
 
 
 def cost_of(facts: Mapping[str, Any]) -> Cost:
-    """The cost that a trial's attributes state."""
-    return Cost(**{axis.name: facts[axis.name] for axis in fields(Cost) if axis.name in facts})
+    """The cost that a trial's attributes state.
+
+    Raises:
+        SecateurError: when they state no numbers.
+    """
+    latency, memory = facts.get("latency"), facts.get("memory")
+    try:
+        return Cost(
+            int(facts["macs"]),
+            int(facts["params"]),
+            None if latency is None else float(latency),
+            None if memory is None else int(memory),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise SecateurError(f"a stored cost cannot be read ({error!r}); was the storage edited?") from None
 
 
 TARGET, AIMED = "target", " aimed at"

@@ -41,11 +41,11 @@ def candidate_of(
         structure=unpack(graph, facts) if graph is not None and "kept" in facts else None,
         parameters={**trial.params, **facts.get(AIM, {}), **facts.get("effective", {})},
         cost=cost_of(facts) if "macs" in facts else None,
-        score=trial.values[0] if trial.state is TrialState.COMPLETE else None,
+        score=float(trial.values[0]) if trial.state is TrialState.COMPLETE else None,
         confirmed=(confirmed or {}).get(facts.get("structure", "")),
-        rule=facts["rule"] if WARM in facts else "",
-        seconds=facts.get("seconds", 0.0),
-        reason=facts.get("reason"),
+        rule=str(facts["rule"]) if WARM in facts else "",
+        seconds=float(facts.get("seconds", 0.0)),
+        reason=str(facts["reason"]) if "reason" in facts else None,
         label="" if graph is not None else str(facts.get("structure", "")),
     )
     found = tuple(

@@ -14,6 +14,7 @@ from backbones.structure import Structure
 from search.data.task import ACCURACY, MetricSpec
 from search.study.trials import TrialWriter
 
+MOST_CHANNELS = 2**24
 METADATA = "outline"
 """User attribute of the Optuna study that holds the metadata."""
 
@@ -84,8 +85,10 @@ def read_metadata(attributes: Mapping[str, Any]) -> StudyMetadata | None:
         return None
     try:
         groups = tuple(GroupSize(str(name), int(size)) for name, size in record["groups"])
+        if not 0 <= sum(group.size for group in groups) <= MOST_CHANNELS or min(group.size for group in groups) < 0:
+            raise ValueError("no network has so many channels")
         caps = tuple(int(cap) for cap in record["caps"])
         metric = MetricSpec(**record.get("metric", {}))  # which older versions did not write
         return StudyMetadata(str(record["id"]), groups, Cost(**record["dense"]), str(record["scorer"]), caps, metric)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, ArithmeticError, AttributeError) as error:
         raise SecateurError(f"the stored outline of the study cannot be read ({error!r}); was it edited?") from None

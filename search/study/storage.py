@@ -51,7 +51,7 @@ LATE_INDEXES = (
 DRIVERS = {"postgresql": "pip install 'secateur[postgres]'", "mysql": "pip install pymysql"}
 
 Result = TypeVar("Result")
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)
+UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, AssertionError)
 """What reading values that were edited ends with."""
 STORAGE_FAILURES = (sqlalchemy.exc.SQLAlchemyError, StorageInternalError, OSError)
 
@@ -197,7 +197,17 @@ def existing_storage(url: str) -> Iterator[BaseStorage]:
     with _opening(url):
         storage = _look_at(url)
     try:
-        yield storage
+        with readable(url):
+            yield storage
+    finally:
+        close_storage(storage)
+
+
+@contextmanager
+def readable(url: str) -> Iterator[None]:
+    """Says in one line that what is read within the block is nothing that a study of secateur writes."""
+    try:
+        yield
     except (SecateurError, *STORAGE_FAILURES):
         raise
     except UNREADABLE as error:
@@ -205,8 +215,6 @@ def existing_storage(url: str) -> Iterator[BaseStorage]:
             f"storage {shown_url(url)} holds what no study writes ({type(error).__name__}: {one_line(error)}); "
             f"was it edited?"
         ) from None
-    finally:
-        close_storage(storage)
 
 
 def find_study(name: str, url: str, storage: BaseStorage) -> optuna.Study:

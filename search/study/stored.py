@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, plain_text
 from backbones.structure import Structure
 from search.data.task import ACCURACY, MetricSpec
 from search.formatting import amount, significant, text_table
@@ -35,6 +35,7 @@ from search.study.storage import (
     folder_storage,
     patiently,
     quiet,
+    readable,
     shown_url,
 )
 from search.study.trials import FINISHED
@@ -107,23 +108,23 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
         if sibling in names:
             other = find_study(sibling, storage, opened)
             retrainings = patiently(storage, lambda: other.get_trials(deepcopy=False))
-    metadata = read_metadata(facts)
-    metric = metadata.metric if metadata is not None else ACCURACY
-    trainings = _trainings(trials, retrainings, metric)
-    best_last = reversed([one for one in trainings if one["accuracy"] is not None])
-    return StudyStatus(
-        name=study.study_name,
-        storage=shown_url(storage),
-        trials=_counted(trials),
-        structures=len({one.user_attrs["structure"] for one in trials if "structure" in one.user_attrs}),
-        best=_best(trials),
-        workers=tuple(_worker(slot, record) for slot, record in sorted(records_in(facts).items())),
-        retrained=_counted(retrainings),
-        accuracies={one["structure"]: one["accuracy"] for one in best_last},
-        trainings=trainings,
-        made_with={**facts.get(IDENTITY, {}), **facts.get(VERSIONS, {})},
-        metric=metric,
-    )
+        metadata = read_metadata(facts)
+        metric = metadata.metric if metadata is not None else ACCURACY
+        trainings = _trainings(trials, retrainings, metric)
+        best_last = reversed([one for one in trainings if one["accuracy"] is not None])
+        return StudyStatus(
+            name=study.study_name,
+            storage=shown_url(storage),
+            trials=_counted(trials),
+            structures=len({one.user_attrs["structure"] for one in trials if "structure" in one.user_attrs}),
+            best=_best(trials),
+            workers=tuple(_worker(slot, record) for slot, record in sorted(records_in(facts).items())),
+            retrained=_counted(retrainings),
+            accuracies={one["structure"]: one["accuracy"] for one in best_last},
+            trainings=trainings,
+            made_with={**facts.get(IDENTITY, {}), **facts.get(VERSIONS, {})},
+            metric=metric,
+        )
 
 
 def only_study(names: list[str], storage: str) -> str:
@@ -179,22 +180,19 @@ def _worker(slot: str, record: Mapping[str, Any]) -> dict[str, Any]:
 def _lines(status: StudyStatus) -> list[str]:
     counts = ", ".join(f"{number} {state}" for state, number in sorted(status.trials.items())) or "none"
     lines = [
-        f"study {status.name!r} in {status.storage}",
+        f"study {plain_text(status.name)!r} in {status.storage}",
         f"trials: {counts}; {status.structures} different structures",
     ]
     if status.best:
         one = status.best
         sizes = f", {amount(one['macs'])} MACs, {amount(one['params'])} parameters" if "macs" in one else ""
-        lines.append(
-            f"best: {significant(one['score'])}, trial {one['trial']}, structure {one.get('structure', '-')}{sizes}"
-        )
+        structure = plain_text(str(one.get("structure", "-")))
+        lines.append(f"best: {significant(one['score'])}, trial {one['trial']}, structure {structure}{sizes}")
     if status.workers:
         rows = [
             (
-                f"{one['mode']} {one['slot']}",
-                str(one["host"]),
-                str(one["process"]),
-                str(one["seen"]),
+                plain_text(f"{one['mode']} {one['slot']}"),
+                *(plain_text(f"{one[key]}") for key in ("host", "process", "seen")),
                 _life(one["alive"]),
             )
             for one in status.workers
@@ -207,7 +205,7 @@ def _lines(status: StudyStatus) -> list[str]:
         of = "of the validation images" if metric == ACCURACY else f"{metric.name} (validation)"
         for one in status.trainings:
             known = "" if one["accuracy"] is None else f"{metric.text(one['accuracy'])} {of}, "
-            lines.append(f"  {one['structure']}  {known}{one['progress']}")
+            lines.append(f"  {plain_text(one['structure'])}  {known}{plain_text(one['progress'])}")
     return lines
 
 
@@ -245,9 +243,9 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
     with quiet(), existing_storage(url) as opened:
         found = find_study(name or only_study(optuna.get_all_study_names(opened), url), url, opened)
         known = patiently(url, lambda: found.user_attrs)
-    if IDENTITY not in known:
-        raise SecateurError(f"study {found.study_name!r} in {shown_url(url)} is not secateur's; give another name")
-    return StoredStudy(found.study_name, url, known, known_folder or Path("runs") / found.study_name)
+        if IDENTITY not in known:
+            raise SecateurError(f"study {found.study_name!r} in {shown_url(url)} is not secateur's; give another name")
+        return StoredStudy(found.study_name, url, known, known_folder or Path("runs") / found.study_name)
 
 
 class StoredStudy:
@@ -293,9 +291,10 @@ class StoredStudy:
         """
         trials, retrained, confirmed = self._trials()
         about = self._metadata
-        retrainings = read_retrainings(about, retrained, self._folder, about.metric if about else ACCURACY)
-        done = [trial for trial in trials if trial.state in FINISHED]
-        return tuple(candidate_of(self._metadata, trial, retrainings, confirmed) for trial in done)
+        with readable(self._url):
+            retrainings = read_retrainings(about, retrained, self._folder, about.metric if about else ACCURACY)
+            done = [trial for trial in trials if trial.state in FINISHED]
+            return tuple(candidate_of(self._metadata, trial, retrainings, confirmed) for trial in done)
 
     def front(self) -> Front:
         """The Pareto front of what is known so far."""

@@ -68,5 +68,7 @@ def test_same_generator_state_same_draw_and_nothing_to_do_is_free() -> None:
 
 
 def test_bad_settings_are_refused() -> None:
-    with pytest.raises(SecateurError, match=r"augment\.crop must be a whole number of pixels >= 0, but got crop=-1"):
+    with pytest.raises(
+        SecateurError, match=r"augment\.crop must be a whole number of pixels, 0 to 512, but got crop=-1"
+    ):
         Augment(crop=-1)
