@@ -30,6 +30,7 @@ from search.study.retrain import RETRAINED, read_retrainings
 from search.study.storage import (
     DATABASE,
     RECORD,
+    absolute_url,
     existing_storage,
     find_study,
     folder_storage,
@@ -221,7 +222,8 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
     """Opens a study to look at, from its storage alone.
 
     Args:
-        storage: a run folder, or an Optuna storage URL: then retrained networks are looked for in `runs/<name>`.
+        storage: a run folder, or an Optuna storage URL: then retrained networks are looked for beside its file, else in
+            `runs/<name>`.
         name: the study's name; not needed where the storage has one only.
 
     Returns:
@@ -245,7 +247,14 @@ def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
         known = patiently(url, lambda: found.user_attrs)
         if IDENTITY not in known:
             raise SecateurError(f"study {found.study_name!r} in {shown_url(url)} is not secateur's; give another name")
-        return StoredStudy(found.study_name, url, known, known_folder or Path("runs") / found.study_name)
+        return StoredStudy(found.study_name, url, known, known_folder or _folder_of(url, found.study_name))
+
+
+def _folder_of(url: str, name: str) -> Path:
+    """Where a study's retrained networks are looked for: beside its file, else where `Study` puts them."""
+    file = absolute_url(url).partition(":///")[2]
+    beside = Path(file).parent
+    return beside if file and (beside / RETRAIN_FOLDER).is_dir() else Path("runs") / name
 
 
 class StoredStudy:

@@ -127,7 +127,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, old: str, new: str, message: str
         ),
         ("search", "trials = 0", "[search] 1 <= trials must hold, but got trials=0"),
         ("retrain", "top = 0", "[retrain] 1 <= top must hold, but got top=0"),
-        ("dense", "lr = -1", "[dense] 0 < lr must hold, but got lr=-1.0"),
+        ("dense", "lr = -1", "[dense] 0 < lr <= 10000 must hold, but got lr=-1.0"),
         ("space", "max_rate = 1.5", "[space] 0 <= max_rate <= 1 must hold, but got max_rate=1.5"),
         ("space", 'criterion = "l3"', "[space] unknown criterion 'l3'; known are l1, l2, "),
     ],
