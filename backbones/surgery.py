@@ -79,14 +79,15 @@ def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check:
             would go on computing with the given model's weights.
     """
     structure.check(graph)
-    _check_model(model, graph)
+    check_model(model, graph)
     pruned = apply_plan(model, plan(graph, structure, getattr(model, "secateur_spec", None)))
     if check:
         _run(model, pruned, graph)
     return pruned
 
 
-def _check_model(model: nn.Module, graph: ChannelGraph) -> None:
+def check_model(model: nn.Module, graph: ChannelGraph) -> None:
+    """Raises SecateurError unless a graph can be of this model: names and shapes of its parameters and buffers."""
     tensors = dict([*model.named_parameters(), *model.named_buffers()])
     for name, tensor in graph.tensors.items():
         found = tensors.get(name)

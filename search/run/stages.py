@@ -292,7 +292,7 @@ def report_stage(opened: Study, inputs: RunInputs, folder: RunFolder, console: C
         _keep_best(front, folder, console)
     with timed(folder, "report"):
         run_report(folder)
-    _conclude(front, folder, console)
+    _conclude(front, inputs, folder, console)
     return result_values(front, _paths(folder))
 
 
@@ -304,7 +304,7 @@ def refitted_result(opened: Study, inputs: RunInputs, folder: RunFolder, console
     console.head("Result")
     console.result(validation_table(front))
     _hints(
-        ("to use it", f'model = secateur.load("{folder.shown}/{folder.refitted.name}")'),
+        _use(folder, folder.refitted, inputs),
         ("to retrain", f"secateur retrain {folder.shown}"),
         console=console,
     )
@@ -341,10 +341,17 @@ def _compared(front: Front, opened: Study, folder: RunFolder, console: Console) 
     return front
 
 
-def _conclude(front: Front, folder: RunFolder, console: Console) -> None:
+def _use(folder: RunFolder, path: Path, inputs: RunInputs) -> tuple[str, str]:
+    """The hint how a network is loaded; one that `build` does not know is cut out of the user's own."""
+    own = "" if getattr(inputs.model, "secateur_spec", None) is not None else ", dense"
+    made = "  # dense: what your [model] factory returns" if own else ""
+    return "to use it", f'model = secateur.load("{folder.shown}/{path.name}"{own}){made}'
+
+
+def _conclude(front: Front, inputs: RunInputs, folder: RunFolder, console: Console) -> None:
     console.head("Result")
     best = folder.best if retrained(front) else folder.refitted
-    lines = [("to use it", f'model = secateur.load("{folder.shown}/{best.name}")')]
+    lines = [_use(folder, best, inputs)]
     console.result(result_tables(front))
     if retrained(front):
         chosen = f"\nThe first is the best by validation {front.metric.name}"

@@ -18,6 +18,13 @@ STUDY_FORMAT = 3
 """Version of what a study keeps in its storage."""
 IDENTITY, VERSIONS = "secateur", "versions"
 """User attributes of the Optuna study: what its trials depend on, and the library versions it was begun with."""
+ARGUMENTS = {
+    "weights": "the weights of model (load those of the first time, or call torch.manual_seed before it is made)",
+    "graph": "model and graph",
+    "scorer": "scorer, batch and statistics",
+    "format": "the version of secateur",
+}
+"""Item of an identity -> the arguments of `Study` that it comes from, where they have another name."""
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")
 SCORE_ITEMS = ("format", "weights", "graph", "data", "scorer", "seed")
 """What a score depends on, apart from the structure: equal in two studies, their scores are too."""
@@ -66,7 +73,8 @@ def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str)
         more = f"; also another {', '.join(others)}" if others else ""
         raise SecateurError(
             f"study {study.study_name!r} in {where} was made with another {first} ({known.get(first)}, now "
-            f"{identity[first]}){more}; give this study another name or storage"
+            f"{identity[first]}){more}; {ARGUMENTS.get(first, first)} must be what it was, or give this study another "
+            f"name or storage; open_study shows what is there"
         )
     told = study.user_attrs.get(VERSIONS, {})
     changed = [f"{name} {told.get(name)} (now {now})" for name, now in versions().items() if told.get(name) != now]

@@ -41,7 +41,7 @@ def test_a_search_ends_with_networks_that_work(folder: Path, capsys: pytest.Capt
     code, out, err = called(capsys, "search", "study.toml")
     assert code == 0, err
     assert "Refitting: the best 2, on 162 images, nothing trained" in out
-    assert 'secateur.load("runs/tiny/refitted.safetensors")' in out
+    assert 'secateur.load("runs/tiny/refitted.safetensors", dense)' in out
     front = Front.load(RUN)
     shown = [one for one in front.candidates if one.refit is not None]
     assert len(shown) == 2 == len(written())
@@ -110,7 +110,7 @@ def test_pruning_trains_nothing(
         patched.setattr(engine, "_run", lambda *given: pytest.fail("a training"))
         code, out, err = called(capsys, "prune", "study.toml")
         assert code == 0, err
-        assert 'secateur.load("runs/pruned/refitted.safetensors")' in out
+        assert 'secateur.load("runs/pruned/refitted.safetensors", dense)' in out
         assert "secateur retrain runs/pruned" in out
         code, result, err = called(capsys, "prune", "study.toml", "--top", "1", "--json")
         assert code == 0, err

@@ -294,3 +294,11 @@ def test_the_best_score_is_retrained_first_whatever_the_budget(tmp_path: Path, p
     best = study.front().best(measure="score")
     assert [one.id for one in study.finalists(1).members] == [best.id]
     assert study.finalists(3).members[0].id == best.id
+
+
+def test_a_graph_of_another_model_is_refused(tmp_path: Path, parts: Parts) -> None:
+    other = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    graph = trace(other, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(SecateurError, match=r"the graph was traced with .* trace the same model"):
+        make(tmp_path, (parts[0], graph, parts[2]))
+    assert not list(tmp_path.iterdir())
