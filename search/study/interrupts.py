@@ -53,7 +53,7 @@ class HeldSignals:
     def hand_on(self) -> None:
         """Gives a signal that was held back to whoever handled it before, which usually raises."""
         if self._waiting:
-            number, self._waiting = self._waiting, 0
+            number, self._waiting, self._count = self._waiting, 0, 0  # what follows is held back while blocks are left
             self._before[number](number, None)
 
     def _hold(self, number: int, frame: FrameType | None) -> None:

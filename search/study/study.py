@@ -194,7 +194,7 @@ class Study:
         )
         bar = tqdm(total=trials, initial=len(self.store.finished), unit="trial", disable=None if progress else True)
         best = max((one.values[0] for one in self.store.finished if one.values is not None), default=-math.inf)
-        with bar, closing(told), StopBetweenTrials():
+        with StopBetweenTrials(), bar, closing(told):
             for frozen in told:
                 bar.n = len(self.store.finished)
                 if frozen.values is not None:
