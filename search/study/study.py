@@ -165,8 +165,7 @@ class Study:
     ) -> None:
         """Goes on until the study has `trials` finished trials, infeasible ones included.
 
-        Killed at any moment and called again, it finishes with the same trials as without the interruption. Ctrl-C
-        stops it after the trial that it is at, pressed twice at once.
+        Killed and called again, it finishes with the same trials. Ctrl-C stops after the trial, pressed twice at once.
 
         Args:
             trials: the study's total, not how many to add.
