@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any, Literal
 
 from backbones.errors import SecateurError
@@ -344,7 +345,7 @@ def _compared(front: Front, opened: Study, folder: RunFolder, console: Console) 
 def _use(folder: RunFolder, path: Path, inputs: RunInputs) -> tuple[str, str]:
     """The hint how a network is loaded; one that `build` does not know is cut out of the user's own."""
     own = "" if getattr(inputs.model, "secateur_spec", None) is not None else ", dense"
-    made = "  # dense: what your [model] factory returns" if own else ""
+    made = "\n              # dense: what your [model] factory returns" if own else ""
     return "to use it", f'model = secateur.load("{folder.shown}/{path.name}"{own}){made}'
 
 

@@ -144,7 +144,8 @@ def read_written_study(path: Path) -> StudyFile:
     for label, value in ONCE.items():
         section, _, key = label.removeprefix("[").partition("] ")
         if value is not None and isinstance(table.get(section, {}), dict):
-            table = {**table, section: {key: value, **table.get(section, {})}}
+            plain = list(value) if isinstance(value, tuple) else value
+            table = {**table, section: {key: plain, **table.get(section, {})}}
     plan = table.get("evaluate")
     if isinstance(plan, dict) and isinstance(plan.get("scorers"), list):
         offered = [name for name in plan["scorers"] if not REPLACED.keys() & set(str(name).split("+"))]

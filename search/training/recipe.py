@@ -79,7 +79,7 @@ def _adamw(groups: Any, recipe: Recipe) -> optim.Optimizer:
 
 
 OPTIMISERS: dict[str, Callable[[Any, Recipe], optim.Optimizer]] = {"sgd": _sgd, "adamw": _adamw}
-MOST, LARGEST = 10**7, 1e4
+MOST_STEPS, LARGEST_RATE = 10**7, 1e4
 """Whole numbers and rates of a recipe beyond which a slip is sure."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -153,11 +153,11 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise SecateurError(f"recipe: {name} must be a whole number >= {low}, but got {name}={value!r}")
-            check_range(name, value, low, 2**63 - 1 if name == "seed" else MOST, where="recipe")
+            check_range(name, value, low, 2**63 - 1 if name == "seed" else MOST_STEPS, where="recipe")
         for name in ("lr", "temperature"):
-            check_range(name, getattr(self, name), 0, LARGEST, above=True, where="recipe")
+            check_range(name, getattr(self, name), 0, LARGEST_RATE, above=True, where="recipe")
         for name in ("weight_decay", "clip", "slim"):
-            check_range(name, getattr(self, name), 0, LARGEST, where="recipe")
+            check_range(name, getattr(self, name), 0, LARGEST_RATE, where="recipe")
         check_range("distill", self.distill, 0, 1, where="recipe")
         for name in ("momentum", "label_smoothing", "ema", "warmup"):
             check_range(name, getattr(self, name), 0, 1, below=True, where="recipe")
