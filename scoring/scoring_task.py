@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.inputs import as_arguments, run_on
+from backbones.inputs import run_on
 from backbones.modes import evaluating
 from backbones.state import untouched
 from backbones.structure import Structure
@@ -198,7 +198,7 @@ class ScoringTask:
     @cached_property
     def _targets(self) -> DenseTargets:
         assert self.fit is not None
-        return gather_targets(self.model, self.graph, as_arguments(self._laid_out(self.fit)), rows=FIT_ROWS)
+        return gather_targets(self.model, self.graph, self._laid_out(self.fit), rows=FIT_ROWS)
 
     @cached_property
     def folded(self) -> FoldedNetwork:

@@ -27,6 +27,7 @@ from backbones.errors import SecateurError, check_name
 from backbones.files import atomic_write
 from backbones.fingerprint import tensor_bytes
 from backbones.graph import ChannelGraph, Group
+from backbones.inputs import tensors_in
 from scoring.channel_weights import FEATURES, Floats, feature_blocks
 from scoring.clusters import BLOCK_ROWS, LINKAGES, Blocks, block_starts, later_distances, leaving_heights, merge_tree
 from scoring.criteria import CRITERIA, REDUCTIONS, CriterionInputs, importance
@@ -287,8 +288,10 @@ def tables_key(
             digest.update(f"{group.name} {member.tensor} {member.dim} {member.role} {member.index.shape}".encode())
             digest.update(np.ascontiguousarray(member.index).data)
     for part in data or ():
-        digest.update(b"none" if part is None else f"{part.dtype} {tuple(part.shape)}".encode())
-        digest.update(b"" if part is None else tensor_bytes(part))
+        digest.update(b"none" if part is None else b"")
+        for tensor in tensors_in(part):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor_bytes(tensor))
     return digest.hexdigest()
 
 

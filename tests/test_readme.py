@@ -39,7 +39,7 @@ def test_python_blocks_run_one_after_the_other(
 
 @pytest.mark.parametrize("name", SHOWN)
 def test_every_name_that_is_shown_is_public(name: str) -> None:
-    assert set(re.findall(r"\bsc\.([A-Za-z_]+)", SHOWN[name])) <= set(sc.__all__)
+    assert set(re.findall(r"\bsc\.([A-Za-z_0-9]+)", SHOWN[name])) <= set(sc.__all__)
 
 
 def test_commands_that_are_shown_exist() -> None:

@@ -38,7 +38,7 @@ confirmed on, and those that these are refitted on at most."""
 
 @dataclass(frozen=True, slots=True)
 class ImageDraws:
-    """Which training images each step of a search sees; no image is in two of the draws.
+    """Which training images each step of a search sees; no image is in two of the draws, but for tiny data sets.
 
     Attributes:
         batch: for scorers of linear regions and logits.
@@ -56,17 +56,19 @@ class ImageDraws:
     def of(images: int, batch: int) -> ImageDraws:
         """The draws from so many training images, shuffled: the batch first; of few images each other gets a share.
 
+        Where nearly all images are in the batch the others are taken from it too, apart from each other.
+
         Raises:
-            SecateurError: when too few are left beside the batch.
+            SecateurError: when there are too few images.
         """
-        left = images - batch
+        start = batch if images - batch >= 5 * LEAST_IMAGES else 0
+        left = images - start
         sizes = [min(FIT, left // 5), min(HELD_OUT, left * 2 // 5), min(CONFIRM, left * 2 // 5)]
         if sizes[0] < LEAST_IMAGES:
             raise SecateurError(
-                f"scores of refitted networks need {5 * LEAST_IMAGES} training images beside the batch of {batch}, but "
-                f"there are {max(0, left)}"
+                f"scores of refitted networks need at least {5 * LEAST_IMAGES} training images, but there are {images}"
             )
-        ends = np.cumsum([batch, *sizes]).tolist()
+        ends = np.cumsum([start, *sizes]).tolist()
         return ImageDraws(range(batch), *(range(low, high) for low, high in itertools.pairwise(ends)))
 
 

@@ -36,7 +36,7 @@ from search.study.interrupts import pause
 from search.study.networks import NETWORK, is_elsewhere, is_here, network_path, noted_network
 from search.study.storage import folder_url
 from search.study.trials import TrialStore, TrialWriter, claimant, make_study
-from search.training.choosing import chooser_of
+from search.training.choosing import Chooser, chooser_of
 from search.training.flows import Flow, run_flow
 from search.training.recipe import Recipe
 
@@ -97,7 +97,8 @@ class RetrainConfig:
         """The short training of so many epochs; the whole one when it has no more."""
         if epochs >= self.recipe.epochs:
             return self
-        return replace(self, recipe=replace(self.recipe, epochs=epochs), whole=self.recipe.epochs)
+        start = "reconstructed" if self.refits else "cut"  # as the whole one starts
+        return replace(self, recipe=replace(self.recipe, epochs=epochs), whole=self.recipe.epochs, start=start)
 
 
 RETRAINED = " (retrained)"
@@ -293,6 +294,14 @@ class Retrainer:
             raise
         self.writer.finish(claim, [result["accuracy"]], {**result, **facts})
 
+    def _chooser(self, one: Candidate) -> Chooser:
+        """The trial's own proposal; of a rule, which proposed nothing in some spaces, the shares that it keeps."""
+        if not one.rule or one.structure is None:
+            return chooser_of(self.space, one.parameters)
+        sizes = {group.name: group.size for group in self.graph.groups}
+        shares = {f"keep {name}": width / sizes[name] for name, width in one.structure.widths.items()}
+        return chooser_of(replace(self.space, kind="ratios", fixed=()), shares)
+
     def _retrain(self, one: Candidate, config: RetrainConfig, device: str, progress: bool) -> dict[str, Any]:
         assert one.structure is not None
         assert one.cost is not None
@@ -300,7 +309,7 @@ class Retrainer:
         folder.mkdir(parents=True, exist_ok=True)
         start = time.perf_counter()
         chosen = one.structure
-        again = chooser_of(self.space, one.parameters)
+        again = self._chooser(one)
         small = run_flow(
             config.flow,
             self.model,

@@ -61,10 +61,16 @@ epochs = 2
 batch_size = 32
 [budget]
 macs = "30%..50%"
+[space]
+kind = "hybrid"
 [search]
 trials = 8
 batch = 32
+scorer = "region_kernel"
+sampler = "tpe"
+warm_start = []
 [retrain]
+start = "cut"
 top = 2
 epochs = 2
 batch_size = 32
@@ -186,7 +192,7 @@ def test_from_study_file_to_a_network_that_loads_in_a_new_process(
     code, out, err = called(capsys, "export", "runs/tiny", "--to", "onnx-int8", "--json")
     assert code == 0, err
     found = json.loads(out)
-    assert found["file"] == "runs/tiny/best.int8.onnx"
+    assert found["file"].endswith("runs/tiny/best.int8.onnx")
     assert found["module"]["test"] == best["test_accuracy"]
     assert found["export"]["test"] >= best["test_accuracy"] - 0.02
     assert json.loads((run / "run.json").read_text())["exports"] == {"best.int8.onnx": found}
@@ -294,8 +300,8 @@ def test_stopped_it_says_how_to_go_on(folder: Path, sent: signal.Signals, code: 
             "[model] unknown backbone 'resnet21'; did you mean 'resnet",
         ),
         ('factory = "tiny:images"', 'name = "digit"', "[data] unknown data set 'digit'; did you mean 'digits'?"),
-        ("trials = 8", 'sampler = "tpee"', "did you mean 'tpe'?"),
-        ("trials = 8", 'scorer = "naswott"', "did you mean 'naswot'?"),
+        ('sampler = "tpe"', 'sampler = "tpee"', "did you mean 'tpe'?"),
+        ('scorer = "region_kernel"', 'scorer = "naswott"', "did you mean 'naswot'?"),
         ("epochs = 2", "epochs = 0", "[dense] epochs must be a whole number >= 1, but got epochs=0"),
         ("batch = 32", "batch = 9999", "1 <= batch size <= "),
     ],
@@ -344,7 +350,7 @@ def test_a_checkpoint_that_fits_is_not_trained_again(folder: Path, capsys: pytes
 def test_the_folder_of_another_study_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
     before = (folder / "runs/tiny/study.toml").read_text()
-    change(folder, "[search]", '[search]\nsampler = "random"')
+    change(folder, 'sampler = "tpe"', 'sampler = "random"')
     line = refused(capsys, "run", "study.toml")
     assert line.startswith('runs/tiny holds another study: [search] sampler is "random", not "tpe" there; ')
     assert (folder / "runs/tiny/study.toml").read_text() == before

@@ -123,7 +123,7 @@ def test_another_recipe_adds_its_results_to_a_run_of_before(here: Path, capsys: 
     before = {path: path.read_bytes() for path in sorted((run / "retrain").rglob("network.safetensors"))}
     old = {one.id: one.accuracy for one in secateur.Front.load(run).candidates if one.accuracy is not None}
     text = (here / "study.toml").read_text()
-    (here / "study.toml").write_text(text.replace("[retrain]\n", '[retrain]\nstart = "reconstructed"\n'))
+    (here / "study.toml").write_text(text.replace('start = "cut"', 'start = "reconstructed"'))
     assert main(["run", "study.toml", "--epochs", "3", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     labels = ("2 epochs, start cut", "3 epochs, start reconstructed")
@@ -150,11 +150,11 @@ def test_journal_is_resumed(here: Path) -> None:
     url, budget = "journal:///study.log", secateur.Budget(macs="30%..55%")
     study = secateur.Study(
         "journal", model, graph, data, budget=budget, storage=url, space="ratios", scorer="naswot+params", batch=32,
-        folder="journal",
+        folder="journal", sampler="tpe",
     )  # fmt: skip
     recipe = secateur.Recipe(epochs=1, lr=0.05, batch_size=32)
     study.retrain(top=1, recipe=recipe, progress=False)
-    assert not (here / "journal/retrain").exists()  # it had been retrained
+    assert (here / "journal/retrain").exists()  # its network was not kept, so it is made again
     study.search(9, progress=False)
     assert_expected(finished(url, "journal"), "journal")
 
@@ -189,9 +189,9 @@ def test_evaluation_trains_nothing_again(here: Path) -> None:
     for row, old in zip(now["rows"], then["rows"], strict=True):
         scores, known = row.pop("scores"), old.pop("scores")
         assert row == old
-        assert [score for score in scores.values() if score is not None] == pytest.approx(
-            [known[name] for name, score in scores.items() if score is not None], rel=1e-3
-        )
+        both = [name for name, score in scores.items() if score is not None and name in known]
+        assert len(both) > 10
+        assert [scores[name] for name in both] == pytest.approx([known[name] for name in both], rel=1e-3)
 
 
 def test_comparison_trains_nothing_again(here: Path) -> None:

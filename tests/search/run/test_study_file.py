@@ -63,7 +63,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     assert (study.name, study.seed, study.model.backbone, study.data.name) == ("small", 0, "resnet20", "digits")
     assert study.budget.macs == "30%"
     assert study.budget.params is None
-    assert (study.search.trials, study.search.sampler, study.space.kind) == (200, "tpe", "hybrid")
+    assert (study.search.trials, study.search.sampler, study.space.kind) == (200, "evolution", "ratios")
     assert study.retrain.top == 3
 
 
@@ -168,7 +168,7 @@ def test_every_example_of_the_template_has_the_right_type(tmp_path: Path) -> Non
         key, equals, value = line.removeprefix("# ").partition(" = ")
         plain = line.startswith("# ") and equals and key.isidentifier() and value
         uncommented.append(f"{key} = {value}" if plain else line)
-    text = "\n".join(line for line in uncommented if not line.startswith(("factory", "pretrained")))
+    text = "\n".join(line for line in uncommented if not line.startswith(("factory", "pretrained", "fixed")))
     assert read_study(write(tmp_path, text)).name == "digits"
 
 
@@ -198,7 +198,7 @@ def test_more_trials_is_the_same_study_and_another_sampler_is_not(tmp_path: Path
     assert longer.fingerprint == study.fingerprint
     assert differences(longer, study) == []
     assert other.fingerprint != study.fingerprint
-    assert differences(other, study) == ['[search] sampler is "nsga2", not "tpe"']
+    assert differences(other, study) == ['[search] sampler is "nsga2", not "evolution"']
 
 
 def test_another_retraining_is_the_same_study_with_other_results(tmp_path: Path) -> None:
