@@ -120,7 +120,7 @@ def read_retrainings(
     """
     found: dict[tuple[int, str], dict[int, Mapping[str, Any]]] = {}
     for facts in (trial.user_attrs for trial in trials if trial.state is TrialState.COMPLETE):
-        settings = {"start": STARTS[0], **json.loads(facts["recipe"])}
+        settings = {"start": "cut", **json.loads(facts["recipe"])}
         own = settings["epochs"]
         settings["epochs"] = settings.pop("whole", own)
         found.setdefault((facts["trial"], to_record(settings)), {})[own] = facts
