@@ -12,7 +12,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from scoring.ratios import kept_shares
+from scoring.tables import FilterTables
 from search.space.budget import Target
+from search.space.cost_model import CostModel
 from search.space.problem import LAYERS, SearchProblem
 from search.space.proposals import aimed_target, unpack
 
@@ -33,9 +35,8 @@ class LocalMoves(BaseSampler):
 
     A few groups of a good structure become wider or narrower, then single steps in groups drawn at random bring it back
     onto the budget (truncation selection and mutation as in regularised evolution, Real et al., AAAI 2019, without its
-    ageing: scores are not noisy). In spaces of thresholds, a few of these move by a
-    tenth of their range. With two objectives parents are the best trials near the cost that the
-    trial aims at.
+    ageing: scores are not noisy). In spaces of thresholds, a few of these move by a tenth of their range. With two
+    objectives parents are the best trials near the cost that the trial aims at.
 
     Nothing is kept between two asks.
 
@@ -129,19 +130,15 @@ class LocalMoves(BaseSampler):
         for group in self._rng.permutation(len(widths))[: self._rng.geometric(FEW)]:
             width = np.rint(widths[group] * np.exp(self._rng.normal(0.0, FACTOR)))
             widths[group] = width + self._rng.choice([-1, 1]) * limits.divisor
-        widths = self._onto(limits.admit(np.minimum(widths, sizes), tables), removed, target)
+        costs = self._problem.cost_model_without(removed)
+        widths = self._onto(limits.admit(np.minimum(widths, sizes), tables), tables, costs, target)
         shares = shares.copy()
         shares[dense] = widths / sizes
         return shares
 
-    def _onto(self, widths: Ints, removed: int, target: Target) -> Ints:
+    def _onto(self, widths: Ints, tables: FilterTables, costs: CostModel, target: Target) -> Ints:
         """Single steps in groups drawn at random, down until the target holds, then up while it does."""
-        costs, order, limits = (
-            self._problem.cost_model_without(removed),
-            self._problem.removal_order,
-            self._problem.limits,
-        )
-        tables = order.without(removed).tables if order is not None and removed else self._problem.tables
+        limits = self._problem.limits
         floors, step = limits.floors(tables), limits.divisor
         while target.over(costs.evaluate(widths)) and (widths > floors).any():
             group = self._rng.choice(np.flatnonzero(widths > floors))

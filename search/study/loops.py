@@ -132,21 +132,20 @@ def _finish(
     scored: StructureScore | None,
     seconds: float,
 ) -> FrozenTrial:
-    values, facts = _judged(problem, proposal, scored)
+    values, facts = _judged(problem, proposal.facts, scored)
     spent = seconds + (scored.seconds if scored else 0.0)
     return store.tell(trial, values, {**facts, "seconds": spent})
 
 
 def _judged(
-    problem: SearchProblem, proposal: Proposal, scored: StructureScore | None
-) -> tuple[list[float] | None, dict[str, object]]:
+    problem: SearchProblem, facts: Mapping[str, Any], scored: StructureScore | None
+) -> tuple[list[float] | None, dict[str, Any]]:
     """The objective values of a trial (None where it is infeasible), and its user attributes."""
-    facts = dict(proposal.facts)
-    if scored is None or proposal.found is None:
-        return None, facts
+    if scored is None:
+        return None, dict(facts)
     if scored.score is None:
         return None, {**facts, "reason": scored.reason}
-    return problem.values(scored.score, proposal.found.cost.macs), facts
+    return problem.values(scored.score, facts["macs"]), dict(facts)
 
 
 SCORE_POLL = 0.2
@@ -283,12 +282,10 @@ def _structure(problem: SearchProblem, frozen: FrozenTrial) -> Structure | None:
 
 def _finished(problem: SearchProblem, frozen: FrozenTrial, scored: StructureScore | None, start: float) -> FrozenTrial:
     """The trial with its result."""
+    values, facts = _judged(problem, frozen.user_attrs, scored)
     done = copy.copy(frozen)
-    facts: Mapping[str, Any] = frozen.user_attrs
-    complete = scored is not None and scored.score is not None
-    done.state = TrialState.COMPLETE if complete else TrialState.PRUNED
-    done.values = problem.values(scored.score, facts["macs"]) if scored and scored.score is not None else None
-    reason = {"reason": scored.reason} if scored and scored.score is None else {}
-    done.user_attrs = {**facts, **reason, "seconds": time.perf_counter() - start}
+    done.state = TrialState.PRUNED if values is None else TrialState.COMPLETE
+    done.values = values
+    done.user_attrs = {**facts, "seconds": time.perf_counter() - start}
     done.datetime_complete = datetime.now()
     return done

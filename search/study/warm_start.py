@@ -106,7 +106,6 @@ class WarmStart:
         given = self.sources[source]
         try:
             if given is not None:
-                given.check(self.problem.graph)
                 cost = structure_cost(self.problem, given)
                 return (None, None, f"is over the budget: wanted {aim}") if aim.over(cost) else (given, cost, None)
             found = self._ruled(source, aim)
