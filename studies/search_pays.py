@@ -51,7 +51,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "search by region_kernel": {"sampler": "evolution", "scorer": "region_kernel"},
 }
 WAYS = (*SEARCHES, *RULES, "Torch-Pruning", "best of 20 random")
-RATES = {("refitted", 1): 0.02, ("cut", 1): 0.02, ("refitted", 4): 0.05, ("cut", 4): 0.05}
+RATES = {("refitted", 1): 0.02, ("cut", 1): 0.02, ("refitted", 4): 0.02, ("cut", 4): 0.05}
 """Learning rate by start and passes: `benchmarks/reconstruction.py retrain` chose it on validation images."""
 
 
