@@ -281,7 +281,7 @@ def load_fronts(folder: str | os.PathLike[str]) -> tuple[Front, ...]:
         raise
     except Exception as error:  # a file that somebody edited can hold anything
         text = f"no {error}" if isinstance(error, KeyError) else one_line(error)
-        raise SecateurError(f"{str(path)!r} is not a whole front: {text}; Front.save writes one") from None
+        raise SecateurError(f"{str(path)!r} is not a front: {text}; Front.save writes one") from None
 
 
 def _digest(record: Mapping[str, Any]) -> str:

@@ -256,6 +256,7 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
 
 def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
+    check_classes(study.space.space(), study.search.scorer, inputs.data)
     check_early(inputs.model, inputs.graph, study.space.space(), study.budget.budget())
     if study.search.structure is not None:
         read_structure(study.search.structure).check(inputs.graph)
@@ -265,7 +266,6 @@ def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
     inputs.data.batch(study.search.batch, study.seed)
     if refits(study.search.scorer):
         ImageDraws.of(len(inputs.data.train), study.search.batch)
-    check_classes(study.space.space(), study.search.scorer, inputs.data)
     check_options(inputs.data, study.dense)
     check_options(inputs.data, study.retrain.recipe)
     check_task(inputs.model, inputs.data)

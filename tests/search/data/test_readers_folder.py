@@ -152,7 +152,7 @@ def test_a_study_file_with_an_option_that_the_data_do_not_have(tmp_path: Path) -
     with pytest.raises(SecateurError, match=r"\[data\] unknown data set 'cifar11'; did you mean 'cifar10'"):
         read_data(DataSection("cifar11"), 0)
     for options, message in (
-        ({"size": 0}, "1 <= size must hold, but got size=0"),
+        ({"size": 0}, "1 <= size <= 4096 must hold, but got size=0"),
         ({"test": 1.0}, "0 < test < 1 must hold, but got test=1.0"),
         ({"per_class": 1}, "2 <= per_class must hold, but got per_class=1"),
     ):

@@ -13,8 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backbones.artefact import save
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
+from backbones.registry import build
 from backbones.structure import Structure
 from search.data.task import MetricSpec
 from search.review.candidate import Candidate, Retraining, nondominated
@@ -260,9 +262,10 @@ def test_missing_and_newer_files(tmp_path: Path) -> None:
 
 def test_best_saves_the_retrained_network(tmp_path: Path) -> None:
     source = tmp_path / "retrained.safetensors"
-    source.write_bytes(b"weights")
+    save(build("resnet20", 4), source, provenance={"structure": one(0, 100).id})
+    weights = source.read_bytes()
     front = Front("toy", DENSE, (one(0, 100, 9.0, 0.9, artefact=source), one(1, 50, 9.0)))
-    assert front.best().save(tmp_path / "small.safetensors").read_bytes() == b"weights"
+    assert front.best().save(tmp_path / "small.safetensors").read_bytes() == weights
     with pytest.raises(SecateurError, match=r"trial 1 \(.*\) was not retrained"):
         front.best(measure="score").save(tmp_path / "small.safetensors")
     with pytest.raises(SecateurError, match="nowhere' does not exist"):
