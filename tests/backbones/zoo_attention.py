@@ -269,7 +269,7 @@ class Translator(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        padding = torch.arange(source.shape[1])[None] > 3
+        padding = (torch.arange(source.shape[1])[None] > 3).expand(len(source), -1)
         return self.head(self.layer(self.target(target), self.source(source), memory_key_padding_mask=padding))
 
 
