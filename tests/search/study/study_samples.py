@@ -26,6 +26,7 @@ from scoring import scorers
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
+from search.study.samplers import DEFAULT_SAMPLER
 from search.study.study import Study
 from search.training.recipe import Recipe
 
@@ -88,7 +89,7 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     parser.add_argument("folder", type=Path)
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--work", action="store_true")
-    parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--sampler", default=DEFAULT_SAMPLER)
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds that a score takes at least")
     parser.add_argument("--heartbeat", type=float, default=3.0)

@@ -134,7 +134,7 @@ def test_a_server_that_is_restarted_in_mid_study_costs_nothing(
 
 def test_workers_share_every_rung_of_the_finalists(tmp_path: Path, parts: Parts, launcher: Launcher) -> None:
     url = f"sqlite:///{tmp_path}/s.db"
-    make(url, tmp_path, parts, sampler="tpe").search(12, progress=False)  # as the processes below
+    make(url, tmp_path, parts).search(12, progress=False)
     name = ["--work", "--trials", "12", "--top", "2", "--finalists", "5", "--heartbeat", "2"]
     victim = launcher.start(url, tmp_path, *name)
     for _ in range(400):
@@ -149,7 +149,7 @@ def test_workers_share_every_rung_of_the_finalists(tmp_path: Path, parts: Parts,
     assert "running" not in told.retrained
     assert [one["reached_epochs"] for one in told.trainings] == [2, 2, 1, 1, 1]
     assert len(told.accuracies) == 2
-    study = make(url, tmp_path, parts, sampler="tpe")
+    study = make(url, tmp_path, parts)
     front = study.retrain(2, finalists=5, recipe=Recipe(epochs=2, lr=0.05, batch_size=16), progress=False)
     assert {one.id for one in front.candidates if one.accuracy is not None} == set(told.accuracies)
     assert status(url).retrained == told.retrained  # nothing was left to do
