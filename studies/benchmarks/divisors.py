@@ -1,7 +1,7 @@
 """Milliseconds against MACs for widths in multiples of 1, 4, 8 and 16: what a MAC saved is worth on this machine.
 
-    python studies/benchmarks/divisors.py                          # on an idle machine; an hour or two
-    python studies/benchmarks/divisors.py --small                  # minutes: ResNet-56 only, two budgets, eager
+    python studies/benchmarks/divisors.py                                        # on an idle machine; hours
+    python studies/benchmarks/divisors.py --engines eager onnxruntime --seeds 1  # minutes: nothing is compiled
 
 ResNet-56 (32 x 32) and MobileNetV3 (128 x 128), random weights, random structures of the same MACs, one thread; torch
 eager and compiled and onnxruntime, one sample and a batch of 64. Each structure is timed in turns with the dense
@@ -37,21 +37,18 @@ BATCHES = (1, 64)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path, default=HERE / "divisors.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    networks, engines, budgets = (
-        (["resnet56"], ENGINES[:1], BUDGETS[:2]) if options.small else (list(NETWORKS), ENGINES, BUDGETS)
-    )
-    for name in networks:
-        measured(name, engines, budgets, options)
+    for name in NETWORKS:
+        measured(name, options)
     write_chart(chart(read(options.out)["rows"]), options.out.with_suffix(".png"))
 
 
-def measured(name: str, engines: tuple[str, ...], budgets: tuple[float, ...], options: argparse.Namespace) -> None:
+def measured(name: str, options: argparse.Namespace) -> None:
     """Adds the rows of one network that are not there yet."""
     size = NETWORKS[name]
     torch.manual_seed(0)
@@ -60,15 +57,22 @@ def measured(name: str, engines: tuple[str, ...], budgets: tuple[float, ...], op
     data = sc.Data.from_tensors("noise", (images, labels), (images, labels))
     graph = sc.trace(model, images[:1])
     task = scoring_task(model, graph, data, 8, 0)
+    whole = {
+        (engine, batch): on_engine(model, engine, (images[:batch],)) for engine in options.engines for batch in BATCHES
+    }
     for divisor in DIVISORS:
         space = sc.Space("ratios", limits=sc.Limits(divisor=divisor))
-        for macs in budgets:
-            problem = prepare_problem(space, task, sc.Budget(macs=macs), scorer="macs")
+        for macs in BUDGETS:
+            try:
+                problem = prepare_problem(space, task, sc.Budget(macs=macs), scorer="macs")
+            except sc.SecateurError as error:
+                print(f"{name}, divisor {divisor}: {error}", flush=True)
+                continue
             for seed in range(options.seeds):
                 structure = structure_of("random", problem, problem.targets[0], RuleSettings(seed=seed))
                 pruned = sc.prune(model, graph, structure).eval()
                 share = sc.cost(graph, structure).macs / graph.costs.dense.macs
-                for engine in engines:
+                for engine in options.engines:
                     for batch in BATCHES:
                         key = {
                             "network": name, "divisor": divisor, "budget": macs, "seed": seed, "engine": engine,
@@ -77,7 +81,7 @@ def measured(name: str, engines: tuple[str, ...], budgets: tuple[float, ...], op
                         if known(options.out, key):
                             continue
                         inputs = (images[:batch],)
-                        pair = [on_engine(net, engine, inputs) for net in (model, pruned)]
+                        pair = [whole[engine, batch], on_engine(pruned, engine, inputs)]
                         dense, ours = timings(pair, inputs, options.rounds)
                         ratios = [one / other for one, other in zip(ours, dense, strict=True)]
                         add(options.out, {
