@@ -125,13 +125,15 @@ def _measured(
         family = [one for one in results if one.dense == label]
         inputs, study = loaded[family[0].variant], plan.variants[family[0].variant]
         models: dict[str, nn.Module] = {label: inputs.model}
-        models |= {one.variant: load_artefact(Path(one.artefacts[0]), inputs.model) for one in family}
+        files = {one.variant: Path(one.artefacts[0]) for one in family}
+        models |= {name: load_artefact(path, inputs.model) for name, path in files.items()}
+        files[label] = plan.run_folder(family[0].variant).dense
         home = device_of(inputs.model)
         batch, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
         with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
             try:
                 moved = {name: model.to(inputs.device) for name, model in models.items()}
-                sizes |= footprints(moved, move_tensors(batch, inputs.device))
+                sizes |= footprints(moved, move_tensors(batch, inputs.device), files=files)
             finally:
                 inputs.model.to(home)
     return (

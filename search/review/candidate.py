@@ -138,6 +138,11 @@ class Candidate:
         return self.label or f"trial {self.number}" + (f" ({self.rule})" if self.rule else "")
 
     @property
+    def title(self) -> str:
+        """Its name and its structure's id, by which every text and table calls it: `trial 17, 3fa9c1d2e4b0`."""
+        return f"{self.name}, {self.id}" if self.id and self.id != self.name else self.name
+
+    @property
     def cut_accuracy(self) -> float | None:
         """On the validation split with the weights that the cut leaves; None where it was not refitted."""
         return None if self.refit is None else self.refit.cut_accuracy
@@ -218,6 +223,23 @@ def ranked(candidates: Iterable[Candidate], measure: Measure, metric: MetricSpec
     known = [(value, one) for one in candidates if (value := worth(one, measure, metric)) is not None]
     known.sort(key=lambda pair: (-pair[0], pair[1].on("macs") or 0.0, pair[1].number))
     return [one for _, one in known]
+
+
+def ties(ones: Sequence[Candidate], values: Sequence[float | None]) -> str:
+    """Says which others are as good as the first, and what the first was taken for; empty when none is.
+
+    Args:
+        ones: candidates, the one that counts first and of equals the cheapest.
+        values: what each is judged by.
+    """
+    found = {one.id or one.name: one for one, value in zip(ones, values, strict=True) if value == values[0]}
+    equals = [one.name for one in list(found.values())[1:]]
+    if not equals:
+        return ""
+    more = f" and {len(equals) - 3} more" if len(equals) > 3 else ""
+    return (
+        f"level with {', '.join(equals[:3])}{more}; of equals the one of the fewest MACs, then the earliest, is taken"
+    )
 
 
 def nondominated(pairs: Sequence[tuple[float, float]]) -> list[bool]:

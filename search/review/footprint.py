@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ class Footprint:
     Attributes:
         latency: seconds a batch in evaluation mode, median over the rounds.
         spread: half the distance between the quartiles of the rounds, in seconds.
-        disk: bytes of the network's tensors in a safetensors file, header included.
+        disk: bytes of the network's file; where it has none, of its tensors in a safetensors file, header included.
         batch: images in the batch.
         threads: that torch may use within an operation.
         single: seconds of one sample, measured likewise; None where it was not measured.
@@ -38,7 +39,9 @@ class Footprint:
     single: float | None = None
 
 
-def footprints(models: Mapping[str, nn.Module], images: Any, *, rounds: int = 15) -> dict[str, Footprint]:
+def footprints(
+    models: Mapping[str, nn.Module], images: Any, *, rounds: int = 15, files: Mapping[str, Path] | None = None
+) -> dict[str, Footprint]:
     """Measures networks side by side: one batch each in every round, so that a busy machine slows all of them alike.
 
     Then one sample each, likewise.
@@ -48,6 +51,7 @@ def footprints(models: Mapping[str, nn.Module], images: Any, *, rounds: int = 15
         images: (B, C, H, W), the batch, on that device, or inputs of another form, as the networks take them; its size
             is part of the result.
         rounds: measurements of each, after two that are thrown away.
+        files: name -> the network's file, of those that have one.
 
     Returns:
         a footprint for each name.
@@ -63,7 +67,9 @@ def footprints(models: Mapping[str, nn.Module], images: Any, *, rounds: int = 15
     for (name, model), taken, single in zip(models.items(), seconds, singles, strict=True):
         low, middle, high = statistics.quantiles(taken, n=4)
         spread, threads = (high - low) / 2, torch.get_num_threads()
-        found[name] = Footprint(middle, spread, disk_size(model), count, threads, statistics.median(single))
+        file = (files or {}).get(name)
+        disk = disk_size(model) if file is None or not file.is_file() else file.stat().st_size
+        found[name] = Footprint(middle, spread, disk, count, threads, statistics.median(single))
     return found
 
 

@@ -14,15 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal
 from backbones.errors import SecateurError, one_line
 from backbones.files import write_text
 from search.data.task import ACCURACY, MetricSpec
-from search.formatting import csv_table, html_table
-from search.review.candidate import Axis, Candidate, Measure, nondominated, ranked, worth
-from search.review.records import by_metric, candidate_record, flat_record, headings, read_candidate, result_cells
+from search.formatting import amount, csv_table, html_table
+from search.review.candidate import Axis, Candidate, Measure, nondominated, ranked, ties, worth
+from search.review.records import (
+    by_metric,
+    candidate_record,
+    changes,
+    flat_record,
+    headings,
+    metric_cell,
+    metric_change,
+    read_candidate,
+    result_cells,
+)
 from search.space import budget
 
 if TYPE_CHECKING:
     import pandas
 
 FRONT_FORMAT = 1
+NOTEBOOK = "overflow-x: auto; max-width: 100%; white-space: nowrap; color: inherit; background: transparent"
+"""Style of what a notebook shows: its own colours, light or dark, and a line a row however narrow the page is."""
 Status = Literal["front", "dominated", "infeasible", "unmeasured"]
 
 
@@ -117,6 +129,12 @@ class Front:
             )
         return ranked(within, measure, self.metric)[0]
 
+    def ties(self, measure: Measure | None = None) -> str:
+        """In words, which candidates are as good as the `best` by a measure; empty when none is."""
+        measure = measure or self.measure
+        ones = ranked([one for one in self.candidates if one.reason is None], measure, self.metric)
+        return ties(ones, [one.value(measure) for one in ones]) if ones else ""
+
     def knee(self, measure: Measure | None = None) -> Candidate:
         """The point of the front after which more MACs buy little: the one farthest above the line between its ends.
 
@@ -171,8 +189,9 @@ class Front:
     def rows(self) -> list[dict[str, Any]]:
         """One flat record for each candidate and further retraining, all with the same keys: what `front.csv` holds.
 
-        `status` is the place by `measure`; accuracies are fractions, and columns of another metric have its name; costs
-        are those of one sample; `parameter …` is what was proposed, `width …` the number of channels kept in a group.
+        `status` is the place by `measure`; accuracies are fractions, and columns of another metric have its name;
+        `accuracy_change` is against the dense network; costs are those of one sample; `parameter …` is what was
+        proposed, `width …` the number of channels kept in a group.
         """
         whole = self.with_all_retrainings()
         parameters = sorted({key for one in self.candidates for key in one.parameters})
@@ -181,7 +200,7 @@ class Front:
         for one, status in zip(whole.candidates, whole.statuses(), strict=True):
             widths = one.structure.widths if one.structure else {}
             row = {"study": self.name, "trial": one.number, "structure": one.id, "status": status}
-            row |= by_metric(flat_record(one), self.metric)
+            row |= by_metric({**flat_record(one), **changes(self.dense, one)}, self.metric)
             row.update({f"parameter {key}": one.parameters.get(key) for key in parameters})
             row.update({f"width {name}": widths.get(name) for name in groups})
             table.append(row)
@@ -220,10 +239,35 @@ class Front:
             raise SecateurError(f"{str(folder)!r} holds {len(fronts)} fronts ({names}); Front.load wants exactly one")
         return fronts[0]
 
+    def __repr__(self) -> str:
+        """A few lines: how much was found, the dense network, the best and what it loses."""
+        statuses, measure = self.statuses(), self.measure
+        found = f"{len(statuses)} trials, {statuses.count('infeasible')} infeasible, {len(self.points())} on the front"
+        lines = [f"Front {self.name!r}: {found} by {self.metric.name if measure == 'accuracy' else self.scorer}"]
+        lines.append(f"  dense: {self._in_words(self.dense)}")
+        if "front" in statuses:
+            best, level = self.best(), self.ties()
+            lines.append(f"  best, {best.title}: {self._in_words(best)}{f' ({level})' if level else ''}")
+        return "\n".join(lines)
+
+    def _in_words(self, one: Candidate) -> str:
+        macs, dense = one.on("macs"), self.dense.on("macs")
+        share = f" ({macs / dense:.1%} of dense)" if macs and dense and one is not self.dense else ""
+        parts = [f"{amount(macs)} MACs{share}"]
+        if one.score is not None:
+            parts.append(f"{self.scorer} {one.score:.5g}")
+        values = (("validation", one.accuracy), ("test", one.test_accuracy))
+        parts += [f"{split} {metric_cell(value, self.metric)}" for split, value in values if value is not None]
+        change = metric_change(self.dense, one, self.metric)
+        return ", ".join([*parts, *([f"{change} against dense"] if one is not self.dense and change != "–" else [])])
+
     def _repr_html_(self) -> str:
-        """What a notebook shows: the table of `highlights`."""
+        """What a notebook shows: the table of `highlights`, without columns that are empty; narrow pages scroll it."""
         rows = [result_cells(self.dense, one, self.metric) for one in self.highlights()]
-        return html_table(headings(self.metric), rows)
+        shown = [i for i, cells in enumerate(zip(*rows, strict=True)) if any(cell not in ("", "–") for cell in cells)]
+        names = headings(self.metric)
+        table = html_table([names[i] for i in shown], [[cells[i] for i in shown] for cells in rows])
+        return f'<div style="{NOTEBOOK}">{table}</div>'
 
     def _limit(self, axis: Axis, limit: float | str | None) -> float:
         if limit is None:

@@ -40,6 +40,15 @@ def flat_record(one: Candidate) -> dict[str, Any]:
     }
 
 
+def changes(dense: Candidate, one: Candidate) -> dict[str, float | None]:
+    """What was gained or lost against the dense network on each split, as fractions; None where one is not known."""
+    pairs = {"accuracy": (one.accuracy, dense.accuracy), "test_accuracy": (one.test_accuracy, dense.test_accuracy)}
+    return {
+        f"{name}_change": None if mine is None or theirs is None else mine - theirs
+        for name, (mine, theirs) in pairs.items()
+    }
+
+
 def training_record(one: Candidate) -> dict[str, Any]:
     """By which recipe a candidate was retrained, and how far; of several the one that it shows."""
     shown = one.retrainings[0] if one.retrainings else None

@@ -21,7 +21,7 @@ from search.review.charts import widths_chart
 from search.review.figures import Figure, listed
 from search.review.front import Front
 from search.review.records import headings, long_dash, metric_cell, metric_change, result_cells
-from search.review.report import Report, common_metric, measures
+from search.review.report import Facts, Report, common_metric, measures
 from search.review.trial_table import columns, details, state_field
 
 LARGEST = 4_800_000
@@ -62,11 +62,12 @@ def page(
     reasons = Counter(one.reason for front in fronts for one in front.candidates if one.reason)
     context = {
         "title": report.title or ", ".join(front.name for front in fronts),
-        "cards": [card for front in fronts for card in _cards(front, several=len(fronts) > 1)],
+        "cards": [card for front in fronts for card in _cards(front, report.facts_of(front), several=len(fronts) > 1)],
         "figures": {one.name: one for one in shown},
         "headings": headings(metric),
         "metric": metric,
         "points": _result_rows(fronts, folder),
+        "ties": [f"{one.name}: the best is {level}" for one in fronts if (level := one.ties())],
         "missed": [(one.name, one.reason) for front in fronts for one in front.baselines if one.reason],
         "reasons": reasons.most_common(10),
         "measured": _measured(fronts),
@@ -120,7 +121,7 @@ def _measured(fronts: Sequence[Front]) -> str:
     return "".join(f", {batch} images a batch, {counted(threads, 'thread')}" for batch, threads in sorted(of))
 
 
-def _cards(front: Front, *, several: bool) -> list[tuple[str, str, str, str]]:
+def _cards(front: Front, facts: Facts, *, several: bool) -> list[tuple[str, str, str, str]]:
     """(heading, figure, what it is, size) of the boxes at the top of the page."""
     prefix = f"{front.name}: " if several else ""
     dense, statuses = front.dense, front.statuses(front.measure)
@@ -131,13 +132,13 @@ def _cards(front: Front, *, several: bool) -> list[tuple[str, str, str, str]]:
         size = f"{amount(best.on('macs'))} MACs"
         if macs:
             size += f", {(best.on('macs') or 0) / macs:.1%} of dense"
-        cards.append((f"{prefix}best, {best.name}", *_quality(front, best), size))
+        cards.append((f"{prefix}best, {best.title}", *_quality(front, best), size))
     infeasible = statuses.count("infeasible")
-    seconds = duration(sum(one.seconds for one in front.candidates))
-    return [
-        *cards,
-        (f"{prefix}trials", f"{len(front.candidates):,}", f"{infeasible:,} infeasible", f"searched for {seconds}"),
-    ]
+    whole = facts.stages.get("search")
+    spent = f"searched for {duration(whole)}" if whole is not None else ""
+    if not spent:
+        spent = f"scored in {duration(sum(one.seconds for one in front.candidates))}"
+    return [*cards, (f"{prefix}trials", f"{len(front.candidates):,}", f"{infeasible:,} infeasible", spent)]
 
 
 def _quality(front: Front, one: Candidate) -> tuple[str, str]:

@@ -13,9 +13,9 @@ from search.review.footprint import footprint_cells
 from search.review.front import Front
 from search.review.records import by_metric, training_record
 
-RESULT_HEADER = ("structure", "MACs", "share", "params", "share", "ms", "size", "test", "change")
+RESULT_HEADER = ("structure", "trial", "MACs", "share", "params", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score", "on fresh images")
-VALIDATED = ("structure", "MACs", "share", "dense", "as cut", "refitted", "retrained")
+VALIDATED = ("structure", "trial", "MACs", "share", "dense", "as cut", "refitted", "retrained")
 
 
 def result_tables(front: Front) -> str:
@@ -70,7 +70,7 @@ def validation_table(front: Front) -> str:
     for label, ones in groups.items():
         rows = [
             (
-                one.id,
+                *_named(one),
                 *_costs(one, dense)[:2],
                 *map(front.metric.text, (dense.accuracy, one.cut_accuracy, one.refitted_accuracy, one.accuracy)),
             )
@@ -86,14 +86,15 @@ def final_table(front: Front) -> str:
     Of several recipes each has a table of its own below its name.
     """
     dense, text = front.dense, front.metric.text
-    whole = ("dense", amount(dense.on("macs")), "", amount(dense.on("params")), "", *footprint_cells(dense.footprint))
+    whole = ("dense", "", amount(dense.on("macs")), "", amount(dense.on("params")), *footprint_cells(dense.footprint))
     tables = {}
     for label, ones in _groups(retrained(front)).items():
         rows = [(*whole, text(dense.test_accuracy), "")]
         for one in ones:
             known = one.test_accuracy is not None and dense.test_accuracy is not None
             change = front.metric.change(one.test_accuracy or 0.0, dense.test_accuracy or 0.0) if known else "-"
-            rows.append((one.id, *_costs(one, dense), *footprint_cells(one.footprint), text(one.test_accuracy), change))
+            costs = _costs(one, dense)[:3]
+            rows.append((*_named(one), *costs, *footprint_cells(one.footprint), text(one.test_accuracy), change))
         tables[label] = text_table(RESULT_HEADER, rows)
     return titled("test", front.metric) + _below_names(tables)
 
@@ -119,7 +120,7 @@ def gain(front: Front) -> str:
     if dense.test_accuracy is not None and best.test_accuracy is not None:
         text, change = front.metric.text, front.metric.change(best.test_accuracy, dense.test_accuracy)
         rows.append((f"test {front.metric.heading}", text(dense.test_accuracy), text(best.test_accuracy), change))
-    return text_table(("what you gain", "dense", best.id, ""), rows)
+    return text_table(("what you gain", "dense", best.title, ""), rows)
 
 
 def finalists_table(front: Front) -> str:
@@ -134,8 +135,8 @@ def finalists_table(front: Front) -> str:
         for one in ones:
             found = dict(one.retrainings[0].rungs)
             cells = [front.metric.text(found.get(epochs)) for epochs in lengths]
-            rows.append((one.id, *_costs(one, front.dense)[:2], f"{len(found)} of {len(lengths)}", *cells))
-        header = ("finalist", "MACs", "share", "rung", *(counted(epochs, "epoch") for epochs in lengths))
+            rows.append((*_named(one), *_costs(one, front.dense)[:2], f"{len(found)} of {len(lengths)}", *cells))
+        header = ("finalist", "trial", "MACs", "share", "rung", *(counted(epochs, "epoch") for epochs in lengths))
         tables[label] = text_table(header, rows)
     return (titled("validation", front.metric) if tables else "") + _below_names(tables)
 
@@ -202,6 +203,11 @@ def result_values(front: Front, paths: Mapping[str, str]) -> dict[str, Any]:
         "finalists": [_values(one, front.metric) for one in _finalists(front)],
         **paths,
     }
+
+
+def _named(one: Candidate) -> tuple[str, str]:
+    """The structure's id and the number of its trial."""
+    return one.id, str(one.number)
 
 
 def _costs(one: Candidate, dense: Candidate) -> tuple[str, str, str, str]:

@@ -16,6 +16,7 @@ from backbones.files import atomic_write, write_text
 from backbones.structure import Structure
 from backbones.surgery import prune
 from search.data.data import SplitName
+from search.review.candidate import Candidate
 from search.run.console import Console
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
@@ -71,7 +72,10 @@ def check_dense_is_here(study: StudyFile, folder: RunFolder, url: str) -> None:
 
 
 def dense_accuracy(
-    inputs: RunInputs, folder: RunFolder, splits: Sequence[SplitName] = ("validation", "test")
+    inputs: RunInputs,
+    folder: RunFolder,
+    splits: Sequence[SplitName] = ("validation", "test"),
+    measured: Candidate | None = None,
 ) -> dict[str, float]:
     """The metric of the dense network (accuracy, with classes), measured once a run and then read from its record.
 
@@ -79,6 +83,7 @@ def dense_accuracy(
         inputs: the dense network and its data.
         folder: of the run.
         splits: on which it is wanted.
+        measured: the dense network with what its study has measured of it.
 
     Returns:
         split -> the metric, a percentage as a fraction; also of other splits that were measured before.
@@ -86,7 +91,10 @@ def dense_accuracy(
     known: dict[str, float] = folder.record().get("dense_accuracy", {})
     missing = [split for split in splits if split not in known]
     if missing:
-        known |= {split: measure(inputs.model, inputs.data, split, device=inputs.device) for split in missing}
+        told = {} if measured is None else {"validation": measured.accuracy, "test": measured.test_accuracy}
+        for split in missing:
+            value = told.get(split)
+            known[split] = measure(inputs.model, inputs.data, split, device=inputs.device) if value is None else value
         folder.note(dense_accuracy=known)
     return known
 

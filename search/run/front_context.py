@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -12,7 +13,7 @@ from backbones.inputs import move_tensors
 from backbones.modes import device_of
 from backbones.structure import Structure
 from search.data.data import SplitName
-from search.formatting import amount, significant, text_table
+from search.formatting import WIDTH, amount, significant, text_table
 from search.review.candidate import Candidate
 from search.review.footprint import Footprint, footprints
 from search.review.front import Front
@@ -56,7 +57,7 @@ def with_dense_accuracy(
     front: Front, inputs: RunInputs, folder: RunFolder, splits: Sequence[SplitName] = ("validation", "test")
 ) -> Front:
     """The front with the accuracy of the dense network on these splits, and on others where it is known."""
-    known = dense_accuracy(inputs, folder, splits)
+    known = dense_accuracy(inputs, folder, splits, front.dense)
     dense = replace(front.dense, accuracy=known.get("validation"), test_accuracy=known.get("test"))
     return replace(front, dense=dense)
 
@@ -85,13 +86,14 @@ def with_references(front: Front, study: Study) -> Front:
 
 
 def comparison(front: Front) -> str:
-    """A table: MACs and score of the dense network, the baselines and the best trial."""
+    """A table: MACs and score of the dense network, the baselines and the best trial, and what ties with it."""
     ones = [front.dense, *front.baselines]
     rows = [(one.name, amount(one.on("macs")), significant(one.value("score"))) for one in ones]
     if front.points("score"):
         best = front.best(measure="score")
-        rows.append((f"best, {best.name}", amount(best.on("macs")), significant(best.value("score"))))
-    return text_table(("", "MACs", front.scorer), rows)
+        rows.append((f"best, {best.title}", amount(best.on("macs")), significant(best.value("score"))))
+    table, level = text_table(("", "MACs", front.scorer), rows), front.ties("score")
+    return "\n".join([table, textwrap.fill(f"The best is {level}.", WIDTH)]) if level else table
 
 
 def _with(front: Front, dense: float | None, baselines: tuple[Candidate, ...]) -> Front:
@@ -125,7 +127,8 @@ def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder) -> Front
         batch, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
         try:
             placed = {name: model.to(inputs.device) for name, model in models.items()}
-            found = footprints(placed, move_tensors(batch, inputs.device))
+            files = {"dense": folder.dense, **trained}
+            found = footprints(placed, move_tensors(batch, inputs.device), files=files)
         finally:
             for name, model in models.items():
                 model.to(homes[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scorers import refits
 from search.data.task import ACCURACY
+from search.formatting import WIDTH
 from search.review.front import Front
 from search.review.summary import gain, result_tables, result_values, retrained, validation_table
 from search.run.console import Console
@@ -28,6 +30,7 @@ from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile
 from search.space.feasibility import check_early
 from search.space.prepare import ImageDraws, check_classes
+from search.study.metadata import note_dense_accuracy
 from search.study.storage import absolute_url, shown_url
 from search.study.study import Study
 from search.training.losses import check_options
@@ -208,7 +211,7 @@ def refit_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunF
     with timed(folder, "refitting"):
         best = refit_best(opened, chosen, folder, inputs.device, progress=console.progress)
     console.say(
-        f"{best.id}: {metric.text(best.cut_accuracy)} as cut, {metric.text(best.refitted_accuracy)} refitted "
+        f"{best.title}: {metric.text(best.cut_accuracy)} as cut, {metric.text(best.refitted_accuracy)} refitted "
         f"(validation{'' if metric == ACCURACY else ' ' + metric.name})"
     )
 
@@ -236,7 +239,7 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
     Raises:
         SecateurError: for a budget that cannot be reached, or a database of another study.
     """
-    return Study(
+    opened = Study(
         study.name,
         inputs.model,
         inputs.graph,
@@ -252,6 +255,9 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
         seed=study.seed,
         folder=folder.path,
     )
+    if known := folder.record().get("dense_accuracy"):
+        note_dense_accuracy(opened.store, known)
+    return opened
 
 
 def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
@@ -355,8 +361,10 @@ def _conclude(front: Front, inputs: RunInputs, folder: RunFolder, console: Conso
     lines = [_use(folder, best, inputs)]
     console.result(result_tables(front))
     if retrained(front):
-        chosen = f"\nThe first is the best by validation {front.metric.name}"
-        console.say(f"{chosen}; the test images chose nothing.")
+        chosen = f"The first is the best by validation {front.metric.name}"
+        level = front.ties("accuracy")
+        level = f" ({level})" if level else ""
+        console.say("\n" + textwrap.fill(f"{chosen}{level}; the test images chose nothing.", WIDTH))
         console.say(f"\n{gain(front)}")
     else:
         lines.append(("to retrain", f"secateur retrain {folder.shown}"))

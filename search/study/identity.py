@@ -9,10 +9,16 @@ from importlib.metadata import version
 from typing import Any
 
 import optuna
+from torch import nn
 
 from backbones.errors import SecateurError
+from backbones.fingerprint import fingerprint
+from backbones.graph import ChannelGraph
 from backbones.inputs import sample_count
 from scoring.scoring_task import ScoringTask
+from search.data.data import Data
+from search.space.budget import Budget
+from search.space.space import Space
 
 STUDY_FORMAT = 3
 """Version of what a study keeps in its storage."""
@@ -45,6 +51,30 @@ def scorer_text(scorer: str, task: ScoringTask, batch: int, statistics: int, bud
     refitted = f", refitted on {fit}, compared on {others}" if task.fit is not None else ""
     ranked = f", ranked in {budget}" if "+" in scorer else ""
     return f"{scorer}, {batch} images{renewed}{refitted}{ranked}"
+
+
+def identity_of(
+    model: nn.Module, graph: ChannelGraph, data: Data, budget: Budget, space: Space, **others: str
+) -> dict[str, str]:
+    """What the trials of a study depend on: item -> its value or fingerprint.
+
+    Args:
+        model: the dense network.
+        graph: its channel graph.
+        data: the task and its samples.
+        budget: what a structure may cost.
+        space: what is proposed.
+        others: scorer (`scorer_text`), sampler and seed, as texts.
+    """
+    return {
+        "format": str(STUDY_FORMAT),
+        "weights": fingerprint(model),
+        "graph": graph.id,
+        "data": data.fingerprint,
+        "budget": to_record(budget.to_dict()),
+        "space": to_record(space.to_dict()),
+        **others,
+    }
 
 
 def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:

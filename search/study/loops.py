@@ -13,6 +13,7 @@ trial again.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from backbones.structure import Structure
 from search.space.problem import SearchProblem
@@ -91,6 +93,29 @@ def search_sequentially(
                     heartbeat.check()
         finally:
             store.sampler_history.forget()
+
+
+def with_bar(
+    told: Iterator[FrozenTrial], store: TrialStore, trials: int, progress: bool
+) -> Generator[FrozenTrial, None, None]:
+    """The trials that a search tells of, with a bar of how many there are and the best score so far.
+
+    Args:
+        told: what a search yields.
+        store: the study's trials, also those of other workers.
+        trials: number of finished trials to reach.
+        progress: show the bar when standard error is a terminal.
+    """
+    best = max((one.values[0] for one in store.finished if one.values is not None), default=-math.inf)
+    start = len(store.finished)
+    with tqdm(total=trials, initial=start, unit="trial", disable=None if progress else True) as bar:
+        for frozen in told:
+            bar.n = len(store.finished)
+            if frozen.values is not None:
+                best = max(best, frozen.values[0])
+                bar.set_postfix_str(f"best {best:.6g}", refresh=False)
+            bar.update(0)
+            yield frozen
 
 
 def _warm(store: TrialStore, problem: SearchProblem, scores: ScoreCache, warm: WarmStart, place: int) -> FrozenTrial:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +12,18 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
+from search.data.data import SplitName
 from search.data.task import ACCURACY, MetricSpec
+from search.review.candidate import Candidate
 from search.study.trials import TrialWriter
 
 MOST_CHANNELS = 2**24
 METADATA = "outline"
 """User attribute of the Optuna study that holds the metadata."""
+SPLITS: tuple[SplitName, ...] = ("validation", "test")
+"""Splits on which the dense network is measured."""
+DENSE_ACCURACY = "dense accuracy"
+"""User attribute that holds what the dense network reaches: split -> the task's metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +99,51 @@ def read_metadata(attributes: Mapping[str, Any]) -> StudyMetadata | None:
         return StudyMetadata(str(record["id"]), groups, Cost(**record["dense"]), str(record["scorer"]), caps, metric)
     except (TypeError, KeyError, ValueError, ArithmeticError, AttributeError) as error:
         raise SecateurError(f"the stored outline of the study cannot be read ({error!r}); was it edited?") from None
+
+
+def dense_accuracy_of(attributes: Mapping[str, Any]) -> dict[str, float]:
+    """What the dense network reaches, from the user attributes of a study: split -> the metric; empty before that.
+
+    Raises:
+        SecateurError: when the attribute cannot be read.
+    """
+    try:
+        return {str(split): float(value) for split, value in attributes.get(DENSE_ACCURACY, {}).items()}
+    except (TypeError, ValueError, AttributeError) as error:
+        raise SecateurError(
+            f"the stored accuracy of the dense network cannot be read ({error}); was it edited?"
+        ) from None
+
+
+def known_dense_accuracy(writer: TrialWriter, measure: Callable[[SplitName], float] | None = None) -> dict[str, float]:
+    """What the dense network reaches, as far as the storage knows it: "validation" and "test" -> the metric.
+
+    Args:
+        writer: of the search's trials.
+        measure: gives the metric on a split; what is not known is then measured, and noted in the storage.
+    """
+    known = dense_accuracy_of(writer.safely(lambda: writer.study.user_attrs))
+    missing: list[SplitName] = [split for split in SPLITS if split not in known]
+    if missing and measure is not None:
+        known |= {split: measure(split) for split in missing}
+        note_dense_accuracy(writer, known)
+    return known
+
+
+def note_dense_accuracy(writer: TrialWriter, known: Mapping[str, float]) -> None:
+    """Notes in the storage what the dense network reaches: split -> the metric."""
+    writer.safely(lambda: writer.study.set_user_attr(DENSE_ACCURACY, dict(known)))
+
+
+def dense_candidate(structure: Structure | None, cost: Cost | None, known: Mapping[str, float]) -> Candidate:
+    """The dense network as the first row of a front.
+
+    Args:
+        structure: everything kept; None where it is not known.
+        cost: of the dense network.
+        known: split -> the metric, as far as it was measured.
+    """
+    found = {split: value for split, value in known.items() if math.isfinite(value)}
+    return Candidate(
+        -1, structure, cost=cost, accuracy=found.get("validation"), test_accuracy=found.get("test"), label="dense"
+    )

@@ -233,25 +233,27 @@ GIVEN = "given"
 """The attribute "rule" of a trial whose structure was made elsewhere."""
 
 
-def use_rule(problem: SearchProblem, scores: ScoreCache, store: TrialStore, rule: str, seed: int) -> None:
+def use_rule(problem: SearchProblem, scores: ScoreCache, store: TrialStore, rule: str | Structure, seed: int) -> None:
     """Writes what a rule gives as finished trials with the study's score; trials that are there are left alone.
 
     Args:
         problem: the study's network, budget, rate limits and criterion.
         scores: holds the study's scorer.
         store: the study's trials.
-        rule: a key of `BASELINES`.
+        rule: a key of `BASELINES`, or a structure that was made elsewhere.
         seed: seed of the rule "random".
 
     Raises:
-        SecateurError: for an unknown rule, or one that misses the budget.
+        SecateurError: for an unknown rule, or one that misses the budget; as `_use_structure`.
     """
-    if len(_written(store)) < len(problem.targets):
+    if isinstance(rule, Structure):
+        _use_structure(problem, scores, store, rule)
+    elif len(_written(store)) < len(problem.targets):
         settings = RuleSettings(problem.space.criterion, seed=seed)
         _write(problem, store, rule, rule_candidates(rule, problem, scores, settings))
 
 
-def use_structure(problem: SearchProblem, scores: ScoreCache, store: TrialStore, structure: Structure) -> None:
+def _use_structure(problem: SearchProblem, scores: ScoreCache, store: TrialStore, structure: Structure) -> None:
     """Writes a structure that was made elsewhere as the study's only trial.
 
     Args:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 from backbones.errors import SecateurError, plain_text
 from backbones.structure import Structure
 from search.data.task import ACCURACY, MetricSpec
-from search.formatting import amount, significant, text_table
-from search.review.candidate import Candidate, ranked
+from search.formatting import WIDTH, amount, significant, text_table
+from search.review.candidate import Candidate, ranked, ties
 from search.review.front import Front
 from search.review.records import training_record, training_text
 from search.study.candidates import candidate_of
@@ -24,7 +25,7 @@ from search.study.confirmation import confirmed_scores
 from search.study.fork import REMEMBERED
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
-from search.study.metadata import StudyMetadata, read_metadata
+from search.study.metadata import StudyMetadata, dense_accuracy_of, dense_candidate, read_metadata
 from search.study.networks import RETRAIN_FOLDER
 from search.study.retrain import RETRAINED, read_retrainings
 from search.study.storage import (
@@ -54,12 +55,13 @@ class StudyStatus:
         storage: the storage's URL without password.
         trials: number of trials by state: scored, infeasible, failed, running.
         structures: number of different structures that were found.
-        best: the trial of the highest score, with its facts; empty before the first.
+        best: the trial of the highest score: "trial", "score", "structure", "macs", "params", "name" and, in words,
+            what it ties with, "ties"; empty before the first.
         workers: who is there: slot, host, process, when last heard of; `alive` is unknown (None) from another machine.
         retrained: trainings by state: done, running, failed; short ones that decide between finalists included.
         accuracies: structure -> validation accuracy after its best retraining.
-        trainings: for each structure and recipe, the best first: "structure", validation "accuracy" (None before the
-            end), "progress" in words, and what `search.review.records.training_record` has of it.
+        trainings: for each structure and recipe, the best first: "trial", "structure", "name", validation "accuracy"
+            (None before the end), "progress" in words, and what `search.review.records.training_record` has of it.
         metric: what `accuracies` are.
         made_with: what the trials depend on, and library versions.
     """
@@ -118,7 +120,7 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
             storage=shown_url(storage),
             trials=_counted(trials),
             structures=len({one.user_attrs["structure"] for one in trials if "structure" in one.user_attrs}),
-            best=_best(trials),
+            best=_best(trials, metadata),
             workers=tuple(_worker(slot, record) for slot, record in sorted(records_in(facts).items())),
             retrained=_counted(retrainings),
             accuracies={one["structure"]: one["accuracy"] for one in best_last},
@@ -145,15 +147,18 @@ def _counted(trials: list[FrozenTrial]) -> dict[str, int]:
     return dict(Counter(STATES[trial.state] for trial in trials))
 
 
-def _best(trials: list[FrozenTrial]) -> dict[str, Any]:
-    """Number, score, structure and cost of the best trial, as far as they are known; empty without a score."""
-    scored = [candidate_of(None, trial, {}) for trial in trials if trial.state is TrialState.COMPLETE]
-    if not (best_first := ranked(scored, "score")):
+def _best(trials: list[FrozenTrial], layout: StudyMetadata | None) -> dict[str, Any]:
+    """Number, score, structure, cost and name of the best trial, as far as they are known; empty without a score."""
+    scored = {trial.number: trial for trial in trials if trial.state is TrialState.COMPLETE}
+    ones = ranked([candidate_of(None, trial, {}) for trial in scored.values()], "score")
+    if not ones:
         return {}
-    best = best_first[0]
-    facts = {"structure": best.label or None, "macs": best.on("macs"), "params": best.on("params")}
+    level = [candidate_of(layout, scored[one.number], {}) for one in ones if one.score == ones[0].score]
+    best = level[0]
+    facts = {"structure": ones[0].label or None, "macs": best.on("macs"), "params": best.on("params")}
     known = {key: value for key, value in facts.items() if value is not None}
-    return {"trial": best.number, "score": best.score, **known}
+    told = {"name": best.title, "ties": ties(level, [one.score for one in level])}
+    return {"trial": best.number, "score": best.score, **known, **told}
 
 
 def _trainings(
@@ -164,7 +169,9 @@ def _trainings(
     ones.sort(key=lambda one: one.retrainings[0].place(metric))
     return tuple(
         {
+            "trial": one.number,
             "structure": one.label,
+            "name": replace(one, label="").name,
             "accuracy": one.accuracy,
             "progress": training_text(one, metric),
             **training_record(one),
@@ -187,8 +194,9 @@ def _lines(status: StudyStatus) -> list[str]:
     if status.best:
         one = status.best
         sizes = f", {amount(one['macs'])} MACs, {amount(one['params'])} parameters" if "macs" in one else ""
-        structure = plain_text(str(one.get("structure", "-")))
-        lines.append(f"best: {significant(one['score'])}, trial {one['trial']}, structure {structure}{sizes}")
+        lines.append(f"best by score: {plain_text(one['name'])}: {significant(one['score'])}{sizes}")
+        if one["ties"]:
+            lines.append(textwrap.fill(plain_text(one["ties"]), WIDTH, initial_indent="  ", subsequent_indent="  "))
     if status.workers:
         rows = [
             (
@@ -206,7 +214,8 @@ def _lines(status: StudyStatus) -> list[str]:
         of = "of the validation images" if metric == ACCURACY else f"{metric.name} (validation)"
         for one in status.trainings:
             known = "" if one["accuracy"] is None else f"{metric.text(one['accuracy'])} {of}, "
-            lines.append(f"  {plain_text(one['structure'])}  {known}{plain_text(one['progress'])}")
+            name = plain_text(f"{one['name']}, {one['structure']}")
+            lines.append(f"  {name}  {known}{plain_text(one['progress'])}")
     return lines
 
 
@@ -298,20 +307,16 @@ class StoredStudy:
         Of a study that was made before metadata was stored a candidate has cost and score but no structure; its
         `label` is the id of the structure. Opening it once with `Study` adds what is missing.
         """
-        trials, retrained, confirmed = self._trials()
-        about = self._metadata
-        with readable(self._url):
-            retrainings = read_retrainings(about, retrained, self._folder, about.metric if about else ACCURACY)
-            done = [trial for trial in trials if trial.state in FINISHED]
-            return tuple(candidate_of(self._metadata, trial, retrainings, confirmed) for trial in done)
+        return self._read()[0]
 
     def front(self) -> Front:
-        """The Pareto front of what is known so far."""
+        """The Pareto front of what is known so far; what the dense network reaches, where it was measured."""
         about = self._metadata
+        candidates, dense = self._read()
         return Front(
             name=self.name,
-            dense=Candidate(-1, about.full if about else None, cost=about.dense if about else None, label="dense"),
-            candidates=self.candidates(),
+            dense=dense_candidate(about.full if about else None, about.dense if about else None, dense),
+            candidates=candidates,
             scorer=about.scorer if about else self.made_with.get("scorer", "score").partition(",")[0],
             caps=about.caps if about else (),
             metric=about.metric if about else ACCURACY,
@@ -337,13 +342,24 @@ class StoredStudy:
         old = "" if self._metadata else "; an older version made it: open it once with Study to add the channel groups"
         raise SecateurError(f"study {self.name!r} has no trial {number} with a structure{old}")
 
-    def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial], dict[str, float]]:
-        """Trials of the search and of its retrainings, by number; structure id -> confirmed score."""
+    def _read(self) -> tuple[tuple[Candidate, ...], dict[str, float]]:
+        """The finished trials by number, and what the dense network reaches."""
+        trials, retrained, facts = self._trials()
+        about = self._metadata
+        with readable(self._url):
+            retrainings = read_retrainings(about, retrained, self._folder, about.metric if about else ACCURACY)
+            confirmed = confirmed_scores(facts)
+            done = [trial for trial in trials if trial.state in FINISHED]
+            candidates = tuple(candidate_of(about, trial, retrainings, confirmed) for trial in done)
+        return candidates, dense_accuracy_of(facts)
+
+    def _trials(self) -> tuple[list[FrozenTrial], list[FrozenTrial], Mapping[str, Any]]:
+        """Trials of the search and of its retrainings, by number; the user attributes of the search."""
         with quiet(), existing_storage(self._url) as opened:
             names = patiently(self._url, lambda: optuna.get_all_study_names(opened))
             found = [find_study(one, self._url, opened) for one in (self.name, self.name + RETRAINED) if one in names]
             lists = [patiently(self._url, partial(one.get_trials, deepcopy=False)) for one in found]
             if not lists:
                 raise SecateurError(f"storage {self.storage} has no study {self.name!r} any more")
-            confirmed = confirmed_scores(patiently(self._url, lambda: found[0].user_attrs))
-        return lists[0], lists[1] if len(lists) > 1 else [], confirmed
+            facts = patiently(self._url, lambda: found[0].user_attrs)
+        return lists[0], lists[1] if len(lists) > 1 else [], facts

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial
 from torch import nn
-from tqdm import tqdm
 
 from backbones.errors import SecateurError, check_name
-from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from backbones.surgery import check_model
@@ -34,20 +32,21 @@ from search.study.candidates import candidate_of, given_structure
 from search.study.confirmation import confirm, confirmed_scores
 from search.study.finalists import Finalists, check_finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
-from search.study.identity import STUDY_FORMAT, scorer_text, to_record
+from search.study.identity import identity_of, scorer_text, to_record
 from search.study.interrupts import StopBetweenTrials, stop_if_asked
-from search.study.loops import Proposer, search_distributed, search_sequentially
-from search.study.metadata import StudyMetadata, write_metadata
+from search.study.loops import Proposer, search_distributed, search_sequentially, with_bar
+from search.study.metadata import StudyMetadata, dense_candidate, known_dense_accuracy, write_metadata
 from search.study.networks import RETRAIN_FOLDER
 from search.study.refitter import Refitter
 from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
-from search.study.rules import use_rule, use_structure
+from search.study.rules import use_rule
 from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
+from search.study.storage import shown_url
 from search.study.trials import TrialStore
 from search.study.warm_start import RULES, WarmStart
 from search.training.flows import Flow
-from search.training.metrics import check_task
+from search.training.metrics import check_task, measure
 from search.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -124,25 +123,17 @@ class Study:
         self.scores = ScoreCache(scorer, self.problem.task)
         self.refitter = Refitter(model, graph, data, seed)
         url = storage or f"sqlite:///{name}.db"
-        self.store = TrialStore(name, url, budget.objectives, self._identity(batch, statistics), WINDOWS[sampler])
+        looked_at = scorer_text(scorer, self.problem.task, batch, statistics, to_record(budget.to_dict()))
+        others = {"scorer": looked_at, "sampler": sampler + self.warm.text, "seed": str(seed)}
+        identity = identity_of(model, graph, data, budget, self.space, **others)
+        self.store = TrialStore(name, url, budget.objectives, identity, WINDOWS[sampler])
         write_metadata(
             self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps, data.task.spec)
         )
         recall_scores(self.store, self.scores)
 
-    def _identity(self, batch: int, statistics: int) -> dict[str, str]:
-        budget = to_record(self.budget.to_dict())
-        return {
-            "format": str(STUDY_FORMAT),
-            "weights": fingerprint(self.model),
-            "graph": self.graph.id,
-            "data": self.data.fingerprint,
-            "budget": budget,
-            "space": to_record(self.space.to_dict()),
-            "scorer": scorer_text(self.scorer, self.problem.task, batch, statistics, budget),
-            "sampler": self.sampler + self.warm.text,
-            "seed": str(self.seed),
-        }
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, {len(self.store.finished)} trials, {shown_url(self.store.url)!r})"
 
     @property
     def optuna_study(self) -> optuna.Study:
@@ -191,15 +182,8 @@ class Study:
             if shared
             else search_sequentially(self.store, self.problem, self.scores, proposer, trials, stop, jobs)
         )
-        bar = tqdm(total=trials, initial=len(self.store.finished), unit="trial", disable=None if progress else True)
-        best = max((one.values[0] for one in self.store.finished if one.values is not None), default=-math.inf)
-        with StopBetweenTrials(), bar, closing(told):
-            for frozen in told:
-                bar.n = len(self.store.finished)
-                if frozen.values is not None:
-                    best = max(best, frozen.values[0])
-                    bar.set_postfix_str(f"best {best:.6g}", refresh=False)
-                bar.update(0)
+        with StopBetweenTrials(), closing(told), closing(with_bar(told, self.store, trials, progress)) as shown:
+            for frozen in shown:
                 for callback in callbacks:
                     callback(self, frozen)
                 stop_if_asked()
@@ -215,10 +199,7 @@ class Study:
             SecateurError: for an unknown rule, one that misses the budget, a structure of another network or over the
                 budget, or a study that has searched already.
         """
-        if isinstance(rule, Structure):
-            use_structure(self.problem, self.scores, self.store, rule)
-        else:
-            use_rule(self.problem, self.scores, self.store, rule, self.seed)
+        use_rule(self.problem, self.scores, self.store, rule, self.seed)
 
     def work(
         self,
@@ -284,15 +265,32 @@ class Study:
         return tuple(candidate_of(self.graph, trial, known, confirmed) for trial in done)
 
     def front(self, *, retrained: bool = True) -> Front:
-        """The Pareto front of what is known so far, or as the search alone left it."""
+        """The Pareto front of what is known so far, or as the search alone left it.
+
+        Once something was retrained, the dense network is measured beside it (`dense_accuracy`).
+        """
+        candidates = self.candidates(retrained=retrained)
+        trained = any(one.retrainings for one in candidates)
+        reaches = self.dense_accuracy() if trained else known_dense_accuracy(self.store)
         return Front(
             name=self.name,
-            dense=Candidate(-1, Structure.full(self.graph), cost=self.problem.cost_model.dense, label="dense"),
-            candidates=self.candidates(retrained=retrained),
+            dense=dense_candidate(Structure.full(self.graph), self.problem.cost_model.dense, reaches),
+            candidates=candidates,
             scorer=self.scorer,
             caps=self._caps,
             metric=self.data.task.spec,
         )
+
+    def dense_accuracy(self, device: str | None = None) -> dict[str, float]:
+        """What the dense network reaches by the task's metric: measured once a study, then read from its storage.
+
+        Args:
+            device: where it is measured; where the network is when not given.
+
+        Returns:
+            "validation" and "test" -> the metric (accuracy, with classes); a percentage is a fraction.
+        """
+        return known_dense_accuracy(self.store, lambda split: measure(self.model, self.data, split, device=device))
 
     @property
     def _caps(self) -> tuple[int, ...]:
@@ -336,6 +334,7 @@ class Study:
         config = RetrainConfig(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow(), start)
         chosen = self.finalists(top, finalists, config.recipe.epochs)
         self._retrainer().run(chosen, config, device=device, progress=progress)
+        self.dense_accuracy(device)
         return self.front()
 
     def finalists(self, top: TrialChoice, finalists: int | None = None, epochs: int | None = None) -> Finalists:

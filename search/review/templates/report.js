@@ -203,7 +203,7 @@
     const select = panel.querySelector("select");
     select.append(...listed.map((row) => new Option(nameOf(row), row.i)));
     select.addEventListener("change", () => showTrial(Number(select.value)));
-    const ranked = listed.filter((row) => row.trial !== null).sort((a, b) => (best === "accuracy" && page.metric.lower ? a[best] - b[best] : b[best] - a[best]));
+    const ranked = listed.filter((row) => row.trial !== null).sort((a, b) => (best === "accuracy" && page.metric.lower ? a[best] - b[best] : b[best] - a[best]) || a.macs - b.macs || a.trial - b.trial);
     showTrial((ranked[0] || listed[0] || trials[0]).i);
   }
 

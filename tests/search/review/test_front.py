@@ -66,6 +66,30 @@ def test_equal_candidates_share_the_front_but_a_structure_is_listed_once() -> No
     assert [c.number for c in front.points()] == [0, 1]
 
 
+def test_it_reads_as_a_few_lines() -> None:
+    measured = replace(DENSE, test_accuracy=0.94)
+    front = Front(
+        "toy", measured, (one(0, 300, 2.0, 0.9, test_accuracy=0.92), one(1, 200, 1.0), one(2, 9, reason="no"))
+    )
+    assert repr(front) == (
+        "Front 'toy': 3 trials, 1 infeasible, 1 on the front by accuracy\n"
+        "  dense: 1.0k MACs, validation 95.00%, test 94.00%\n"
+        f"  best, trial 0, {front.candidates[0].id}: 300 MACs (30.0% of dense), score 2, validation 90.00%, "
+        "test 92.00%, −2.00 test against dense"
+    )
+    assert repr(Front("none", DENSE, ())).count("\n") == 1
+
+
+def test_ties_are_said_to_be_ties() -> None:
+    front = Front("toy", DENSE, tuple(one(number, macs, 1.0) for number, macs in enumerate((300, 200, 200, 400, 500))))
+    assert (front.best().number, front.best().name) == (1, "trial 1")
+    text = "level with trial 2, trial 0, trial 3 and 1 more; of equals the one of the fewest MACs, then the earliest"
+    assert front.ties() == f"{text}, is taken"
+    assert text in repr(front)
+    twin = replace(one(0, 300, 1.0), number=7)  # the same structure again
+    assert Front("toy", DENSE, (one(0, 300, 1.0), twin, one(1, 200, 0.5))).ties() == ""
+
+
 def test_accuracy_takes_over_as_soon_as_something_was_retrained() -> None:
     front = Front("toy", DENSE, (one(0, 100, 9.0), one(1, 200, 8.0, 0.9), one(2, 300, 7.0, 0.8)))
     assert front.measure == "accuracy"
@@ -354,8 +378,8 @@ def test_tables_of_several_recipes_stand_below_their_names(tmp_path: Path) -> No
         assert table.count(front.candidates[1].id) == 2
         assert max(map(len, table.splitlines())) <= 80
     lines = finalists_table(front).splitlines()
-    assert [line.split()[4:7] for line in lines[2:]] == [["3", "of", "3"], ["2", "of", "3"], ["1", "of", "3"]]
-    assert lines[3].split()[7:] == ["45.0", "%", "60.0", "%", "-"]
+    assert [line.split()[5:8] for line in lines[2:]] == [["3", "of", "3"], ["2", "of", "3"], ["1", "of", "3"]]
+    assert lines[3].split()[8:] == ["45.0", "%", "60.0", "%", "-"]
     single = replace(front, candidates=front.candidates[:1])
     assert (finalists_table(single), ":" in validation_table(single)) == ("", False)
 

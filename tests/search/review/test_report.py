@@ -419,6 +419,24 @@ def test_page_on_a_phone(browser: Browser, full_page: Path) -> None:
     assert page.problems == []
 
 
+def test_the_table_of_a_notebook_on_a_dark_and_narrow_page(browser: Browser, tmp_path: Path) -> None:
+    table = sample_front(caps=(1_536_000,), baselines=True)._repr_html_()
+    assert "as cut" not in table  # nothing was refitted
+    style = "color: #eee; background: #111; margin: 0"
+    script = "<script>window.secateur = {ready: 1}</script>"
+    page_file = tmp_path / "notebook.html"
+    page_file.write_text(
+        f'<!doctype html><meta name="viewport" content="width=device-width"><body style="{style}">{table}{script}'
+    )
+    with browser.page(page_file, width=375, height=800, dark=True) as page:
+        told = "[...document.querySelectorAll('td, th')].map((one) => getComputedStyle(one))"
+        assert set(page.ask(f"return {told}.map((one) => one.color);")) == {"rgb(238, 238, 238)"}
+        assert set(page.ask(f"return {told}.map((one) => one.backgroundColor);")) == {"rgba(0, 0, 0, 0)"}
+        assert page.ask("return document.documentElement.scrollWidth;") <= 375
+        heights = page.ask("return [...document.querySelectorAll('tr')].map((one) => one.offsetHeight);")
+        assert max(heights) < 40  # a line a row
+
+
 def test_hostile_page_in_a_browser(browser: Browser, hostile_page: Path) -> None:
     with browser.page(hostile_page, width=375, height=800) as page:
         seen = page.ask(STATE)

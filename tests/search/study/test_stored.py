@@ -6,13 +6,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+from torch import nn
 
 import secateur as sc
 from backbones.errors import SecateurError
+from search.data.data import SplitName
 from search.study.metadata import METADATA
+from search.training.metrics import measure
 from search.training.recipe import Recipe
 from tests.search.study.study_samples import make, small_parts
 
@@ -51,6 +55,39 @@ def test_it_shows_what_the_study_shows(tmp_path: Path) -> None:
 
     study.search(14, progress=False)  # seen at the next look
     assert len(seen.candidates()) == 14
+
+
+def test_what_is_lost_against_the_dense_network_is_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, parts, measured = f"sqlite:///{tmp_path}/s.db", small_parts(), list[str]()
+
+    def counted(model: nn.Module, data: sc.Data, split: SplitName, **options: Any) -> float:
+        measured.append(split)
+        return measure(model, data, split, **options)
+
+    monkeypatch.setattr("search.study.study.measure", counted)
+    study = make(url, tmp_path, parts)
+    study.search(6, progress=False)
+    assert study.front().dense.accuracy is None  # nothing to compare it with yet
+    front = study.retrain(top=1, recipe=FAST, progress=False)
+    model, _, data = parts
+    assert (front.dense.accuracy, front.dense.test_accuracy) == (
+        sc.accuracy(model, data, "validation"),
+        sc.accuracy(model, data, "test"),
+    )
+    best = front.best()
+    assert best.test_accuracy is not None
+    lost = best.test_accuracy - sc.accuracy(model, data, "test")
+    [row] = [row for row in front.rows() if row["trial"] == best.number]
+    assert row["test_accuracy_change"] == pytest.approx(lost)
+    assert f"{lost:+.2%}".rstrip("%").lstrip("+-") in repr(front)
+    assert "against dense" in repr(front)
+    assert front.to_dataframe()["accuracy_change"].notna().sum() == 1
+    make(url, tmp_path, parts).front()
+    assert sc.open_study(url).front().dense == front.dense
+    assert measured == ["validation", "test"]
+    assert repr(study) == f"Study('s', 6 trials, {url!r})"
 
 
 def test_another_process_needs_the_storage_only(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections import Counter
@@ -252,7 +253,8 @@ def test_status_says_what_a_study_is_at(tmp_path: Path, parts: Parts) -> None:
     told = status(url, "s")
     best = max(one.score or 0.0 for one in study.candidates())
     assert told.best["score"] == best
-    assert f"best: {best:.6g}, trial {told.best['trial']}, structure {told.best['structure']}" in str(told)
+    assert re.fullmatch(rf"trial {told.best['trial']}( \(\w+\))?, {told.best['structure']}", told.best["name"])
+    assert f"best by score: {told.best['name']}: {best:.6g}, " in str(told)
     assert told.made_with["weights"] == json.loads(json.dumps(told.made_with))["weights"]
     make(url, tmp_path, parts, name="other")
     with pytest.raises(SecateurError, match=r"has 2 studies .*; say which one"):
