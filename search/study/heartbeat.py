@@ -136,8 +136,10 @@ class Heartbeat:
         try:
             self._wait_for_others()
             self._take_slot()
-            self._thread.start()
+            with held_signals():  # a thread that is not known to have started is never stopped
+                self._thread.start()
         except BaseException:  # the slot, if it is taken already, now has no holder
+            self._stop.set()
             _held.discard(self.token)
             raise
         return self

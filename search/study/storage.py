@@ -180,11 +180,16 @@ def close_storage(storage: BaseStorage) -> None:
 def quiet() -> Iterator[None]:
     """Keeps Optuna's log lines off the screen inside the block; warnings and errors stay."""
     before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if before >= optuna.logging.WARNING:
+        yield
+        return
+    with held_signals():  # broken off, it would leave logging's lock behind
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         yield
     finally:
-        optuna.logging.set_verbosity(before)
+        with held_signals():
+            optuna.logging.set_verbosity(before)
 
 
 @contextmanager

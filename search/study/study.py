@@ -33,7 +33,7 @@ from search.study.confirmation import confirm, confirmed_scores
 from search.study.finalists import Finalists, check_finalists, finalists_of, given_finalists
 from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import identity_of, scorer_text, to_record
-from search.study.interrupts import StopBetweenTrials, stop_if_asked
+from search.study.interrupts import stop_between_trials, stop_if_asked
 from search.study.loops import Proposer, search_distributed, search_sequentially, with_bar
 from search.study.metadata import StudyMetadata, dense_candidate, known_dense_accuracy, write_metadata
 from search.study.networks import RETRAIN_FOLDER
@@ -42,7 +42,7 @@ from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
 from search.study.rules import use_rule
 from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
-from search.study.storage import shown_url
+from search.study.storage import quiet, shown_url
 from search.study.trials import TrialStore
 from search.study.warm_start import RULES, WarmStart
 from search.training.flows import Flow
@@ -182,7 +182,8 @@ class Study:
             if shared
             else search_sequentially(self.store, self.problem, self.scores, proposer, trials, stop, jobs)
         )
-        with StopBetweenTrials(), closing(told), closing(with_bar(told, self.store, trials, progress)) as shown:
+        shown = with_bar(told, self.store, trials, progress)
+        with stop_between_trials(), quiet(), closing(told), closing(shown):
             for frozen in shown:
                 for callback in callbacks:
                     callback(self, frozen)
