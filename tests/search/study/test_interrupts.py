@@ -250,7 +250,7 @@ def test_what_is_raised_in_a_finalizer_comes_to_nothing_and_is_raised_again(monk
 
 
 def test_presses_during_a_write_count_for_the_search_around_it() -> None:
-    reached = []
+    reached: list[int | str] = []
 
     def search(presses: int) -> None:
         with stop_between_trials():
@@ -288,7 +288,8 @@ def test_a_heartbeat_that_is_interrupted_as_it_starts_leaves_no_thread_behind(
 
 def test_a_search_sets_the_level_of_the_log_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Setting it takes a lock that Python's logging leaves behind when it is broken off."""
-    study, levels = make(f"sqlite:///{tmp_path}/s.db", tmp_path, small_parts(), scorer="params"), []
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, small_parts(), scorer="params")
+    levels: list[int] = []
     monkeypatch.setattr(optuna.logging, "get_verbosity", lambda: levels[-1] if levels else optuna.logging.INFO)
     monkeypatch.setattr(optuna.logging, "set_verbosity", levels.append)
     study.search(6, progress=False)
