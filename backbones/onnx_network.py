@@ -160,8 +160,9 @@ def on_engine(model: nn.Module, engine: str, example: Sequence[Any]) -> nn.Modul
         with tempfile.TemporaryDirectory() as made:
             export_onnx(model, Path(made) / "net.onnx", example)
             return OnnxNetwork(Path(made) / "net.onnx")
-    compiled = torch.compile(model)
-    assert isinstance(compiled, nn.Module)
+    compile_: Any = torch.compile  # torch's annotations lack isolate_recompiles
+    # One shape, and a cache of its own: of networks that share a forward torch compiles eight forms, and no more.
+    compiled: nn.Module = compile_(model, dynamic=False, isolate_recompiles=True)
     try:
         with evaluating(model), torch.no_grad(), exporting_quietly():
             output_of(compiled, example)

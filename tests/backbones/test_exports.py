@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(SecateurError, match=r"ONNX needs onnx; install it with: pip install 'secateur\[onnx\]'"):
         export_onnx(nn.Linear(2, 2), tmp_path / "net.onnx", (torch.zeros(1, 2),))
     assert list(tmp_path.iterdir()) == []
+
+
+class Branchless(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(3, width), nn.Linear(width, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.last(torch.relu(self.first(x)))
+        return found
 
 
 class Branching(nn.Module):
@@ -159,3 +170,23 @@ def test_another_engine_computes_the_same() -> None:
     torch.testing.assert_close(on_engine(model, "onnxruntime", (images,))(images), model(images), rtol=1e-4, atol=1e-5)
     with pytest.raises(SecateurError, match="engine 'tensorrt'"):
         on_engine(model, "tensorrt", (images,))
+
+
+@pytest.mark.slow  # torch._inductor alone takes seconds to import
+def test_every_network_of_a_class_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left to itself torch compiles eight forms of a forward, and then runs it as it is without a word."""
+    compiled = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        compiled.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    for width in range(1, 7):
+        model = Branchless(width).eval()
+        for count in (1, 4):
+            images = torch.randn(count, 3)
+            network = on_engine(model, "compiled", (images,))
+            with torch.no_grad():
+                torch.testing.assert_close(network(images), model(images))
+    assert len(compiled) == 12
