@@ -158,7 +158,7 @@ def on_engine(model: nn.Module, engine: str, example: Sequence[Any]) -> nn.Modul
         return model
     if engine == "onnxruntime":
         with tempfile.TemporaryDirectory() as made:
-            export_onnx(model, Path(made) / "net.onnx", example)
+            export_onnx(model, Path(made) / "net.onnx", example, dynamic_batch=False)
             return OnnxNetwork(Path(made) / "net.onnx")
     compile_: Any = torch.compile  # torch's annotations lack isolate_recompiles
     # One shape, and a cache of its own: of networks that share a forward torch compiles eight forms, and no more.

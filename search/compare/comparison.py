@@ -12,17 +12,15 @@ from torch import nn
 
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
-from backbones.inputs import move_tensors
-from backbones.modes import device_of
 from search.checks import check_range
 from search.compare.execution import ComparisonPlan, dense_label, run_in_turn, run_together
 from search.compare.results import Comparison
 from search.compare.variant import DenseResult, VariantResult
-from search.review.footprint import Footprint, footprints
+from search.review.footprint import Footprint
 from search.run.console import Console
 from search.run.dense import dense_accuracy
 from search.run.folder import environment, locked, open_run
-from search.run.front_context import FOOTPRINT_BATCH
+from search.run.front_context import measured_footprints
 from search.run.inputs import RunInputs, choose_device
 from search.run.study_file import StudyFile, read_study, read_variants
 from search.training.parallel import fitting_threads
@@ -128,14 +126,9 @@ def _measured(
         files = {one.variant: Path(one.artefacts[0]) for one in family}
         models |= {name: load_artefact(path, inputs.model) for name, path in files.items()}
         files[label] = plan.run_folder(family[0].variant).dense
-        home = device_of(inputs.model)
-        batch, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
+        batch, _ = inputs.data.batch(study.budget.latency_batch or study.search.batch, study.seed)
         with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
-            try:
-                moved = {name: model.to(inputs.device) for name, model in models.items()}
-                sizes |= footprints(moved, move_tensors(batch, inputs.device), files=files)
-            finally:
-                inputs.model.to(home)
+            sizes |= measured_footprints(models, inputs, batch, study.budget.engine, files)
     return (
         tuple(replace(one, footprint=sizes[one.label]) for one in dense.values()),
         tuple(replace(one, footprint=sizes[one.variant]) for one in results),

@@ -72,8 +72,9 @@ class MetricSpec:
 
 ACCURACY = MetricSpec()
 TAKEN = frozenset(
-    ("study", "trial", "structure", "status", "macs", "params", "latency", "memory", "batch_seconds", "disk_bytes",
-     "score", "seconds", "reason", "artefact", "removed", "training", "epochs", "epoch", "start", "network")
+    ("study", "trial", "structure", "status", "macs", "params", "latency", "memory", "batch_seconds", "single_seconds",
+     "latency_limit", "over_latency", "disk_bytes", "score", "seconds", "reason", "artefact", "removed", "training",
+     "epochs", "epoch", "start", "network")
 )  # fmt: skip
 """Columns of tables that a metric cannot be called."""
 

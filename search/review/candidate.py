@@ -18,7 +18,7 @@ from backbones.structure import Structure
 from search.data.task import ACCURACY, MetricSpec
 from search.review.footprint import Footprint
 
-Axis = Literal["macs", "params", "latency", "memory", "batch_seconds"]
+Axis = Literal["macs", "params", "latency", "memory", "batch_seconds", "single_seconds"]
 Measure = Literal["accuracy", "score"]
 
 
@@ -105,7 +105,8 @@ class Candidate:
         artefact: the retrained network (safetensors).
         retrainings: every recipe by which it was retrained, the one whose result is shown first.
         refit: what it reaches before any training, where it was refitted.
-        footprint: measured latency and size on disk, of networks that were retrained and of the dense one.
+        footprint: measured latency and size on disk, of networks that were retrained and of the dense one; where a
+            budget bounds latency, of all finalists and refitted ones.
         label: a name to show instead of the trial number, `dense`, `uniform`.
         rule: the rule or the given structure that a trial of the warm start comes from; empty for what was proposed.
     """
@@ -164,7 +165,7 @@ class Candidate:
             artefact=one.artefact,
             retrainings=(one,),
             refit=self.refit if same else None,
-            footprint=self.footprint if same and one.accuracy is not None else None,
+            footprint=self.footprint if same else None,
         )
 
     def by_retraining(self) -> tuple[Self, ...]:
@@ -172,9 +173,10 @@ class Candidate:
         return tuple(map(self.after, self.retrainings)) if len(self.retrainings) > 1 else (self,)
 
     def on(self, axis: Axis) -> float | None:
-        """The cost on one axis; None when unknown. `batch_seconds` is the latency of the footprint."""
-        if axis == "batch_seconds":
-            return None if self.footprint is None else self.footprint.latency
+        """The cost on one axis; None when unknown. `batch_seconds` and `single_seconds` are of the footprint."""
+        if axis in ("batch_seconds", "single_seconds"):
+            found = self.footprint
+            return None if found is None else found.latency if axis == "batch_seconds" else found.single
         return None if self.cost is None else getattr(self.cost, axis)
 
     def value(self, measure: Measure) -> float | None:

@@ -159,6 +159,52 @@ def _bars(rows: list[dict[str, Any]], title: str, form: str) -> Spec:
     }
 
 
+def latency_chart(ones: Sequence[Candidate]) -> Spec | None:
+    """Milliseconds a batch as predicted for a budget and as measured, a point a structure; None without any."""
+    rows = {
+        one.id: {
+            "name": one.name,
+            "predicted": 1e3 * (one.on("latency") or 0.0),
+            "measured": 1e3 * one.footprint.latency,
+            "off": one.footprint.latency / (one.on("latency") or 1.0) - 1,
+            "place": "dense" if one.footprint.limit is None else "over budget" if one.footprint.over else "held",
+        }
+        for one in ones
+        if one.footprint is not None and one.on("latency")
+    }
+    if len(rows) < 2:  # the dense network alone
+        return None
+    ends = [row[key] for row in rows.values() for key in ("predicted", "measured")]
+    tooltip = [
+        {"field": "name", "title": "candidate"},
+        {"field": "predicted", "title": "predicted, ms", "format": ".4~g"},
+        {"field": "measured", "title": "measured, ms", "format": ".4~g"},
+        {"field": "off", "title": "off by", "format": "+.1%"},
+    ]
+    colours = {"held": BLUE, "over budget": VERMILLION, "dense": GREY}
+    colour: Spec = {"field": "place", "type": "nominal", "legend": {"title": None, "orient": "top"}}
+    colour["scale"] = {"domain": list(colours), "range": list(colours.values())}
+
+    def axis(field: str) -> Spec:
+        return {"field": field, "type": "quantitative", "title": f"{field}, ms a batch", "scale": {"zero": False}}
+
+    return {
+        "data": {"values": list(rows.values())},
+        "height": 320,
+        "layer": [
+            {
+                "data": {"values": [{"predicted": end, "measured": end} for end in (min(ends), max(ends))]},
+                "mark": {"type": "line", "color": GREY, "strokeDash": [5, 3], "strokeWidth": 1},
+                "encoding": {"x": axis("predicted"), "y": axis("measured")},
+            },
+            {
+                "mark": {"type": "point", "filled": True, "size": 60, "opacity": 0.9},
+                "encoding": {"x": axis("predicted"), "y": axis("measured"), "color": colour, "tooltip": tooltip},
+            },
+        ],
+    }
+
+
 # More lines than this no eye can follow; the best ones by score are drawn.
 MOST_LINES = 300
 MOST_PARAMETERS = 16

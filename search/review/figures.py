@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from backbones.files import atomic_write, write_text
-from search.formatting import amount
+from search.formatting import amount, counted
+from search.review.candidate import Axis
 from search.review.chart_style import Row, Spec, quieter, reads_trials, still, svg_to_png, to_svg, with_data
 from search.review.charts import (
     history_chart,
     importances_chart,
+    latency_chart,
     parameters_chart,
     proposals_chart,
     stages_chart,
@@ -54,7 +56,8 @@ def figures(report: Report, rows: Sequence[Row]) -> list[Figure]:
         report: the studies and what is known of them.
         rows: `trial_rows(report.fronts, listed(report))`.
     """
-    found = [*_front_figures(report.fronts, rows), *_search_figures(report, rows), *_training_figures(report)]
+    fronts = [*_front_figures(report.fronts, rows), _latency_figure(report.fronts)]
+    found = [*fronts, *_search_figures(report, rows), *_training_figures(report)]
     return [one for one in found if one.views]
 
 
@@ -67,16 +70,44 @@ def listed(report: Report) -> list[str]:
 
 def _front_figures(fronts: Sequence[Front], rows: Sequence[Row]) -> list[Figure]:
     found = []
-    scorer, caps, metric = common_scorer(fronts), all_caps(fronts), common_metric(fronts)
+    scorer, metric = common_scorer(fronts), common_metric(fronts)
+    sizes = [one.footprint for front in fronts for one in front.candidates if one.footprint is not None]
+    limits = sorted({round(1e3 * size.limit, 4) for size in sizes if size.limit is not None})
+    caps: dict[Axis, Sequence[float]] = {"macs": all_caps(fronts), "batch_seconds": limits}
     for measure, heading in measures(fronts):
-        views = {
-            COST_AXES[axis].name: front_chart(rows, measure, axis, scorer=scorer, caps=caps, metric=metric)
-            for axis in axes_measured(fronts, measure)
-        }
+        views = {}
+        for axis in axes_measured(fronts, measure):
+            own, how = caps.get(axis, ()), _measured_by(fronts, axis)
+            chart = front_chart(rows, measure, axis, scorer=scorer, caps=own, metric=metric, how=how)
+            views[COST_AXES[axis].name] = chart
         ringed = " Circled: retrained." if measure == "score" and len(measures(fronts)) > 1 else ""
         caption = f"The stairs join the candidates that no other beats on both axes.{ringed} Shift and the wheel zoom, "
         found.append(Figure(f"front-{measure}", heading, caption + "shift and dragging move.", views))
     return found
+
+
+def _measured_by(fronts: Sequence[Front], axis: Axis) -> str:
+    """What ran the networks whose time stands on an axis; empty for other axes and where the studies differ."""
+    sizes = [front.dense.footprint for front in fronts if front.dense.footprint is not None]
+    if axis not in ("latency", "batch_seconds", "single_seconds"):
+        return ""
+    batch = axis != "single_seconds"
+    found = {size.how if batch else f"{size.engine}, {counted(size.threads, 'thread')}" for size in sizes}
+    return found.pop() if len(found) == 1 else ""
+
+
+def _latency_figure(fronts: Sequence[Front]) -> Figure:
+    """What budgets of latency predicted, and what the clock says."""
+    views = {}
+    for front in fronts:
+        if (spec := latency_chart([front.dense, *front.candidates])) is not None:
+            views[front.name] = spec
+    stated = {one.footprint.error for front in fronts for one in front.candidates if one.footprint is not None}
+    errors = [error for error in stated if error is not None]
+    words = f" By the calibration predictions are off by up to {max(errors):.1%}." if errors else ""
+    by = _measured_by(fronts, "batch_seconds")
+    caption = f"The line: predicted as measured.{words}" + (f" Measured by {by}." if by else "")
+    return Figure("latency", "Latency, predicted and measured", caption, views)
 
 
 def _search_figures(report: Report, rows: Sequence[Row]) -> list[Figure]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from search.data.task import ACCURACY, MetricSpec
 from search.formatting import amount
@@ -35,8 +35,9 @@ def front_chart(
     axis: Axis = "macs",
     *,
     scorer: str = "score",
-    caps: Iterable[int] = (),
+    caps: Iterable[float] = (),
     metric: MetricSpec = ACCURACY,
+    how: str = "",
 ) -> Spec:
     """Quality against cost; reads the table `trials`.
 
@@ -48,14 +49,18 @@ def front_chart(
         measure: `accuracy` (the metric) of retrained candidates or training-free `score`.
         axis: the cost.
         scorer: what the score is called.
-        caps: the MACs budgets, drawn as upright lines.
+        caps: the budgets on this axis, in its unit, drawn as upright lines.
         metric: what accuracies are.
+        how: a second line below the axis: by what it was measured.
     """
     state = state_field(measure, axis)
     several = len({row["study"] for row in rows}) > 1
-    caps = tuple(caps) if axis == "macs" else ()
+    caps = tuple(caps)
     x = _scale(rows, axis, state, measure, caps)
-    x |= {"title": COST_AXES[axis].title, "axis": {"format": COST_AXES[axis].ticks, "tickCount": 6}}
+    x |= {
+        "title": [COST_AXES[axis].title, how] if how else COST_AXES[axis].title,
+        "axis": {"format": COST_AXES[axis].ticks, "tickCount": 6},
+    }
     y = _scale(rows, measure, state, measure)
     y |= {"title": _title(measure, scorer, metric), "axis": {**_ticks(measure, metric), "tickCount": 6}}
     looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
@@ -83,7 +88,7 @@ def front_chart(
     if any(row[state] == "dense" and _inside(row[measure], y) for row in rows):
         layers.insert(0, _dense_level(y, measure, state, several, metric))
     if shown := [cap for cap in caps if _inside(cap, x)]:
-        layers.insert(0, _caps(x, shown))
+        layers.insert(0, _caps(x, {cap: amount(cap) if axis == "macs" else f"{cap:.4g} ms" for cap in shown}))
     if measure == "score" and any(row["accuracy"] is not None for row in rows if row["trial"] is not None):
         layers.append(_rings(x, y, GREY if several else VERMILLION))
     if not several and (named := _baseline_names(rows, x, y, state)):
@@ -184,9 +189,11 @@ def _baseline_names(rows: Sequence[Row], x: Spec, y: Spec, state: str) -> Spec |
     }
 
 
-def _caps(x: Spec, caps: Sequence[int]) -> Spec:
+def _caps(x: Spec, caps: Mapping[float, str]) -> Spec:
     low, high = x["scale"]["domain"]
-    rows = [{"cap": cap, "text": f"budget {amount(cap)}", "side": -1 if 2 * cap > low + high else 1} for cap in caps]
+    rows = [
+        {"cap": cap, "text": f"budget {text}", "side": -1 if 2 * cap > low + high else 1} for cap, text in caps.items()
+    ]
     along = {"angle": 270, "align": "left", "baseline": {"expr": "datum.side < 0 ? 'bottom' : 'top'"}, "dx": 16}
     return {
         "data": {"values": rows},

@@ -18,14 +18,13 @@ from search.review.footprint import Footprint, footprint_cells
 
 def flat_record(one: Candidate) -> dict[str, Any]:
     """What was measured of a candidate, a value a column; proposed parameters and widths are left to the caller."""
-    cost, footprint = one.cost, one.footprint
+    cost = one.cost
     return {
         "macs": cost and cost.macs,
         "params": cost and cost.params,
         "latency": cost and cost.latency,
         "memory": cost and cost.memory,
-        "batch_seconds": footprint and footprint.latency,
-        "disk_bytes": footprint and footprint.disk,
+        **footprint_record(one),
         "score": one.score,
         "confirmed": one.confirmed,
         "cut_accuracy": one.cut_accuracy,
@@ -46,6 +45,18 @@ def changes(dense: Candidate, one: Candidate) -> dict[str, float | None]:
     return {
         f"{name}_change": None if mine is None or theirs is None else mine - theirs
         for name, (mine, theirs) in pairs.items()
+    }
+
+
+def footprint_record(one: Candidate) -> dict[str, Any]:
+    """What was measured of a network's speed and size, and what of it a latency budget allows."""
+    found = one.footprint
+    return {
+        "batch_seconds": found and found.latency,
+        "single_seconds": found and found.single,
+        "latency_limit": found and found.limit,
+        "over_latency": None if found is None or found.limit is None else found.over,
+        "disk_bytes": found and found.disk,
     }
 
 
@@ -221,7 +232,7 @@ def result_cells(dense: Candidate, one: Candidate, metric: MetricSpec = ACCURACY
         long_dash(amount(macs)),
         f"{macs / dense_macs:.1%}" if macs is not None and dense_macs else "–",
         long_dash(amount(one.on("params"))),
-        *map(long_dash, footprint_cells(one.footprint)),
+        *map(long_dash, footprint_cells(one.footprint, " over budget")),
         "–" if score is None else f"{score:.5g}",
         metric_cell(one.cut_accuracy, metric),
         metric_cell(one.refitted_accuracy, metric),

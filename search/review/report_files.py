@@ -18,7 +18,7 @@ from search.review.chart_style import Spec, quieter, still, svg_to_png, to_svg, 
 from search.review.figures import figures, listed, training_rows, write_plots
 from search.review.front import Front, save_fronts
 from search.review.front_chart import front_chart
-from search.review.records import by_metric, training_record
+from search.review.records import by_metric, footprint_record, training_record
 from search.review.report import Report, all_caps, common_metric, common_scorer, measures
 from search.review.report_page import page
 from search.review.trial_table import trial_rows
@@ -80,8 +80,7 @@ def _measured(one: Candidate) -> dict[str, Any]:
         "params": one.on("params"),
         "latency": one.on("latency"),
         "memory": one.on("memory"),
-        "batch_seconds": one.on("batch_seconds"),
-        "disk_bytes": one.footprint and one.footprint.disk,
+        **footprint_record(one),
         "score": one.value("score"),
         "cut_accuracy": one.cut_accuracy,
         "refitted_accuracy": one.refitted_accuracy,

@@ -117,8 +117,13 @@ def _result_rows(fronts: Sequence[Front], folder: Path) -> list[dict[str, Any]]:
 
 def _measured(fronts: Sequence[Front]) -> str:
     """What the milliseconds of the table are of."""
-    of = {(one.batch, one.threads) for front in fronts for one in [front.dense.footprint] if one is not None}
-    return "".join(f", {batch} images a batch, {counted(threads, 'thread')}" for batch, threads in sorted(of))
+    of = {
+        (one.batch, one.threads, "" if one.engine == "eager" else f", {one.engine}")
+        for front in fronts
+        for one in [front.dense.footprint]
+        if one is not None
+    }
+    return "".join(f", {batch} images a batch, {counted(threads, 'thread')}{by}" for batch, threads, by in sorted(of))
 
 
 def _cards(front: Front, facts: Facts, *, several: bool) -> list[tuple[str, str, str, str]]:

@@ -11,7 +11,7 @@ from search.formatting import amount, byte_size, counted, milliseconds, percent,
 from search.review.candidate import Candidate, ranked
 from search.review.footprint import footprint_cells
 from search.review.front import Front
-from search.review.records import by_metric, training_record
+from search.review.records import by_metric, footprint_record, training_record
 
 RESULT_HEADER = ("structure", "trial", "MACs", "share", "params", "ms", "size", "test", "change")
 SCORED = ("structure", "trial", "MACs", "share", "params", "share", "score", "on fresh images")
@@ -21,7 +21,8 @@ VALIDATED = ("structure", "trial", "MACs", "share", "dense", "as cut", "refitted
 def result_tables(front: Front) -> str:
     """What came out, for people: of retrainings where there are any, else the best scores."""
     final = final_table(front) if retrained(front) else score_table(front)
-    return "\n\n".join(table for table in (final, validation_table(front), finalists_table(front)) if table)
+    tables = (final, validation_table(front), finalists_table(front), latency_table(front))
+    return "\n\n".join(table for table in tables if table)
 
 
 def retrained(front: Front) -> list[Candidate]:
@@ -111,8 +112,12 @@ def gain(front: Front) -> str:
     ]
     before, now = dense.footprint, best.footprint
     if before is not None and now is not None:
+        if now.limit is not None:
+            share = percent(now.latency / before.latency) + " over" * now.over
+            rows.append((f"ms, batch of {now.batch}", milliseconds(before.latency), milliseconds(now.latency), share))
         if before.single and now.single is not None:
-            one = f"ms, one sample, {counted(now.threads, 'thread')}"
+            engine = "" if now.engine == "eager" else f"{now.engine}, "
+            one = f"ms, one sample, {engine}{counted(now.threads, 'thread')}"
             rows.append(
                 (one, milliseconds(before.single), milliseconds(now.single), percent(now.single / before.single))
             )
@@ -121,6 +126,31 @@ def gain(front: Front) -> str:
         text, change = front.metric.text, front.metric.change(best.test_accuracy, dense.test_accuracy)
         rows.append((f"test {front.metric.heading}", text(dense.test_accuracy), text(best.test_accuracy), change))
     return text_table(("what you gain", "dense", best.title, ""), rows)
+
+
+def latency_table(front: Front) -> str:
+    """Where a budget bounds latency: what it allows, what was predicted and what was measured, of all that were.
+
+    Above it stands how it was measured, and how far predictions may be off by their calibration; what takes longer than
+    it may is marked. Empty without such a budget.
+    """
+    found = {one.id: one for one in (*retrained(front), *_finalists(front), *refitted(front))}
+    ones = [one for one in found.values() if one.footprint is not None and one.footprint.limit is not None]
+    if not ones:
+        return ""
+    rows = []
+    for one in (front.dense, *ones):
+        size, asked = one.footprint, one.on("latency")
+        assert size is not None
+        off = "-" if asked is None else f"{100 * (size.latency / asked - 1):+.1f} %"
+        held = "" if size.limit is None else "over" if size.over else "held"
+        cells = (milliseconds(size.limit), milliseconds(asked), milliseconds(size.latency), off, held)
+        rows.append((one.id if one is not front.dense else one.name, *cells))
+    first = ones[0].footprint
+    assert first is not None
+    stated = "" if first.error is None else f"; predictions are off by up to {percent(first.error)}"
+    header = ("latency, ms", "at most", "predicted", "measured", "off", "budget")
+    return f"{first.how}{stated}\n" + text_table(header, rows)
 
 
 def finalists_table(front: Front) -> str:
@@ -224,6 +254,8 @@ def _values(one: Candidate, metric: MetricSpec) -> dict[str, Any]:
         "trial": one.number,
         "macs": one.on("macs"),
         "params": one.on("params"),
+        "latency": one.on("latency"),
+        **footprint_record(one),
         "score": one.value("score"),
         "cut_accuracy": one.cut_accuracy,
         "refitted_accuracy": one.refitted_accuracy,

@@ -39,6 +39,7 @@ COST_AXES: dict[Axis, CostAxis] = {
     "latency": CostAxis("latency", "latency by the budget's table, ms a batch", ".6~g", ".4~g", 1e3),
     "memory": CostAxis("memory", "peak memory, bytes"),
     "batch_seconds": CostAxis("measured latency", "measured latency, ms a batch", ".6~g", ".4~g", 1e3),
+    "single_seconds": CostAxis("ms, one sample", "measured latency, ms for one sample", ".6~g", ".4~g", 1e3),
 }
 WORDS = {"front": "on the front", "dominated": "dominated", "infeasible": "infeasible", "unmeasured": "not measured"}
 MEASURES: tuple[Measure, ...] = ("accuracy", "score")

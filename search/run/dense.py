@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from backbones.artefact import save
 from backbones.errors import SecateurError
 from backbones.files import atomic_write, write_text
+from backbones.inputs import as_arguments
+from backbones.onnx_network import on_engine
 from backbones.structure import Structure
 from backbones.surgery import prune
 from search.data.data import SplitName
@@ -36,10 +38,14 @@ def ensure_dense(inputs: RunInputs, study: StudyFile, folder: RunFolder, console
 
     It is kept in `dense.safetensors`, so that a resumed run starts from the same weights. A training that was killed
     goes on after its last whole epoch.
+
+    Raises:
+        SecateurError: for a network or engine of the budget that do not go together, before anything is trained.
     """
     if folder.dense.is_file():
         return
     if study.model.checkpoint is None:
+        on_engine(inputs.model, study.budget.engine, as_arguments(inputs.data.example))  # refused before hours of it
         console.head(f"dense network: {study.dense.epochs} epochs")
         work = folder.path / "dense"
         with recorded(inputs.model, folder, slimmed=study.dense.slim > 0):

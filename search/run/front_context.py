@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from backbones.inputs import move_tensors
 from backbones.modes import device_of
 from backbones.structure import Structure
+from backbones.surgery import prune
 from search.data.data import SplitName
 from search.formatting import WIDTH, amount, significant, text_table
 from search.review.candidate import Candidate
@@ -20,11 +25,10 @@ from search.review.front import Front
 from search.run.dense import dense_accuracy
 from search.run.folder import RunFolder
 from search.run.inputs import RunInputs
+from search.space.prepare import latency_batch
+from search.study.candidates import given_structure
 from search.study.rules import BASELINES, RuleSettings, rule_candidates
 from search.study.study import Study
-
-FOOTPRINT_BATCH = 128
-"""Images in the batch whose latency is measured."""
 
 
 def baseline(
@@ -108,30 +112,32 @@ def _with(front: Front, dense: float | None, baselines: tuple[Candidate, ...]) -
     return replace(front, dense=replace(front.dense, score=dense), baselines=tuple(shown))
 
 
-def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder) -> Front:
-    """The front with latency and size on disk of the dense and the retrained networks.
+def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder, study: Study) -> Front:
+    """The front with latency and size on disk of the dense and the retrained networks, by the budget's engine.
 
-    All are measured side by side in one go, on the CPU or GPU that the run uses, and again only when another network
-    has been retrained since; `run.json` keeps the figures.
+    Where the budget bounds latency, so of all finalists and refitted structures, each with what it may take. All are
+    measured side by side in one go, on the CPU or GPU that the run uses, and again only when there are others;
+    `run.json` keeps the figures.
     """
-    trained = {one.id: one.artefact for one in front.candidates if one.artefact is not None}
-    if not trained:
+    bounded = "latency" in study.budget.axes
+    wanted = {one.id: one for one in front.candidates if bounded and (one.retrainings or one.refit)}
+    wanted |= {one.id: one for one in front.candidates if one.artefact is not None}
+    if not wanted:
         return front
-    known = folder.record().get("footprints", {})
-    if set(known) != {"dense", *trained}:
+    known, engine = folder.record().get("footprints", {}), study.budget.engine
+    if set(known) != {"dense", *wanted} or known["dense"].get("engine", "eager") != engine:
         models = {"dense": inputs.model}
-        for key, path in trained.items():
+        for key, one in wanted.items():
             with suppress(SecateurError):  # it is gone or damaged: the next retraining makes it again
-                models[key] = load_artefact(path, inputs.model)
-        homes = {name: device_of(model) for name, model in models.items()}
-        batch, _ = next(inputs.data.batches("validation", FOOTPRINT_BATCH))
-        try:
-            placed = {name: model.to(inputs.device) for name, model in models.items()}
-            files = {"dense": folder.dense, **trained}
-            found = footprints(placed, move_tensors(batch, inputs.device), files=files)
-        finally:
-            for name, model in models.items():
-                model.to(homes[name])
+                models[key] = _network(one, inputs)
+        batch = latency_batch(study.problem.task, study.budget)
+        files = {key: one.artefact for key, one in wanted.items() if one.artefact is not None}
+        found = measured_footprints(models, inputs, batch, engine, {"dense": folder.dense, **files})
+        table = study.problem.cost_model.latency
+        for key, one in wanted.items():
+            if key in found and table is not None and one.cost is not None:
+                limit = study.budget.latency_limit(one.cost, study.problem.cost_model.dense, found["dense"].latency)
+                found[key] = replace(found[key], limit=limit, error=table.error)
         known = {name: asdict(one) for name, one in found.items()}
         folder.note(footprints=known)
     sizes = {name: Footprint(**one) for name, one in known.items()}
@@ -140,3 +146,24 @@ def with_footprints(front: Front, inputs: RunInputs, folder: RunFolder) -> Front
         dense=replace(front.dense, footprint=sizes["dense"]),
         candidates=tuple(replace(one, footprint=sizes[one.id]) if one.id in sizes else one for one in front.candidates),
     )
+
+
+def measured_footprints(
+    models: Mapping[str, nn.Module], inputs: RunInputs, batch: Any, engine: str, files: Mapping[str, Path]
+) -> dict[str, Footprint]:
+    """Footprints of networks on the device of a run (of onnxruntime the CPU), to which they go only for that."""
+    homes = {name: device_of(model) for name, model in models.items()}
+    device = "cpu" if engine == "onnxruntime" else inputs.device
+    try:
+        placed = {name: model.to(device) for name, model in models.items()}
+        return footprints(placed, move_tensors(batch, device), engine=engine, files=files)
+    finally:
+        for name, model in models.items():
+            model.to(homes[name])
+
+
+def _network(one: Candidate, inputs: RunInputs) -> nn.Module:
+    """The retrained network, or one of the same structure: what it weighs and how long it takes is the same."""
+    if one.artefact is not None:
+        return load_artefact(one.artefact, inputs.model)
+    return prune(inputs.model, inputs.graph, given_structure(one), check=False)

@@ -157,14 +157,18 @@ class BudgetSection:
         macs: multiply-adds of one image: a fraction "30%" or 0.3 of the dense network, an absolute "25M", a band
             "20%..30%", or a list of targets ["20%", "35%", "50%"].
         params: parameters, in the same forms.
-        latency: seconds a scoring batch on this machine, "60%" or "20ms", predicted from a calibration.
+        latency: seconds a batch on this machine, "60%" or "20ms", predicted from a calibration and then measured.
         memory: peak bytes of activations for one image, "50%" or "2MB".
+        engine: what runs networks where their time is measured: "eager", "compiled" (torch.compile) or "onnxruntime".
+        latency_batch: samples in the batch that latency is of; [search] batch of them by default.
     """
 
     macs: Amount | tuple[Amount, ...] | None = None
     params: Amount | tuple[Amount, ...] | None = None
     latency: Amount | tuple[Amount, ...] | None = None
     memory: Amount | tuple[Amount, ...] | None = None
+    engine: str = "eager"
+    latency_batch: int | None = None
 
     def __post_init__(self) -> None:
         if all(amount is None for amount in (self.macs, self.params, self.latency, self.memory)):
@@ -176,7 +180,7 @@ class BudgetSection:
 
     def budget(self) -> Budget:
         """The value that a study takes."""
-        return Budget(self.macs, self.params, self.latency, self.memory)
+        return Budget(self.macs, self.params, self.latency, self.memory, self.engine, self.latency_batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -292,7 +292,7 @@ def report_stage(opened: Study, inputs: RunInputs, folder: RunFolder, console: C
     """Saves front, best network and report, says what came out and where it is."""
     front = with_dense_accuracy(with_refits(opened.front(), folder), inputs, folder)
     front = _compared(front, opened, folder, console)
-    front = with_footprints(front, inputs, folder)
+    front = with_footprints(front, inputs, folder, opened)
     front.save(folder.path)
     folder.note(importances=importances(opened.optuna_study))
     if retrained(front):
@@ -306,7 +306,7 @@ def report_stage(opened: Study, inputs: RunInputs, folder: RunFolder, console: C
 def refitted_result(opened: Study, inputs: RunInputs, folder: RunFolder, console: Console) -> dict[str, Any]:
     """Saves the front, says how good the refitted networks are and where they are; no comparison and no report."""
     front = with_dense_accuracy(with_refits(opened.front(), folder), inputs, folder, ("validation",))
-    front = with_footprints(known_references(front, folder) or front, inputs, folder)
+    front = with_footprints(known_references(front, folder) or front, inputs, folder, opened)
     front.save(folder.path)
     console.head("Result")
     console.result(validation_table(front))

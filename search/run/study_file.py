@@ -109,7 +109,10 @@ AMOUNTS = (
     "[compare] ", "[evaluate] ",
 )  # fmt: skip
 """How the settings begin that change how much is done, and none of the results."""
-ONCE = {"[retrain] start": "cut", "[search] warm_start": RULES, **{f"[task] {key}": None for key in TASK_KEYS}}
+ONCE = {
+    "[retrain] start": "cut", "[search] warm_start": RULES, "[budget] engine": "eager", "[budget] latency_batch": None,
+    **{f"[task] {key}": None for key in TASK_KEYS},
+}  # fmt: skip
 """What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""
 
 

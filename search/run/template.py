@@ -62,6 +62,7 @@ EXAMPLES: dict[str, object] = {
     "[budget] params": "50%",
     "[budget] latency": "60%",
     "[budget] memory": "2MB",
+    "[budget] latency_batch": 1,
     "[dense] warmup": 0.05,
     "[dense] channels_last": True,
     "[dense] augment": Augment(crop=4, flip=True),

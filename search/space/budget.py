@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from backbones.cost_table import Cost
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, check_name
+from backbones.onnx_network import ENGINES
+from search.checks import check_range
 
 Amount = str | float | int
 BUDGET_AXES = ("macs", "params", "latency", "memory")
@@ -88,16 +90,27 @@ class Budget:
     Attributes:
         macs: multiply-adds of one sample.
         params: number of parameters.
-        latency: seconds a scoring batch ("20ms"), predicted from a calibration on this machine.
+        latency: seconds a batch ("20ms"), predicted from a calibration on this machine.
         memory: peak bytes of activations for the scoring batch ("2MB", "64MiB").
+        engine: what runs the network where its time is measured: "eager" (torch as it is), "compiled" (code of
+            `torch.compile`), "onnxruntime" (on the CPU).
+        latency_batch: samples in the batch that latency is of; by default the scoring batch.
+
+    Raises:
+        SecateurError: for an amount that is none, no bound at all, an unknown engine, or a `latency_batch` below 1.
     """
 
     macs: Amount | Sequence[Amount] | None = None
     params: Amount | Sequence[Amount] | None = None
     latency: Amount | Sequence[Amount] | None = None
     memory: Amount | Sequence[Amount] | None = None
+    engine: str = "eager"
+    latency_batch: int | None = None
 
     def __post_init__(self) -> None:
+        check_name("engine", self.engine, ENGINES)
+        if self.latency_batch is not None:
+            check_range("latency_batch", self.latency_batch, 1)
         if not self.axes:
             raise SecateurError('a budget needs macs or params (or latency, memory), such as macs="30%"')
         for axis in self.axes:
@@ -139,8 +152,36 @@ class Budget:
         )
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Plain values, for fingerprints and reports."""
-        return {axis: [str(amount) for amount in _listed(getattr(self, axis))] for axis in self.axes}
+        """Plain values, for fingerprints and reports; how latency is measured only where it is bounded."""
+        found = {axis: [str(amount) for amount in _listed(getattr(self, axis))] for axis in self.axes}
+        if self.latency is not None and self.engine != "eager":
+            found["engine"] = [self.engine]
+        if self.latency is not None and self.latency_batch is not None:
+            found["latency_batch"] = [str(self.latency_batch)]
+        return found
+
+    def latency_limit(self, predicted: Cost, dense: Cost, seconds: float) -> float | None:
+        """The most seconds that the budget allows a structure, by the clock that measured the dense network.
+
+        Of several targets the least that the structure was predicted to hold counts, the largest where none is.
+
+        Args:
+            predicted: the structure's cost.
+            dense: that of the dense network, predicted likewise.
+            seconds: what the dense network was measured to take, for amounts that are fractions of it.
+
+        Returns:
+            None where latency is not bounded.
+        """
+        if self.latency is None:
+            return None
+        asked, allowed = (
+            [bound.high for target in self.targets(cost) for bound in target.bounds if bound.axis == "latency"]
+            for cost in (dense, replace(dense, latency=seconds))
+        )
+        seen = math.inf if predicted.latency is None else predicted.latency
+        held = [place for place, high in enumerate(asked) if seen <= high]
+        return allowed[min(held, key=asked.__getitem__) if held else asked.index(max(asked))]
 
 
 def limit(axis: str, amount: str) -> tuple[float, bool]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.inputs import pick_samples, sample_count, split_samples
+from backbones.inputs import first_samples, pick_samples, sample_count, split_samples
 from backbones.surgery import prune
 from scoring.criteria import CRITERIA
 from scoring.reconstruction.targets import LEAST_IMAGES
@@ -21,9 +22,10 @@ from scoring.tables import FilterTables
 from search.checks import check_dtype
 from search.data.data import Data
 from search.space.budget import Budget
-from search.space.cost_model import CostModel, calibrated, memory_table
+from search.space.cost_model import CostModel, memory_table
 from search.space.families import reference_structures
 from search.space.feasibility import check_reachable
+from search.space.latency import calibrated
 from search.space.layer_removal import LayerRemovalOrder
 from search.space.problem import SearchProblem
 from search.space.space import Space
@@ -144,6 +146,22 @@ def confirming_task(task: ScoringTask, data: Data, seed: int) -> ScoringTask:
     )
 
 
+def latency_batch(task: ScoringTask, budget: Budget) -> Any:
+    """The inputs whose latency counts: the scoring batch, or as many of it as the budget says.
+
+    Raises:
+        SecateurError: when the budget wants more samples than the scoring batch has.
+    """
+    if budget.latency_batch is None:
+        return task.batch
+    if budget.latency_batch > sample_count(task.batch):
+        raise SecateurError(
+            f"budget latency_batch <= {sample_count(task.batch)} samples of the scoring batch must hold, but got "
+            f"latency_batch={budget.latency_batch}"
+        )
+    return first_samples(task.batch, budget.latency_batch)
+
+
 def prepare_problem(
     space: Space, task: ScoringTask, budget: Budget, *, scorer: str, seed: int = 0, folder: Path | None = None
 ) -> SearchProblem:
@@ -159,8 +177,8 @@ def prepare_problem(
         folder: keeps the latency calibration, so that a resumed search predicts the same.
 
     Raises:
-        SecateurError: for a criterion, a removal or a memory budget that this network does not allow, or a budget that
-            cannot be reached (the nearest value is named).
+        SecateurError: for a criterion, a removal or a memory budget that this network does not allow, a budget that
+            cannot be reached (the nearest value is named), or an engine that is not there or cannot take the network.
     """
     model, graph = task.model, task.graph
 
@@ -169,7 +187,8 @@ def prepare_problem(
 
     latency = None
     if "latency" in budget.axes:
-        latency = calibrated(model, graph, task.batch, None if folder is None else folder / "latency.json")
+        known = None if folder is None else folder / "latency.json"
+        latency = calibrated(model, graph, latency_batch(task, budget), known, engine=budget.engine)
     memory = memory_table(graph, lambda one: prune(model, graph, one, check=False)) if "memory" in budget.axes else None
     order = None if space.removal is None else LayerRemovalOrder.of(space.removal, task, make, scorer)
     costs = CostModel(graph.costs, latency, memory)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -196,6 +198,44 @@ def test_from_study_file_to_a_network_that_loads_in_a_new_process(
     assert found["module"]["test"] == best["test_accuracy"]
     assert found["export"]["test"] >= best["test_accuracy"] - 0.02
     assert json.loads((run / "run.json").read_text())["exports"] == {"best.int8.onnx": found}
+
+
+def test_an_engine_that_is_not_there_is_told_before_anything_is_trained(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.import_module
+
+    def missing(name: str, package: str | None = None) -> Any:
+        if name.startswith("onnx"):
+            raise ImportError(name=name)
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    (folder / "study.toml").write_text(STUDY.replace("[budget]", '[budget]\nengine = "onnxruntime"'))
+    assert refused(capsys, "run", "study.toml", "--quiet") == (
+        "ONNX needs onnx; install it with: pip install 'secateur[onnx]'"
+    )
+    assert not (folder / "runs/tiny/dense").exists()
+
+
+@pytest.mark.slow  # a dozen exports
+def test_a_budget_of_latency_in_onnxruntime(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxruntime", reason="comes with the test extra")
+    budget = 'latency = "90%"\nengine = "onnxruntime"\nlatency_batch = 8'
+    (folder / "study.toml").write_text(STUDY.replace('macs = "30%..50%"', budget))
+    code, out, err = called(capsys, "run", "study.toml")
+    assert code == 0, err
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert re.search(r"^onnxruntime, \d+ threads?, a batch of 8; predictions are off by up to \d", out, re.MULTILINE)
+    assert re.search(r"^[0-9a-f]{12} +\d+\.\d +\d+\.\d +\d+\.\d +[+-]\d+\.\d % +(held|over)$", out, re.MULTILINE)
+    assert re.search(r"^ms, one sample, onnxruntime, \d", out, re.MULTILINE)
+    footprint = json.loads((folder / "runs/tiny/best.json").read_text())["footprint"]["network"]
+    assert (footprint["engine"], footprint["batch"]) == ("onnxruntime", 8)
+    assert (folder / "runs/tiny/plots/latency.png").is_file()
+    code, out, err = called(capsys, "run", "study.toml", "--json")
+    assert code == 0, err
+    one = json.loads(out)["retrained"][0]
+    assert one["over_latency"] == (one["batch_seconds"] > one["latency_limit"])
 
 
 def test_search_alone_then_retrain_then_report(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

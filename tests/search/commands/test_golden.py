@@ -19,7 +19,7 @@ from search.cli import COMMANDS, main
 from search.review.candidate import Candidate, Refit
 from search.review.footprint import Footprint
 from search.review.front import Front
-from search.review.summary import final_table, gain, score_table, validation_table
+from search.review.summary import final_table, gain, latency_table, result_tables, score_table, validation_table
 from search.run.console import BOLD, Console, paint
 from tests.search.commands.golden_files import check_golden, masked
 from tests.search.test_cli import MODULE, STUDY
@@ -56,6 +56,20 @@ FRONT = Front(
         Candidate(3, None, reason="no structure lies within the budget"),
     ),
 )  # fmt: skip
+
+
+def with_latency_budget(front: Front) -> Front:
+    """As a budget of 61.5 ms in onnxruntime leaves it: the best takes longer than was predicted."""
+
+    def timed(one: Candidate, predicted: float, limit: float | None) -> Candidate:
+        size, cost = one.footprint, one.cost
+        if size is None or cost is None:
+            return one
+        measured = replace(size, engine="onnxruntime", limit=limit, error=0.043 if limit else None)
+        return replace(one, cost=replace(cost, latency=predicted), footprint=measured)
+
+    ones = tuple(timed(one, 0.0611, 0.0615) for one in front.candidates)
+    return replace(front, dense=timed(front.dense, 0.1839, None), candidates=ones)
 
 
 @pytest.fixture
@@ -106,7 +120,10 @@ def test_tables_of_fixed_numbers() -> None:
     tables = [
         final_table(FRONT), validation_table(FRONT), validation_table(untrained), score_table(FRONT), gain(FRONT),
     ]  # fmt: skip
-    assert gain(untrained) == ""
+    assert (gain(untrained), latency_table(FRONT)) == ("", "")
+    timed = with_latency_budget(FRONT)
+    tables += [final_table(timed), gain(timed), latency_table(timed)]
+    assert latency_table(timed) in result_tables(timed)
     text = "\n\n".join(tables)
     assert max(map(len, text.splitlines())) <= 80
     check_golden("tables", f"{text}\n")

@@ -20,13 +20,16 @@ from search.review.charts import (
     MOST_PARAMETERS,
     history_chart,
     importances_chart,
+    latency_chart,
     parameters_chart,
     proposals_chart,
     stages_chart,
     widths_chart,
 )
+from search.review.figures import figures
 from search.review.front import Front
 from search.review.front_chart import front_chart
+from search.review.report import Report
 from search.review.report_files import plot_front
 from search.review.trial_table import axes_measured, trial_rows
 from tests.search.review.report_samples import GROUPS, HOSTILE, sample_front
@@ -35,6 +38,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 FRONT = sample_front(caps=(1_536_000,))
 ROWS = trial_rows([FRONT])
 BASED = sample_front(baselines=True)
+TIMED = sample_front(timed=True)
 MANY = [
     Candidate(n, None, {f"keep layer{i}": ((n + 1) * (i + 3)) % 7 / 7 for i in range(20)}, Cost(1, 1), n / 400)
     for n in range(400)
@@ -56,6 +60,9 @@ def specs() -> Iterator[tuple[str, Spec]]:
     with_baselines = trial_rows([BASED], ["t_norm"])
     yield "baselines", with_data(front_chart(with_baselines, "score"), trials=with_baselines)
     yield "threshold over trials", with_data(proposals_chart(with_baselines, "p0", "t_norm"), trials=with_baselines)
+    timed = latency_chart([TIMED.dense, *TIMED.candidates])
+    assert timed is not None
+    yield "latency", timed
     for name, candidates in {"one": [MANY[0]], "two": FRONT.candidates, "many": MANY}.items():
         chart = parameters_chart(candidates)
         assert chart is not None
@@ -119,6 +126,24 @@ def test_costs_beyond_macs_are_offered_when_measured() -> None:
     assert axes_measured([sample_front(retrained=0)]) == ("macs", "params")
     timed = Front("timed", FRONT.dense, (Candidate(0, cost=Cost(1, 1, 0.01, 5), score=1.0),))
     assert axes_measured([timed]) == ("macs", "params", "latency", "memory")
+
+
+def test_latency_is_drawn_with_its_engine_its_budget_and_what_was_predicted() -> None:
+    assert axes_measured([TIMED]) == ("macs", "params", "latency", "batch_seconds", "single_seconds")
+    rows = trial_rows([TIMED])
+    views = {one.name: one.views for one in figures(Report((TIMED,)), rows)}
+    words = texts(with_data({**views["front-accuracy"]["measured latency"], "width": 400}, trials=rows))
+    assert "measured latency, ms a batchonnxruntime, 1 thread, a batch of 128" in words  # two lines
+    assert "budget 1.95 ms" in words
+    words = texts(with_data({**views["front-accuracy"]["ms, one sample"], "width": 400}, trials=rows))
+    assert "measured latency, ms for one sampleonnxruntime, 1 thread" in words
+    [spec] = views["latency"].values()
+    said = symbols({**spec, "width": 400})
+    assert len(said) == 1 + 3
+    places = [one.footprint.over for one in TIMED.candidates if one.footprint is not None]
+    assert sum("place: over budget" in one for one in said) == sum(places) > 0
+    assert sum("place: held" in one for one in said) == 3 - sum(places)
+    assert "latency" not in {one.name for one in figures(Report((FRONT,)), ROWS)}  # nothing was predicted
 
 
 def test_baselines_are_named_and_their_names_do_not_lie_on_each_other() -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from search.review.candidate import Refit
+from search.review.footprint import Footprint
 from search.review.front import Front, load_fronts
+from search.review.summary import latency_table
 from search.run.folder import RunFolder
-from search.run.front_context import comparison, known_references, with_references
+from search.run.front_context import comparison, known_references, with_footprints, with_references
+from search.run.inputs import RunInputs
 from search.run.pages import joint_report, run_report
+from search.space.budget import Budget
 from search.study.rules import BASELINES
 from search.study.study import Study
 from tests.search.study.study_samples import make, small_parts
@@ -64,6 +72,42 @@ def test_they_are_taken_from_the_run_folder_when_it_has_them_all(front: Front, s
     assert known_references(replace(study.front(), scorer="naswot"), folder) is None
     replace(front, baselines=front.baselines[:2]).save(folder.path)
     assert known_references(study.front(), folder) is None
+
+
+def test_what_a_budget_of_latency_predicted_is_measured_of_all_that_were_refitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, asked = small_parts(), []
+    timed = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts, scorer="params", budget=Budget(latency="70%"))
+    timed.search(6, progress=False)
+    inputs = RunInputs(parts[2], parts[0], parts[1], "cpu")
+
+    def clock(models: Mapping[str, nn.Module], batch: torch.Tensor, *, engine: str) -> dict[str, Footprint]:
+        asked.append((len(batch), engine))
+        taken = [2.0, 1.3, 1.5]
+        return {
+            name: Footprint(now, 0.0, 9, len(batch), 1, 0.1, engine) for name, now in zip(models, taken, strict=True)
+        }
+
+    monkeypatch.setattr("search.run.front_context.footprints", clock)
+    found = timed.front()
+    assert with_footprints(found, inputs, RunFolder(tmp_path), timed) == found  # nothing is refitted yet
+    different = list({one.id: one for one in found.candidates if one.reason is None}.values())[:2]
+    refits = {one.id: Refit(tmp_path / "net.safetensors", 0.5, 0.25) for one in different}
+    ones = tuple(replace(one, refit=refits.get(one.id)) for one in found.candidates)
+    shown = with_footprints(replace(found, candidates=ones), inputs, RunFolder(tmp_path), timed)
+    assert asked == [(16, "eager")]
+    table = timed.problem.cost_model.latency
+    assert table is not None
+    sizes = {one.id: one.footprint for one in shown.candidates if one.footprint is not None}
+    assert {(one.limit, one.error) for one in sizes.values()} == {(pytest.approx(1.4), table.error)}
+    assert [sizes[one.id].over for one in different] == [False, True]
+    lines = latency_table(shown).splitlines()
+    assert lines[0].startswith("eager, 1 thread, a batch of 16; predictions are off by up to ")
+    assert sorted(line.split()[-1] for line in lines[4:]) == ["held", "over"]
+    assert [row["over_latency"] for row in shown.rows() if row["structure"] == different[1].id][:1] == [True]
+    assert with_footprints(replace(found, candidates=ones), inputs, RunFolder(tmp_path), timed) == shown
+    assert len(asked) == 1  # what is known is not measured again
 
 
 def test_the_comparison_is_a_table_of_scores(front: Front) -> None:

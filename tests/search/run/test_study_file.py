@@ -98,6 +98,8 @@ def test_trainings_take_the_seed_of_the_study_unless_they_have_their_own(tmp_pat
         ('"30%"', '"0%"', "[budget] macs: an amount is a fraction (0.3, '30%'), absolute ('25M')"),
         ('"30%"', '"thirty"', "above 0 and at most the whole network, but got 'thirty'"),
         ('macs = "30%"', "", '[budget] needs macs or params (or latency, memory), such as macs = "30%"'),
+        ('macs = "30%"', 'macs = "30%"\nengine = "tensorrt"', "[budget] unknown engine 'tensorrt'; known are eager, "),
+        ('macs = "30%"', 'latency = "30%"\nlatency_batch = 0', "[budget] 1 <= latency_batch must hold, but got"),
         ('backbone = "resnet20"', "", "[model] needs exactly one of backbone and factory, but got neither"),
         ('[data]\nname = "digits"', "", "section [data] is missing"),
         ('name = "small"', "", "name is missing; every study has one"),
@@ -225,10 +227,11 @@ def test_compiling_is_a_key_of_every_training_and_makes_no_other_study(tmp_path:
 
 
 def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> None:
-    text = SMALL.replace('macs = "30%"', 'latency = "20ms"\nmemory = "1MB..2MB"')
+    how = 'engine = "onnxruntime"\nlatency_batch = 1'
+    text = SMALL.replace('macs = "30%"', f'latency = "20ms"\nmemory = "1MB..2MB"\n{how}')
     text += '[space]\nfeatures = "both"\nreduction = "max"\nremoval = "accuracy"\nremoval_most = 3\nremoval_least = 1\n'
     study = read_study(write(tmp_path, text))
-    assert study.budget.budget() == Budget(latency="20ms", memory="1MB..2MB")
+    assert study.budget.budget() == Budget(latency="20ms", memory="1MB..2MB", engine="onnxruntime", latency_batch=1)
     space = study.space.space()
     assert (space.features, space.reduction, space.removal) == ("both", "max", Removal("accuracy", 3, least=1))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from backbones.cost_table import Cost
@@ -58,13 +60,18 @@ def test_a_single_amount_beside_a_band_is_a_cap_that_need_not_be_filled() -> Non
     assert target.bounds[target.aimed].axis == "params"
 
 
+def with_amount(axis: str, amount: str) -> Budget:
+    amounts: dict[str, Any] = {axis: amount}
+    return Budget(**amounts)
+
+
 @pytest.mark.parametrize(
     ("axis", "amount", "high"),
     [("latency", "20ms", 0.02), ("latency", "50%", 0.05), ("memory", "1.5kB", 1500), ("memory", "1KiB", 1024)],
 )
 def test_latency_and_memory_have_units_of_their_own(axis: str, amount: str, high: float) -> None:
     dense = Cost(1_000_000, 50_000, latency=0.1, memory=4096)
-    (target,) = Budget(**{axis: amount}).targets(dense)
+    (target,) = with_amount(axis, amount).targets(dense)
     assert target.bounds[0].axis == axis
     assert target.bounds[0].high == pytest.approx(high)
 
@@ -72,7 +79,37 @@ def test_latency_and_memory_have_units_of_their_own(axis: str, amount: str, high
 @pytest.mark.parametrize(("axis", "amount"), [("macs", "20ms"), ("latency", "2MB"), ("memory", "3ms"), ("params", ".")])
 def test_units_of_another_axis_are_refused(axis: str, amount: str) -> None:
     with pytest.raises(SecateurError, match=f"budget {axis}: .*but got '{amount}'"):
-        Budget(**{axis: amount})
+        with_amount(axis, amount)
+
+
+def test_how_latency_is_measured_is_part_of_a_budget_that_bounds_it() -> None:
+    assert Budget(latency="20ms").to_dict() == {"latency": ["20ms"]}  # as studies of before have it
+    own = Budget(latency="20ms", engine="onnxruntime", latency_batch=1)
+    assert own.to_dict() == {"latency": ["20ms"], "engine": ["onnxruntime"], "latency_batch": ["1"]}
+    assert Budget(macs=0.5, engine="compiled").to_dict() == {"macs": ["0.5"]}
+    with pytest.raises(SecateurError, match="unknown engine 'onnxruntim'; did you mean 'onnxruntime'"):
+        Budget(macs=0.5, engine="onnxruntim")
+    with pytest.raises(SecateurError, match="1 <= latency_batch must hold, but got latency_batch=0"):
+        Budget(latency=0.5, latency_batch=0)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "predicted", "limit"),
+    [
+        ("50%", 0.05, 0.1),  # of what the dense network takes by the clock
+        ("30ms", 0.03, 0.03),
+        (["20%", "60%"], 0.02, 0.04),
+        (["20%", "60%"], 0.03, 0.12),
+        (["20%", "60%"], 0.09, 0.12),  # holds none
+        (["20%", "60%"], None, 0.12),
+        ("20%..30%", 0.025, 0.06),
+    ],
+)
+def test_what_a_structure_may_take_by_the_clock(amounts: Any, predicted: float | None, limit: float) -> None:
+    """Predicted the dense network takes 0.1 s, measured twice as much."""
+    cost, dense = Cost(1, 1, predicted), Cost(10, 10, 0.1)
+    assert Budget(latency=amounts).latency_limit(cost, dense, 0.2) == pytest.approx(limit)
+    assert Budget(macs=0.5).latency_limit(cost, dense, 0.2) is None
 
 
 def test_an_axis_that_was_not_measured_is_named() -> None:

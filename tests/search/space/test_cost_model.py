@@ -1,9 +1,6 @@
-"""Costs of many structures at once; memory predicted exactly, latency as far as a busy machine allows."""
+"""Costs of many structures at once; memory predicted exactly."""
 
 from __future__ import annotations
-
-import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.measure import latency, peak_memory
+from backbones.measure import peak_memory
 from backbones.structure import Structure
 from backbones.surgery import prune
 from search.space.budget import Budget
-from search.space.cost_model import CostModel, LatencyTable, calibrated, memory_table
+from search.space.cost_model import memory_table
 from search.space.layer_removal import Removal
 from search.space.projection import Projected, project
 from search.space.space import Space
@@ -32,14 +29,6 @@ def test_many_rows_cost_what_each_costs() -> None:
     rows = random_widths(30)
     found = table.evaluate_many(rows)
     assert [tuple(row) for row in found] == [(c.macs, c.params) for c in map(table.evaluate, rows)]
-
-
-def test_latency_is_the_sum_of_its_parts() -> None:
-    table = task().graph.costs
-    costs = CostModel(table, LatencyTable(1.0, {"conv1": 2.0, "gone": 9.0}, {"linear": 0.5}, 0.25, 4))
-    (row,) = random_widths(1)
-    linear = sum(m for m, layer in zip(table.op_macs(row), table.op_layers, strict=True) if layer == "linear")
-    assert costs.evaluate(row).latency == pytest.approx(1.0 + 2.0 + 0.5 * linear + 0.25 * row.sum())
 
 
 @pytest.mark.parametrize("removed", [0, 2])
@@ -83,31 +72,3 @@ def test_activations_that_are_not_linear_in_the_widths_are_refused() -> None:
 
     with pytest.raises(SecateurError, match="budget memory: the activations of this network are not linear"):
         memory_table(task().graph, lambda structure: Square(sum(structure.widths.values())))
-
-
-def test_a_calibration_is_kept_and_predicts_the_same_again(tmp_path: Path) -> None:
-    here, known = task(), tmp_path / "new" / "latency.json"
-    first = calibrated(here.model, here.graph, here.batch, known, rounds=3)
-    assert calibrated(here.model, here.graph, here.batch, known, rounds=3) == first
-    narrower = calibrated(here.model, here.graph, here.batch[:2], known, rounds=3)
-    assert narrower.batch == 2
-    known.write_text("[]")
-    with pytest.warns(UserWarning, match="is no latency table; it is measured again"):
-        assert calibrated(here.model, here.graph, here.batch, known, rounds=3).batch == 16
-    assert json.loads(known.read_text())["batch"] == 16
-
-
-def test_predicted_latency_falls_with_every_width_and_is_near_the_measured() -> None:
-    here = task()
-    table = calibrated(here.model, here.graph, here.batch, rounds=5)
-    costs = CostModel(here.graph.costs, table)
-    assert min([table.rest, table.per_unit, *table.per_mac.values(), *table.fixed.values()]) >= 0
-    structure = Structure.random(here.graph, keep=0.3, seed=0)
-    predicted = costs.evaluate(np.array(list(structure.widths.values()))).latency
-    measured = latency(here.model, prune(here.model, here.graph, structure), (here.batch,), rounds=15)
-    dense = costs.dense.latency
-    assert predicted is not None
-    assert dense is not None
-    assert predicted < dense
-    # Quotients, for the machine may be busier now than during the calibration; wide, for it may be busy at all.
-    assert 0.3 < (dense / predicted) / measured.speedup < 3
