@@ -7,6 +7,8 @@ from typing import Any
 
 from search.commands.options import add_device, add_jobs, add_study
 from search.compare.comparison import COMPARE_FOLDER, compare
+from search.data.task import ACCURACY
+from search.formatting import counted
 from search.run.console import Console
 from search.run.folder import RunFolder
 
@@ -52,7 +54,9 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
         progress=console.progress,
     )
     folder = RunFolder(arguments.runs.resolve() / result.name)
-    console.head(f"Result: test accuracy of {result.seeds} seeds in percent, Omega is the NetScore")
+    metric, seeds = result.metric, counted(result.seeds, "seed")
+    told = "in percent, Omega is the NetScore" if metric == ACCURACY else f"({metric.direction} is better)"
+    console.head(f"Result: test {metric.heading} of {seeds} {told}")
     console.result(result.shown())
     console.say(f"\nThe full table: {folder.shown}/{COMPARE_FOLDER}/compare.md")
     return {**result.to_dict(), "folder": str(folder.path / COMPARE_FOLDER)}

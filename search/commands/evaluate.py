@@ -10,7 +10,7 @@ from typing import Any
 from search.commands.options import add_device, add_jobs, add_study, opened
 from search.evaluate.evaluation import evaluate, results_folder
 from search.evaluate.evidence import Evidence
-from search.formatting import correlation, points, significant, text_table
+from search.formatting import correlation, significant, text_table
 from search.run.console import Console
 from search.run.dense import ensure_dense
 from search.run.folder import locked
@@ -72,13 +72,13 @@ def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
 
 
 def evaluation_table(evidence: Evidence) -> str:
-    """How the scorers did, within 80 columns: taus with intervals, regret in points of accuracy."""
+    """How the scorers did, within 80 columns: taus with intervals, regret in points or the metric's unit."""
     rows = [
         [
             one.scorer,
             str(one.tau),
             correlation(one.tau_top.value),
-            points(one.regret),
+            evidence.metric.difference(one.regret),
             significant(one.seconds, 2),
         ]
         for one in evidence.results

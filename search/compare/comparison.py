@@ -16,12 +16,13 @@ from search.checks import check_range
 from search.compare.execution import ComparisonPlan, dense_label, run_in_turn, run_together
 from search.compare.results import Comparison
 from search.compare.variant import DenseResult, VariantResult
+from search.data.task import CLASSIFICATION
 from search.review.footprint import Footprint
 from search.run.console import Console
 from search.run.dense import dense_accuracy
 from search.run.folder import environment, locked, open_run
 from search.run.front_context import measured_footprints
-from search.run.inputs import RunInputs, choose_device
+from search.run.inputs import RunInputs, choose_device, importable, read_task
 from search.run.study_file import StudyFile, read_study, read_variants
 from search.training.parallel import fitting_threads
 
@@ -57,8 +58,8 @@ def compare(
         progress: say on standard output what is being done.
 
     Raises:
-        SecateurError: for a study without variants, unknown names, seeds or jobs below 1, and as the stages of a run;
-            KeyboardInterrupt passes through with a note on how to go on.
+        SecateurError: for a study without variants, unknown names, variants with different metrics, seeds or jobs below
+            1, and as the stages of a run; KeyboardInterrupt passes through with a note on how to go on.
     """
     path, console = Path(path), Console(quiet=not progress)
     known, study = read_variants(path, scale), read_study(path, scale)
@@ -66,6 +67,7 @@ def compare(
     count = study.compare.seeds if seeds is None else seeds
     check_range("seeds", count, 1)
     check_range("jobs", jobs, 1)
+    _check_metric([known[name] for name in wanted], path.resolve().parent)
     folder = open_run(Path(runs), study, path)
     place = folder.path / COMPARE_FOLDER
     with locked(folder):
@@ -98,6 +100,15 @@ def _wanted(variants: Mapping[str, StudyFile], names: Sequence[str] | None) -> l
     return list(variants) if names is None else [name for name in variants if name in names]
 
 
+def _check_metric(variants: Sequence[StudyFile], folder: Path) -> None:
+    """Raises SecateurError where variants are judged by different metrics."""
+    with importable(folder, Path.cwd()):
+        specs = [(read_task(one.task) or CLASSIFICATION).spec for one in variants]
+    names = dict.fromkeys(f"{spec.heading} ({spec.direction} is better)" for spec in specs)
+    if len(names) > 1:
+        raise SecateurError(f"the variants of a comparison need one metric, but have {', '.join(names)}")
+
+
 def _dense_results(
     plan: ComparisonPlan, results: Sequence[VariantResult], loaded: Mapping[str, RunInputs]
 ) -> dict[str, DenseResult]:
@@ -106,7 +117,8 @@ def _dense_results(
     for one in results:
         inputs = loaded[one.variant]
         dense, known = inputs.graph.costs.dense, dense_accuracy(inputs, plan.run_folder(one.variant))
-        figures = DenseResult(one.dense, dense.macs, dense.params, known["validation"], known["test"])
+        spec = inputs.data.task.spec
+        figures = DenseResult(one.dense, dense.macs, dense.params, known["validation"], known["test"], metric=spec)
         found.setdefault(one.dense, figures)
     return found
 

@@ -65,7 +65,7 @@ def load_variant(plan: ComparisonPlan, name: str, loaded: dict[str, RunInputs]) 
 
 def dense_key(study: StudyFile) -> str:
     """A text that is equal for studies whose dense network is the same."""
-    return repr((study.model, study.data, study.dense, study.seed))
+    return repr((study.model, study.data, study.task, study.dense, study.seed))
 
 
 def first_variants(variants: Mapping[str, StudyFile], names: Iterable[str]) -> dict[str, str]:

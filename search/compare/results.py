@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from backbones.files import write_text
 from search.compare.variant import DenseResult, SeedStats, VariantResult
-from search.formatting import amount, counted, csv_table, markdown_table, percent, points, text_table
+from search.data.task import ACCURACY, MetricSpec
+from search.formatting import amount, counted, csv_table, markdown_table, percent, text_table
 from search.review.footprint import Footprint, footprint_cells
 
 TERMINAL_HEADER = ("", "MACs", "params", "ms", "test", "drop", "Omega")
@@ -20,10 +21,13 @@ PAGE_HEADER = (
     "search, s", "structures",
 )  # fmt: skip
 ABOUT = (
-    "Shares are of the dense network above. Accuracies: last epoch, mean ± sample standard deviation over the seeds; "
-    "of several structures of a variant the one with the best mean validation accuracy. Milliseconds: a batch of "
-    "{batch} images on {threads}, the dense network and its variants measured side by side. NetScore (Omega): "
-    "20 log10(a² / √(p m)), a in percent of the test images, p in millions of parameters, m in 10⁹ MACs."
+    "Shares are of the dense network above. {values}: last epoch, mean ± sample standard deviation over the seeds; "
+    "of several structures of a variant the one with the best mean validation {metric}. Milliseconds: a batch of "
+    "{batch} images on {threads}, the dense network and its variants measured side by side.{netscore}"
+)
+NETSCORE = (
+    " NetScore (Omega): 20 log10(a² / √(p m)), a in percent of the test images, p in millions of parameters, m in 10⁹ "
+    "MACs."
 )
 
 
@@ -45,6 +49,11 @@ class Comparison:
     dense: tuple[DenseResult, ...]
     variants: tuple[VariantResult, ...]
 
+    @property
+    def metric(self) -> MetricSpec:
+        """What validation and test values are, of all variants."""
+        return self.dense[0].metric
+
     def to_dict(self, base: Path | None = None) -> dict[str, Any]:
         """Plain values; the paths of networks are relative to `base`, where one is given."""
         dense = {one.label: one for one in self.dense}
@@ -56,6 +65,7 @@ class Comparison:
         return {
             "name": self.name,
             "seeds": self.seeds,
+            "metric": asdict(self.metric),
             "environment": dict(self.environment),
             "dense": [one.to_dict() for one in self.dense],
             "variants": variants,
@@ -72,23 +82,29 @@ class Comparison:
         rows = []
         for dense, family in self._families():
             cost = (amount(dense.macs), amount(dense.params), footprint_cells(dense.footprint)[0])
-            rows.append((dense.label, *cost, points(dense.test, 2), "", _number(dense.netscore)))
+            rows.append((dense.label, *cost, _value(dense.test, self.metric), "", _number(dense.netscore)))
             for one in family:
                 share = (percent(one.macs.mean / dense.macs), percent(one.params.mean / dense.params))
-                drop = points(dense.test - one.test.mean, 2)
+                drop = self.metric.difference(dense.lost(one.test.mean), 2)
                 latency, _ = footprint_cells(one.footprint)
-                rows.append((one.variant, *share, latency, _points(one.test), drop, _number(one.netscore)))
+                test = _values(one.test, self.metric)
+                rows.append((one.variant, *share, latency, test, drop, _number(one.netscore)))
                 if one.sparse is not None:
                     share = (share[0], percent(one.sparse.nonzero.mean / dense.params))
-                    drop = points(dense.test - one.sparse.test.mean, 2)
-                    row = (_sparse_name(one), *share, "", _points(one.sparse.test), drop, _number(one.sparse.netscore))
-                    rows.append(row)
-        return text_table(TERMINAL_HEADER, rows)
+                    drop = self.metric.difference(dense.lost(one.sparse.test.mean), 2)
+                    test, score = _values(one.sparse.test, self.metric), _number(one.sparse.netscore)
+                    rows.append((_sparse_name(one), *share, "", test, drop, score))
+        count = len(TERMINAL_HEADER) - (self.metric != ACCURACY)  # NetScore is of accuracies
+        return text_table(TERMINAL_HEADER[:count], [row[:count] for row in rows])
 
     def markdown(self) -> str:
         """A page with the table, the command, the machine and the seeds."""
         first = next(one.footprint for one in self.dense)
-        threads = "" if first is None else counted(first.threads, "thread")
+        engine = "" if first is None or first.engine == "eager" else f" by {first.engine}"
+        threads = "" if first is None else counted(first.threads, "thread") + engine
+        plain = self.metric == ACCURACY
+        values = "Accuracies" if plain else f"{self.metric.heading} ({self.metric.direction} is better)"
+        told = {"values": values, "metric": self.metric.name, "netscore": NETSCORE if plain else ""}
         facts = self.environment
         versions = ", ".join(f"{name} {facts[name]}" for name in ("secateur", "python", "torch") if name in facts)
         scorers = dict.fromkeys(one.scorer for one in self.variants)
@@ -100,7 +116,7 @@ class Comparison:
             f"{counted(self.seeds, 'seed')}; {facts['time']}; {versions}; {facts['platform']}, "
             f"{facts['cpus']} cores; trained on {facts['device']}. Score: {', '.join(scorers)}.",
             "",
-            ABOUT.format(batch="-" if first is None else first.batch, threads=threads),
+            ABOUT.format(batch="-" if first is None else first.batch, threads=threads, **told),
             "",
         ]
         rows = []
@@ -108,7 +124,7 @@ class Comparison:
             rows.append(_dense_cells(dense))
             for one in family:
                 rows += _cells(one, dense)
-        return "\n".join([*lines, markdown_table(PAGE_HEADER, rows)]) + "\n"
+        return "\n".join([*lines, markdown_table(_headings(self.metric), rows)]) + "\n"
 
     def csv(self) -> str:
         """One row a network: `kind` is dense, pruned or sparse; fractions, seconds and bytes."""
@@ -126,9 +142,22 @@ class Comparison:
         return [(dense, [one for one in self.variants if one.dense == dense.label]) for dense in self.dense]
 
 
+def _headings(metric: MetricSpec) -> list[str]:
+    """The `PAGE_HEADER`, with the name and unit of a metric that is not accuracy."""
+    if metric == ACCURACY:
+        return list(PAGE_HEADER)
+    unit = "%" if metric.unit == "%" else metric.unit
+    own = {
+        "validation, %": f"validation {metric.name}, {unit}".removesuffix(", "),
+        "test, %": f"test {metric.name}, {unit}".removesuffix(", "),
+        "drop, points": "lost, points" if unit == "%" else f"lost, {unit}".removesuffix(", "),
+    }
+    return [own.get(name, name) for name in PAGE_HEADER]
+
+
 def _dense_cells(dense: DenseResult) -> list[str]:
     latency, size = footprint_cells(dense.footprint)
-    accuracies = [points(dense.validation, 2), points(dense.test, 2)]
+    accuracies = [_value(dense.validation, dense.metric), _value(dense.test, dense.metric)]
     return [
         dense.label, amount(dense.macs), amount(dense.params), size, latency, *accuracies, "",
         _number(dense.netscore), "", "",
@@ -138,14 +167,15 @@ def _dense_cells(dense: DenseResult) -> list[str]:
 def _cells(one: VariantResult, dense: DenseResult) -> list[list[str]]:
     latency, size = footprint_cells(one.footprint)
     shares = [percent(one.macs.mean / dense.macs), percent(one.params.mean / dense.params, 2)]
-    drop = points(dense.test - one.test.mean, 2)
+    metric = dense.metric
+    drop = metric.difference(dense.lost(one.test.mean), 2)
     search = ["-" if one.search_seconds is None else f"{one.search_seconds:.1f}", str(one.scored)]
-    accuracies = [_points(one.validation), _points(one.test)]
+    accuracies = [_values(one.validation, metric), _values(one.test, metric)]
     rows = [[one.variant, *shares, size, latency, *accuracies, drop, _with_deviation(one.netscore), *search]]
     if one.sparse is not None:
         shares[1] = percent(one.sparse.nonzero.mean / dense.params, 2)
-        accuracies = [_points(one.sparse.validation), _points(one.sparse.test)]
-        drop = points(dense.test - one.sparse.test.mean, 2)
+        accuracies = [_values(one.sparse.validation, metric), _values(one.sparse.test, metric)]
+        drop = metric.difference(dense.lost(one.sparse.test.mean), 2)
         rows.append(
             [_sparse_name(one), *shares, "", "", *accuracies, drop, _with_deviation(one.sparse.netscore), "", ""]
         )
@@ -171,9 +201,14 @@ def _record(one: Any, footprint: Footprint | None) -> dict[str, Any]:
     return found
 
 
-def _points(value: SeedStats) -> str:
-    """A fraction in percent: 97.31 ± 0.22."""
-    return points(value.mean, 2) + ("" if value.std is None else f" ± {points(value.std, 2)}")
+def _value(value: float, metric: MetricSpec) -> str:
+    """A value of a metric as a bare number: a fraction in percent, 97.31."""
+    return metric.difference(value, 2)
+
+
+def _values(value: SeedStats, metric: MetricSpec) -> str:
+    """Likewise over the seeds: 97.31 ± 0.22."""
+    return _value(value.mean, metric) + ("" if value.std is None else f" ± {_value(value.std, metric)}")
 
 
 def _with_deviation(value: SeedStats | None) -> str:

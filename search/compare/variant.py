@@ -10,6 +10,7 @@ from typing import Any
 
 from backbones.artefact import load as load_artefact
 from backbones.artefact import save
+from search.data.task import ACCURACY, MetricSpec
 from search.formatting import counted
 from search.review.candidate import Candidate
 from search.review.footprint import Footprint
@@ -24,7 +25,7 @@ from search.run.study_file import StudyFile
 from search.study.retrain import RetrainConfig
 from search.study.study import Study
 from search.training.double_pruning import sparsify
-from search.training.metrics import check_accuracy, netscore
+from search.training.metrics import netscore
 from search.training.parallel import fitting_threads
 from search.training.recipe import Recipe
 
@@ -68,9 +69,10 @@ class DenseResult:
         label: the name that tables give it.
         macs: multiply-adds for one image.
         params: number of parameters.
-        validation: validation accuracy, a fraction.
-        test: test accuracy, a fraction.
+        validation: the task's metric (accuracy, with classes) on the validation split; a percentage is a fraction.
+        test: the same on the test split.
         footprint: latency and size on disk; None before they were measured.
+        metric: what `validation` and `test` are.
     """
 
     label: str
@@ -79,15 +81,20 @@ class DenseResult:
     validation: float
     test: float
     footprint: Footprint | None = None
+    metric: MetricSpec = ACCURACY
 
     @property
     def netscore(self) -> float | None:
-        """NetScore of the test accuracy; None where that is zero."""
-        return known_netscore(self.test, self.params, self.macs)
+        """NetScore of the test accuracy; None where that is zero, and for another metric."""
+        return known_netscore(self.test, self.params, self.macs) if self.metric == ACCURACY else None
+
+    def lost(self, test: float) -> float:
+        """How much worse than the dense network's a value on the test split is; below 0 where it is better."""
+        return self.metric.worth(self.test) - self.metric.worth(test)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {**asdict(self), "netscore": self.netscore}
+        """Plain values; the metric is told once, beside them."""
+        return {**{key: value for key, value in asdict(self).items() if key != "metric"}, "netscore": self.netscore}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +147,7 @@ class VariantResult:
         artefacts: paths of the retrained networks.
         sparse: what double pruning makes of the retrained networks.
         footprint: latency and size on disk of the first seed's network; None before they were measured.
+        metric: what `validation` and `test` are.
     """
 
     variant: str
@@ -159,22 +167,24 @@ class VariantResult:
     artefacts: tuple[str, ...] = field(default=(), repr=False)
     sparse: SparseResult | None = None
     footprint: Footprint | None = None
+    metric: MetricSpec = ACCURACY
 
     @property
     def netscore(self) -> SeedStats | None:
-        """NetScore of every seed; None where a test accuracy is zero."""
-        return seed_netscores(self.test, self.params, self.macs)
+        """NetScore of every seed; None where a test accuracy is zero, and for another metric."""
+        return seed_netscores(self.test, self.params, self.macs, self.metric)
 
     def to_dict(self, dense: DenseResult) -> dict[str, Any]:
-        """Plain values, with shares of the dense network and the drop in test accuracy (a fraction, above 0: lost)."""
+        """Plain values, with shares of the dense network and the drop on the test split (above 0: lost)."""
         plain = {"whole" if name == "dense" else name: value for name, value in _plain(self).items()}
+        del plain["metric"]  # told once, beside all of them
         return {
             **plain,
             "macs_share": self.macs.mean / dense.macs,
             "params_share": self.params.mean / dense.params,
-            "drop": dense.test - self.test.mean,
+            "drop": dense.lost(self.test.mean),
             "netscore": self.netscore and self.netscore.to_dict(),
-            "sparse": self.sparse and {**self.sparse.to_dict(), "drop": dense.test - self.sparse.test.mean},
+            "sparse": self.sparse and {**self.sparse.to_dict(), "drop": dense.lost(self.sparse.test.mean)},
             "footprint": self.footprint and asdict(self.footprint),
             "removed": list(self.removed),
             "artefacts": list(self.artefacts),
@@ -192,9 +202,12 @@ def known_netscore(accuracy: float, params: float, macs: float) -> float | None:
     return netscore(accuracy, params, macs) if accuracy > 0 else None
 
 
-def seed_netscores(accuracy: SeedStats, params: SeedStats, macs: SeedStats) -> SeedStats | None:
-    """NetScore of every seed, None where one of the networks is never right."""
-    return SeedStats.over(netscore, accuracy, params, macs) if min(accuracy.values) > 0 else None
+def seed_netscores(
+    accuracy: SeedStats, params: SeedStats, macs: SeedStats, metric: MetricSpec = ACCURACY
+) -> SeedStats | None:
+    """NetScore of every seed, None where one of the networks is never right, or for a metric that is not accuracy."""
+    known = metric == ACCURACY and min(accuracy.values) > 0
+    return SeedStats.over(netscore, accuracy, params, macs) if known else None
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -220,9 +233,8 @@ def run_variant(study: StudyFile, inputs: RunInputs, folder: RunFolder, console:
         the figures of the structure with the best mean validation accuracy; the label of the dense network is empty.
 
     Raises:
-        SecateurError: as the stages of `secateur run`, and for a task whose metric is not accuracy.
+        SecateurError: as the stages of `secateur run`.
     """
-    check_accuracy(inputs.data, "a comparison of variants")
     with locked(folder):
         check_before_training(study, inputs)
         note_command(folder, inputs.device)
@@ -236,7 +248,7 @@ def run_variant(study: StudyFile, inputs: RunInputs, folder: RunFolder, console:
             ]
             best, results = _retrain(opened, study, recipes, inputs, folder, console)
             with_dense_accuracy(opened.front(), inputs, folder).save(folder.path)
-            result = _variant_result(study, opened, best, results, folder)
+            result = replace(_variant_result(study, opened, best, results, folder), metric=inputs.data.task.spec)
             if study.sparsify.amount > 0:
                 with timed(folder, "double pruning"):
                     result = replace(result, sparse=_sparsify(study.sparsify, result, inputs, folder, console))
@@ -266,7 +278,8 @@ def _retrain(
         if not number:  # the others train what the first seed chose
             places = [one for one in plan.members if one.id in by_seed[0]]
     assert isinstance(places, list)
-    best = max(places, key=lambda one: sum(results[one.id]["accuracy"] for results in by_seed))
+    worth = inputs.data.task.spec.worth
+    best = max(places, key=lambda one: worth(sum(results[one.id]["accuracy"] for results in by_seed)))
     return best, [results[best.id] for results in by_seed]
 
 
@@ -326,5 +339,5 @@ def _sparsify(
         masked=SeedStats(tuple(float(parameters.masked) for parameters, _ in found)),
         validation=SeedStats(tuple(history.validation_accuracy for _, history in found)),
         test=test,
-        netscore=seed_netscores(test, nonzero, result.macs),
+        netscore=seed_netscores(test, nonzero, result.macs, result.metric),
     )

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from backbones.errors import SecateurError, one_line
-from search.formatting import percent, significant
+from search.formatting import percent, points, significant
 
 Loss = Callable[[Any, Any], Tensor]
 MetricDirection = Literal["higher", "lower"]
@@ -63,6 +63,12 @@ class MetricSpec:
         if self.unit == "%":
             return f"{100 * (value - dense):+.{digits}f}"
         return f"{value - dense:+.{digits + 2}g}"
+
+    def difference(self, value: float | None, digits: int = 1) -> str:
+        """A difference of two values without sign or unit: in percentage points, or a number; a dash for None, NaN."""
+        if value is None or self.unit == "%":
+            return points(value, digits)
+        return significant(None if math.isnan(value) else value, digits + 2)
 
     @property
     def ticks(self) -> tuple[str, str]:

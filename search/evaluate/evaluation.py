@@ -18,9 +18,11 @@ from backbones.files import write_text
 from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.surgery import prune
+from scoring.scorers import OF_CLASSES, REFITTED, check_scorer
 from scoring.scoring_task import ScoringTask
 from search.checks import check_range
 from search.data.data import Data, subset
+from search.data.task import MetricSpec
 from search.evaluate.evidence import Evidence, save_evidence, with_rank_sums
 from search.evaluate.measurements import ScoreTable, TrainingResult, TrainingTask, retrain_all, score_all
 from search.run.evaluation_plan import AccuracySplit, Plan
@@ -32,7 +34,7 @@ from search.space.space import Space
 from search.study.identity import to_record
 from search.study.refitter import Refitter
 from search.study.retrain import RetrainConfig
-from search.training.metrics import check_accuracy
+from search.training.metrics import check_task
 from search.training.parallel import fitting_threads
 
 
@@ -70,11 +72,12 @@ def evaluate(
 
     Raises:
         SecateurError: for a budget with several targets or out of reach, results of another plan in the folder (what
-            differs is named), a recipe that cannot be trained, or a task whose metric is not accuracy.
+            differs is named), a recipe that cannot be trained, or scorers that need classes where the task has none.
     """
     plan, space = plan or Plan(), space or Space("ratios")
     check_range("jobs", jobs, 1)
-    check_accuracy(data, "an evaluation of scorers")
+    plan = _fitting(plan, data)
+    check_task(model, data)
     place = results_folder(folder, plan)
     place.mkdir(parents=True, exist_ok=True)
     needs = "+".join(plan.scorers)
@@ -100,9 +103,24 @@ def evaluate(
         table = score_all(task, structures, plan.single, file, progress)
     run = {"target": str(target), "environment": environment(), "jobs": jobs}
     settings = {**facts, "batch": plan.batch, "statistics": plan.statistics, **run}
-    evidence = _gather(Path(folder).resolve().name, settings, plan, structures, table, results)
+    evidence = _gather(Path(folder).resolve().name, settings, plan, structures, table, results, data.task.spec)
     save_evidence(evidence, place)
     return evidence
+
+
+def _fitting(plan: Plan, data: Data) -> Plan:
+    """The plan; of the scorers that are looked at by default, those that the task allows.
+
+    Raises:
+        SecateurError: for a scorer that was asked for by name and needs classes, where the task has none.
+    """
+    if plan.scorers == Plan().scorers and not data.task.classes:
+        parts = [[part.removeprefix(REFITTED) for part in name.split("+")] for name in plan.scorers]
+        allowed = [name for name, of in zip(plan.scorers, parts, strict=True) if not set(of) & set(OF_CLASSES)]
+        plan = replace(plan, scorers=tuple(allowed))
+    for scorer in plan.scorers:
+        check_scorer(scorer, data.task.classes)
+    return plan
 
 
 def results_folder(folder: str | Path, plan: Plan) -> Path:
@@ -146,6 +164,7 @@ def _gather(
     structures: tuple[SampledStructure, ...],
     table: ScoreTable,
     results: Mapping[tuple[str, int], TrainingResult],
+    metric: MetricSpec,
 ) -> Evidence:
     values = {
         scorer: np.array([_number(table.values[scorer][one.structure.id]) for one in structures])
@@ -159,7 +178,7 @@ def _gather(
         for split in splits
     }
     scores = with_rank_sums(values, plan.scorers)
-    return Evidence(name, settings, structures, scores, accuracies, table.seconds, plan.measure)
+    return Evidence(name, settings, structures, scores, accuracies, table.seconds, plan.measure, metric)
 
 
 def _check_same(path: Path, facts: Mapping[str, Any]) -> None:

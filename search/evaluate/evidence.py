@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backbones.files import write_text
+from search.data.task import ACCURACY, MetricSpec
 from search.evaluate import statistics
 from search.evaluate.statistics import Interval
-from search.formatting import correlation, markdown_table, points
+from search.formatting import correlation, markdown_table
 from search.review.chart_style import Spec, write_chart
 from search.run.evaluation_plan import AccuracySplit
 from search.space.families import SampledStructure
@@ -29,12 +30,15 @@ CONTROLS = ("params", "macs", "random")
 class ScorerResult:
     """How well one scorer, or one rank sum of scorers, orders structures by their accuracy after retraining.
 
+    Of a task with another metric, here and below, accuracy is that metric; tau is positive where the score prefers what
+    is better by it, whatever its direction.
+
     Attributes:
         scorer: name, "a+b" for a rank sum.
         tau: Kendall's tau-b between score and accuracy over all structures.
         tau_top: the same inside the top third by accuracy.
         spearman: Spearman's rank correlation over all structures.
-        regret: accuracy, as a fraction, lost by retraining only the structure with the highest score.
+        regret: accuracy, as a fraction, lost by retraining only the structure with the highest score; never negative.
         regret_fifth: the same, lost by retraining the fifth with the highest scores and taking the best of them.
         beats: control scorer -> share of paired resamples in which this scorer's tau is above the control's.
         seconds: to score one structure on the machine of the run; None for rank sums.
@@ -64,6 +68,7 @@ class Evidence:
         accuracies: "validation", and "test" where it was looked at -> (structures, seeds) accuracies, fractions.
         seconds: scorer -> seconds to score one structure.
         measure: the accuracy that `results` compare with: "validation" or "test".
+        metric: what accuracies are.
     """
 
     name: str
@@ -73,6 +78,7 @@ class Evidence:
     accuracies: Mapping[str, Floats]
     seconds: Mapping[str, float]
     measure: AccuracySplit = "validation"
+    metric: MetricSpec = ACCURACY
 
     @property
     def truth(self) -> Floats:
@@ -82,12 +88,23 @@ class Evidence:
     @property
     def ceiling(self) -> tuple[float, float]:
         """Tau of retraining against retraining, over all and inside the top third (`statistics.ceiling`)."""
-        return statistics.ceiling(self.accuracies[self.measure])
+        return statistics.ceiling(self.metric.worth(1.0) * self.accuracies[self.measure])
+
+    @property
+    def _ends(self) -> dict[str, float]:
+        """The best, the mean and the worst accuracy."""
+        sign, truth = self.metric.worth(1.0), self.truth
+        return {
+            "best": sign * float((sign * truth).max()),
+            "mean": float(truth.mean()),
+            "worst": sign * float((sign * truth).min()),
+        }
 
     @cached_property
     def results(self) -> tuple[ScorerResult, ...]:
         """How each score did, the highest tau first."""
-        truth, best = self.truth, statistics.top(self.truth)
+        truth = self.metric.worth(1.0) * self.truth
+        best = statistics.top(truth)
         ranked = {name: _lowest_for_missing(values) for name, values in self.scores.items()}
         draws = statistics.resampled_tau(ranked, truth)
         top_draws = statistics.resampled_tau({name: values[best] for name, values in ranked.items()}, truth[best])
@@ -124,14 +141,14 @@ class Evidence:
     def to_dict(self) -> dict[str, Any]:
         """Everything as plain values."""
         whole, inside = self.ceiling
-        truth = self.truth
         return {
             "study": self.name,
             "settings": dict(self.settings),
             "measure": self.measure,
+            "metric": asdict(self.metric),
             "structures": len(self.structures),
             "seeds": self.accuracies[self.measure].shape[1],
-            "accuracy": {"best": float(truth.max()), "mean": float(truth.mean()), "worst": float(truth.min())},
+            self.metric.key: self._ends,
             "seed_deviation": _plain(statistics.seed_deviation(self.accuracies[self.measure])),
             "ceiling": {"all": _plain(whole), "top third": _plain(inside)},
             "verdicts": [_finite(asdict(one)) for one in self.results],
@@ -140,30 +157,32 @@ class Evidence:
 
     def summary(self) -> str:
         """Two lines on the accuracies and the ceiling."""
-        truth, (whole, inside) = self.truth, self.ceiling
+        metric, (whole, inside) = self.metric, self.ceiling
         seeds = self.accuracies[self.measure].shape[1]
+        ends = ", ".join(f"{name} {metric.compact(value)}" for name, value in self._ends.items())
         lines = [
-            f"{len(truth)} structures, {seeds} seed{'s' * (seeds > 1)} each; {self.measure} accuracy: best "
-            f"{truth.max():.1%}, mean {truth.mean():.1%}, worst {truth.min():.1%}"
+            f"{len(self.structures)} structures, {seeds} seed{'s' * (seeds > 1)} each; {self.measure} {metric.name}: "
+            + ends
         ]
         if seeds > 1:
-            deviation = 100 * statistics.seed_deviation(self.accuracies[self.measure])
+            deviation = metric.difference(statistics.seed_deviation(self.accuracies[self.measure]), 2)
+            unit = "points" if metric.unit == "%" else metric.unit
             lines.append(
                 f"ceiling (tau between seeds): {whole:+.2f} over all, {inside:+.2f} in the top third; one retraining "
-                f"varies by {deviation:.2f} points"
+                f"varies by {deviation} {unit}".rstrip()
             )
         return "\n".join(lines)
 
     def table_rows(self) -> tuple[list[str], list[list[str]]]:
-        """Header and rows for a table: score, taus with intervals, regrets in points, seconds."""
+        """Header and rows for a table: score, taus with intervals, regrets in points or the metric's unit, seconds."""
         header = ["score", "tau, all", "tau, top third", "regret", "of fifth", "s"]
         rows = [
             [
                 one.scorer,
                 str(one.tau),
                 str(one.tau_top),
-                points(one.regret),
-                points(one.regret_fifth),
+                self.metric.difference(one.regret),
+                self.metric.difference(one.regret_fifth),
                 "-" if one.seconds is None else f"{one.seconds:.2g}",
             ]
             for one in self.results
@@ -231,7 +250,8 @@ def save_evidence(evidence: Evidence, folder: Path) -> None:
 
 def scatter_chart(evidence: Evidence) -> Spec:
     """One small panel a scorer, the best first: score against accuracy after retraining, coloured by family."""
-    truth = evidence.truth
+    truth, metric = evidence.truth, evidence.metric
+    form = ".0%" if metric.unit == "%" else metric.ticks[0]
     title = {one.scorer: f"{one.scorer}  {one.tau.value:+.2f}" for one in evidence.results}
     rows = [
         {"score": title[result.scorer], "value": float(value), "accuracy": float(truth[i]), "family": one.family}
@@ -242,7 +262,7 @@ def scatter_chart(evidence: Evidence) -> Spec:
     number = {"type": "quantitative", "scale": {"zero": False}}
     return {
         "data": {"values": rows},
-        "title": {"text": f"{evidence.name}: scores before retraining, accuracy after", "subtitle": "number: tau"},
+        "title": {"text": f"{evidence.name}: scores before retraining, {metric.name} after", "subtitle": "number: tau"},
         "facet": {
             "field": "score",
             "type": "nominal",
@@ -258,8 +278,8 @@ def scatter_chart(evidence: Evidence) -> Spec:
                 "x": {"field": "value", "title": None, "axis": {"tickCount": 3, "format": ".3~g"}, **number},
                 "y": {
                     "field": "accuracy",
-                    "title": f"{evidence.measure} accuracy",
-                    "axis": {"tickCount": 4, "format": ".0%"},
+                    "title": f"{evidence.measure} {metric.heading}",
+                    "axis": {"tickCount": 4, "format": form},
                     **number,
                 },
                 "color": {"field": "family", "type": "nominal", "legend": {"title": None, "orient": "top"}},
@@ -320,6 +340,9 @@ def tau_chart(evidence: Evidence) -> Spec:
     subtitle = "95 % intervals" + (", dashed: tau between retraining seeds" if limits else "")
     return {
         "data": {"values": rows},
-        "title": {"text": f"{evidence.name}: rank agreement with accuracy after retraining", "subtitle": subtitle},
+        "title": {
+            "text": f"{evidence.name}: rank agreement with {evidence.metric.name} after retraining",
+            "subtitle": subtitle,
+        },
         "hconcat": [panel("all structures", True), panel("top third", False)],
     }

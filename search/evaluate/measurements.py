@@ -90,9 +90,10 @@ class TrainingResult:
     Attributes:
         key: names the network: the id of its structure.
         seed: the recipe's seed.
-        validation: validation accuracy after the last epoch, a fraction.
-        test: test accuracy after the last epoch, a fraction; None where the test images were not looked at.
-        start: validation accuracy before the first step, with renewed batch-norm statistics, a fraction.
+        validation: the task's metric (accuracy, with classes) on the validation split after the last epoch; a
+            percentage is a fraction, here and below.
+        test: the same on the test split; None where the test images were not looked at.
+        start: validation before the first step, with renewed batch-norm statistics.
         seconds: that the training took.
     """
 

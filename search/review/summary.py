@@ -113,11 +113,11 @@ def gain(front: Front) -> str:
     before, now = dense.footprint, best.footprint
     if before is not None and now is not None:
         if now.limit is not None:
-            share = percent(now.latency / before.latency) + " over" * now.over
+            share = percent(now.latency / before.latency) + "!" * now.over
             rows.append((f"ms, batch of {now.batch}", milliseconds(before.latency), milliseconds(now.latency), share))
         if before.single and now.single is not None:
-            engine = "" if now.engine == "eager" else f"{now.engine}, "
-            one = f"ms, one sample, {engine}{counted(now.threads, 'thread')}"
+            many = "one sample" if now.engine == "eager" else f"1 sample, {now.engine}"
+            one = f"ms, {many}, {counted(now.threads, 'thread')}"
             rows.append(
                 (one, milliseconds(before.single), milliseconds(now.single), percent(now.single / before.single))
             )
@@ -145,11 +145,11 @@ def latency_table(front: Front) -> str:
         off = "-" if asked is None else f"{100 * (size.latency / asked - 1):+.1f} %"
         held = "" if size.limit is None else "over" if size.over else "held"
         cells = (milliseconds(size.limit), milliseconds(asked), milliseconds(size.latency), off, held)
-        rows.append((one.id if one is not front.dense else one.name, *cells))
+        rows.append((*(_named(one) if one is not front.dense else (one.name, "")), *cells))
     first = ones[0].footprint
     assert first is not None
     stated = "" if first.error is None else f"; predictions are off by up to {percent(first.error)}"
-    header = ("latency, ms", "at most", "predicted", "measured", "off", "budget")
+    header = ("latency, ms", "trial", "at most", "predicted", "measured", "off", "budget")
     return f"{first.how}{stated}\n" + text_table(header, rows)
 
 

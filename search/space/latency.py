@@ -1,10 +1,12 @@
 """How long a batch of a structure takes on an engine: predicted by arithmetic, calibrated by one measurement.
 
-Measuring the latency of every step of a bisection would be slow and noisy, so it is *predicted*. The layers of a few
-structures are timed in torch, which gives each layer's seconds at no width and per MAC. Whole passes of these
-structures and of a few random ones on the engine itself (torch, compiled code, onnxruntime), all in turns, then say by
+Measuring the latency of every step of a bisection would be slow and noisy, so it is *predicted*. The layers of the
+dense network and of a few random structures are timed in torch, which gives each layer's seconds at no width and per
+MAC. Whole passes of all these on the engine itself (torch, compiled code, onnxruntime), in turns, then say by
 non-negative least squares what a second in a layer counts there, what any structure takes, and what a kept channel
-takes outside of counted operations. How far such predictions are off is found by leaving each structure out of the fit.
+takes outside of counted operations. Kernels compute in blocks, so that 13 channels may take the time of 16: of several
+sizes of a block the one counts that predicts best. How far predictions are off is found by leaving each structure out
+of the fit in turn.
 """
 
 from __future__ import annotations
@@ -37,10 +39,14 @@ from backbones.surgery import prune
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-SHARES = (1.0, 0.75, 0.5, 0.25)
-"""Every group of the structures whose layers are timed keeps this share of its channels."""
-DRAWN = 4
-"""Structures with random widths beside them."""
+DRAWN, LEAST = 10, 0.2
+"""Structures with random widths beside the dense network, and the least share of its channels that a group keeps."""
+TIMED = 5
+"""The dense network and so many of them but one have their layers timed."""
+BLOCKS = (1, 4, 8, 16)
+"""Channels that a kernel may compute at a time."""
+DENSE_WEIGHT = 4.0
+"""Of the dense network among the others, for budgets are shares of what it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class LatencyTable:
         per_mac: module -> seconds per MAC of its operations; never negative, so that latency never falls with width.
         per_unit: seconds per kept channel, for what is not counted in MACs (normalisation, activations, additions).
         batch: samples in the batch.
+        block: widths count as the next multiple of it where MACs are counted.
         engine: what ran it, one of `backbones.onnx_network.ENGINES`.
         error: the largest relative difference of a prediction from what was measured, over the structures of the
             calibration, each left out of the fit in turn; None in tables of before.
@@ -63,6 +70,7 @@ class LatencyTable:
     per_mac: Mapping[str, float]
     per_unit: float
     batch: int
+    block: int = 1
     engine: str = "eager"
     error: float | None = None
 
@@ -70,9 +78,15 @@ class LatencyTable:
         """(rows,) for (rows, groups) kept channel counts."""
         rates = np.array([self.per_mac.get(layer, 0.0) for layer in table.op_layers])
         always = self.rest + sum(self.fixed.get(layer, 0.0) for layer in set(table.op_layers))
-        sizes = kept @ table.widths.T + table.fixed
-        macs = sizes[:, table.op_sizes].prod(2) * table.op_constants
-        return np.asarray(always + macs @ rates + self.per_unit * kept.sum(1), dtype=np.float64)
+        counted = op_macs(table, kept, self.block) @ rates
+        return np.asarray(always + counted + self.per_unit * kept.sum(1), dtype=np.float64)
+
+
+def op_macs(table: CostTable, kept: Ints, block: int) -> Ints:
+    """(rows, ops) MACs for (rows, groups) kept channel counts, widths that can be pruned rounded up to whole blocks."""
+    sizes = kept @ table.widths.T + table.fixed
+    rounded = np.where(table.widths.any(1), -(-sizes // block) * block, sizes)
+    return np.asarray(rounded[:, table.op_sizes].prod(2) * table.op_constants, dtype=np.int64)
 
 
 def calibrated(
@@ -121,55 +135,79 @@ def calibrated(
 
 def _fit(model: nn.Module, graph: ChannelGraph, images: Any, engine: str, rounds: int) -> LatencyTable:
     dense = graph.costs.dense_kept
-    drawn = np.random.default_rng(0).uniform(SHARES[-1], 1.0, (DRAWN, len(dense)))
-    shares = np.concatenate([np.repeat(np.array(SHARES)[:, None], len(dense), 1), drawn])
-    rows = np.maximum(1, np.rint(shares * dense)).astype(np.int64)
+    shares = np.random.default_rng(0).uniform(LEAST, 1.0, (DRAWN, len(dense)))
+    rows = np.maximum(1, np.rint(np.concatenate([np.ones((1, len(dense))), shares]) * dense)).astype(np.int64)
     nets = [prune(model, graph, narrow(graph, row), check=False).eval() for row in rows]
     example = as_arguments(images)
     passes = np.array(timings([on_engine(net, engine, example) for net in nets], example, rounds))
     # Quotients within a round, for a busy machine slows all of it alike.
     totals = np.median(passes / passes[0], axis=1) * np.median(passes[0])
-    layers = list(dict.fromkeys(graph.costs.op_layers))
-    fixed, per_mac = _rates(nets[: len(SHARES)], rows[: len(SHARES)], graph.costs, layers, images, rounds)
-    owners = np.array([per_mac[layer] for layer in graph.costs.op_layers])
-    inside = np.array([(graph.costs.op_macs(row) * owners).sum() for row in rows])
+    timed = _layer_times(nets[:TIMED], list(dict.fromkeys(graph.costs.op_layers)), images, rounds)
+    fits = [_fit_blocks(graph.costs, rows, totals, timed, block) for block in BLOCKS]
+    _, error, parts = min(fits, key=lambda fit: fit[0])
+    return LatencyTable(*parts[:4], sample_count(images), parts[4], engine, error)
+
+
+Parts = tuple[float, dict[str, float], dict[str, float], float, int]
+"""The first four attributes of a table, and its block."""
+
+
+def _fit_blocks(
+    costs: CostTable, rows: Ints, totals: Floats, timed: Mapping[str, Floats], block: int
+) -> tuple[float, float, Parts]:
+    """How far predictions by such blocks are off, root mean square and at most, and the parts of the table.
+
+    Args:
+        costs: counts MACs.
+        rows: (structures, groups) kept channels, the dense network's first.
+        totals: (structures,) seconds on the engine.
+        timed: layer -> (timed structures,) its seconds in torch.
+        block: channels that are computed at a time.
+    """
+    counts, owners = op_macs(costs, rows, block).astype(np.float64), np.array(costs.op_layers)
+    fixed, per_mac = {}, {}
+    for layer, times in timed.items():
+        macs = counts[:, owners == layer].sum(1)
+        most = max(macs[0], 1.0)
+        (start, slope), _ = nnls(np.stack([np.ones(len(times)), macs[: len(times)] / most], axis=1), times)
+        fixed[layer], per_mac[layer] = float(start), float(slope / most)
+    inside = counts @ np.array([per_mac[layer] for layer in owners])
     columns = np.stack([np.ones(len(rows)), inside, rows.sum(1)], axis=1)
     always, scale, per_unit = _weights(columns, totals)
     own = sum(fixed.values())
     part = min(scale, always / own) if own > 0 else 0.0  # layers take their part along when they go
-    return LatencyTable(
+    errors = _left_out(columns, totals)
+    parts = (
         always - part * own,
         {layer: part * value for layer, value in fixed.items()},
         {layer: scale * value for layer, value in per_mac.items()},
         per_unit,
-        sample_count(images),
-        engine,
-        _left_out(columns, totals),
+        block,
     )
+    return float(np.sqrt((errors**2).mean())), float(np.abs(errors).max()), parts
 
 
 def _weights(columns: Floats, totals: Floats) -> tuple[float, float, float]:
-    """What a constant, seconds in layers and a kept channel count, by relative differences."""
+    """What a constant, seconds in layers and a kept channel count, by relative differences; the first row is heavy."""
     sizes = np.maximum(columns.max(0), 1e-300)
-    found, _ = nnls(columns / sizes / totals[:, None], np.ones(len(totals)))
+    heavy = np.where(np.arange(len(totals)) == 0, DENSE_WEIGHT, 1.0)
+    found, _ = nnls(columns / sizes * (heavy / totals)[:, None], heavy)
     always, scale, per_unit = (found / sizes).tolist()
     return always, scale, per_unit
 
 
-def _left_out(columns: Floats, totals: Floats) -> float:
-    """The largest relative error of predicting one structure from the others."""
+def _left_out(columns: Floats, totals: Floats) -> Floats:
+    """(structures but the dense,) relative errors of predicting one from the others."""
     errors = []
-    for number in range(len(totals)):
+    for number in range(1, len(totals)):
         others = np.arange(len(totals)) != number
         predicted = columns[number] @ np.array(_weights(columns[others], totals[others]))
-        errors.append(abs(float(predicted / totals[number]) - 1))
-    return max(errors)
+        errors.append(float(totals[number] / predicted) - 1)
+    return np.array(errors)
 
 
-def _rates(
-    nets: Sequence[nn.Module], rows: Ints, costs: CostTable, layers: list[str], images: Any, rounds: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Layer -> seconds in torch at any width, and per MAC; timing each layer slows all of them alike."""
+def _layer_times(nets: Sequence[nn.Module], layers: list[str], images: Any, rounds: int) -> dict[str, Floats]:
+    """Layer -> (networks,) seconds in torch; timing each layer slows all of them alike."""
     parts: list[dict[str, list[float]]] = [defaultdict(list) for _ in nets]
     for number in range(rounds + 1):
         for net, part in zip(nets, parts, strict=True):
@@ -177,17 +215,7 @@ def _rates(
             if number:  # the first round only warms up
                 for layer, seconds in timed.items():
                     part[layer].append(seconds)
-    counts = np.array([costs.op_macs(row) for row in rows], dtype=np.float64)
-    owners = np.array(costs.op_layers)
-    fixed: dict[str, float] = {}
-    per_mac: dict[str, float] = {}
-    for layer in layers:
-        macs = counts[:, owners == layer].sum(1)
-        times = np.array([statistics.median(part[layer]) if part[layer] else 0.0 for part in parts])
-        most = max(macs[0], 1.0)
-        (start, slope), _ = nnls(np.stack([np.ones(len(rows)), macs / most], axis=1), times)
-        fixed[layer], per_mac[layer] = float(start), float(slope / most)
-    return fixed, per_mac
+    return {layer: np.array([statistics.median(part[layer] or [0.0]) for part in parts]) for layer in layers}
 
 
 def narrow(graph: ChannelGraph, widths: Ints) -> Structure:

@@ -16,7 +16,7 @@ from backbones.state import untouched
 from search.checks import check_dtype, check_range
 from search.data.data import Data, SplitName
 from search.data.items import form_of
-from search.data.task import ACCURACY, CLASSIFICATION, Loss, Meter
+from search.data.task import CLASSIFICATION, Loss, Meter
 
 CHECKED = 8
 """Samples on which loss and metric are tried out."""
@@ -144,14 +144,6 @@ def check_task(model: nn.Module, data: Data) -> None:
     with untouched(model), evaluating(model), torch.no_grad():
         meter.update(forward(model, inputs, data), targets, sample_count(inputs))
     meter.value(lambda sums: sums, "validation")
-
-
-def check_accuracy(data: Data, what: str) -> None:
-    """Raises SecateurError where `what` is of accuracies, and the task has another metric."""
-    if data.task.spec != ACCURACY:
-        raise SecateurError(
-            f"{what} is of accuracies, but data {data.name!r} has a task with metric {data.task.name!r}"
-        )
 
 
 def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from search.compare.variant import DenseResult, SeedStats, SparseResult, Variant
 from search.review.footprint import Footprint
 from search.run.stages import search_stage
 from search.study import retrain
+from tests.search.run.test_task_section import MODULE as VOLTS
+from tests.search.run.test_task_section import STUDY as VOLTS_STUDY
 from tests.search.test_cli import STUDY, called, folder, refused
 
 __all__ = ["folder"]
@@ -207,6 +210,44 @@ def test_what_cannot_be_compared_is_refused(folder: Path, capsys: pytest.Capture
     (folder / "study.toml").write_text(COMPARED.replace("images = 90", "images = 9000"))
     assert "[data] images <= 162 training images must hold, but got images=9000" in refused(
         capsys, "compare", "study.toml", "--runs", "other", "--quiet"
+    )
+
+
+def test_variants_of_a_task_are_compared_by_its_metric(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "volts", raising=False)
+    (tmp_path / "volts.py").write_text(VOLTS)
+    rules = "".join(f'[variants.{rule}.search]\nrule = "{rule}"\n' for rule in ("uniform", "global"))
+    (tmp_path / "study.toml").write_text(
+        VOLTS_STUDY.replace("30%..60%", "50%") + f"[compare]\nseeds = 2\n{rules}[variants.uniform.sparsify]\n"
+        "amount = 0.5\nepochs = 1\nbatch_size = 16\n"
+    )
+    code, out, err = called(capsys, "compare", "study.toml")
+    assert code == 0, err
+    assert "Result: test error, V of 2 seeds (lower is better)" in out
+    assert "Omega" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    record = json.loads((tmp_path / "runs/volts/compare/compare.json").read_text())
+    assert record["metric"] == {"name": "error", "direction": "lower", "unit": "V"}
+    [dense], variants = record["dense"], record["variants"]
+    for one in variants:
+        assert one["drop"] == pytest.approx(statistics.fmean(one["test"]["values"]) - dense["test"])
+        assert one["netscore"] is None
+    sparse = variants[0]["sparse"]
+    assert (sparse["netscore"], sparse["drop"]) == (None, pytest.approx(sparse["test"]["mean"] - dense["test"]))
+    page = (tmp_path / "runs/volts/compare/compare.md").read_text()
+    assert "| validation error, V | test error, V | lost, V | NetScore |" in page
+    assert "error, V (lower is better): last epoch" in page
+    assert "percent of the test images" not in page
+    with (tmp_path / "study.toml").open("a") as file:
+        file.write('[variants.other.task]\nloss = "volts:loss"\nmetric = "volts:error"\ndirection = "higher"\n')
+    text = (tmp_path / "study.toml").read_text().replace('[task]\nfactory = "volts:task"\n', "")
+    (tmp_path / "study.toml").write_text(text + '[variants.uniform.task]\nfactory = "volts:task"\n')
+    assert (
+        "the variants of a comparison need one metric, but have error, V (lower is better), error (higher"
+        in refused(capsys, "compare", "study.toml", "--variants", "uniform,other", "--quiet")
     )
 
 

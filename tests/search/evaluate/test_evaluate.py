@@ -14,18 +14,21 @@ import pytest
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from scoring.scorers import SCORERS
+from backbones.trace import trace
+from scoring.scorers import OF_CLASSES, SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.cli import main
 from search.data.data import subset
+from search.data.task import MetricSpec
 from search.evaluate import measurements
-from search.evaluate.evaluation import evaluate
-from search.evaluate.evidence import Evidence, with_rank_sums
+from search.evaluate.evaluation import _fitting, evaluate
+from search.evaluate.evidence import Evidence, scatter_chart, with_rank_sums
 from search.run.evaluation_plan import Plan
 from search.space.budget import Budget
 from search.space.families import SampledStructure
 from search.training.recipe import Recipe
 from tests.search.study.study_samples import small_data, small_graph, small_model
+from tests.search.training.test_tasks import signals, sums
 
 RECIPE = Recipe(epochs=1, batch_size=32, lr=0.05, schedule="one-cycle")
 PLAN = Plan(structures=6, seeds=1, scorers=("params", "random", "fidelity", "params+fidelity"), batch=16, recipe=RECIPE)
@@ -173,6 +176,45 @@ def test_results_on_made_up_scores() -> None:
     assert found["failing"].failed == 1
     assert found["failing"].regret > 0.01  # the best structure counts as the worst
     assert found["good"].seconds == 0.5
+
+
+def test_results_turn_round_where_lower_is_better() -> None:
+    errors = np.linspace(0.5, 0.9, 30)[:, None] + np.array([[0.0, 0.001]])
+    turned = replace(
+        evidence({"good": -errors[:, 0], "bad": errors[:, 0]}, errors), metric=MetricSpec("error", "lower", "Hz")
+    )
+    good, bad = turned.results
+    assert (good.scorer, good.tau.value, good.tau_top.value) == ("good", pytest.approx(1.0), pytest.approx(1.0))
+    assert (bad.tau.value, bad.regret) == (pytest.approx(-1.0), pytest.approx(0.4))
+    assert (good.regret, turned.ceiling[0]) == (pytest.approx(0.0), pytest.approx(1.0))
+    said = turned.summary().splitlines()
+    assert said[0] == "30 structures, 2 seeds each; validation error: best 0.5 Hz, mean 0.7 Hz, worst 0.901 Hz"
+    assert said[1].endswith("one retraining varies by 0.0007071 Hz")
+    assert "| `bad` | -1.00 [-1.00 -1.00] |" in turned.markdown()
+    assert turned.to_dict()["error"] == pytest.approx({"best": 0.5005, "mean": 0.7005, "worst": 0.9005})
+    chart = scatter_chart(turned)
+    assert chart["title"]["text"] == "made up: scores before retraining, error after"
+    assert chart["spec"]["encoding"]["y"]["title"] == "validation error, Hz"
+
+
+def test_a_task_without_classes_is_evaluated_by_its_metric(tmp_path: Path) -> None:
+    model, data = sums(width=32), signals()
+    graph = trace(model, data.example)
+    own: dict[str, Any] = {"budget": Budget(macs=0.4), "progress": False, "folder": tmp_path}
+    recipe = replace(RECIPE, batch_size=16)
+    plan = Plan(structures=4, seeds=1, families=("layers",), scorers=("params", "fidelity"), batch=16, recipe=recipe)
+    found = evaluate(model, graph, data, plan=plan, **own)
+    assert found.metric == data.task.spec
+    assert found.summary().startswith("4 structures, 1 seed each; validation error: best ")
+    record = json.loads((tmp_path / "evaluate/set-0/evidence.json").read_text())
+    assert record["error"]["best"] == min(found.truth) <= record["error"]["worst"]
+    assert record["metric"] == {"name": "error", "direction": "lower", "unit": "V"}
+    with pytest.raises(SecateurError, match="scorer 'adaptive_bn' needs classes, which the task has not; these do not"):
+        evaluate(model, graph, data, plan=replace(plan, scorers=("params", "adaptive_bn")), **own)
+    offered = _fitting(Plan(), data).scorers
+    assert {"reconstruction", "refitted:naswot", "fidelity+params"} < {*offered}
+    assert not [name for name in offered if set(name.replace("refitted:", "").split("+")) & set(OF_CLASSES)]
+    assert _fitting(Plan(), small_data()).scorers == Plan().scorers
 
 
 def test_rank_sums_are_over_the_set() -> None:
