@@ -39,9 +39,9 @@ from backbones.surgery import prune
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-DRAWN, LEAST = 10, 0.2
+DRAWN, NARROWEST = 10, 0.2
 """Structures with random widths beside the dense network, and the least share of its channels that a group keeps."""
-TIMED = 5
+TAKEN_APART = 5
 """The dense network and so many of them but one have their layers timed."""
 BLOCKS = (1, 4, 8, 16)
 """Channels that a kernel may compute at a time."""
@@ -135,14 +135,14 @@ def calibrated(
 
 def _fit(model: nn.Module, graph: ChannelGraph, images: Any, engine: str, rounds: int) -> LatencyTable:
     dense = graph.costs.dense_kept
-    shares = np.random.default_rng(0).uniform(LEAST, 1.0, (DRAWN, len(dense)))
+    shares = np.random.default_rng(0).uniform(NARROWEST, 1.0, (DRAWN, len(dense)))
     rows = np.maximum(1, np.rint(np.concatenate([np.ones((1, len(dense))), shares]) * dense)).astype(np.int64)
     nets = [prune(model, graph, narrow(graph, row), check=False).eval() for row in rows]
     example = as_arguments(images)
     passes = np.array(timings([on_engine(net, engine, example) for net in nets], example, rounds))
     # Quotients within a round, for a busy machine slows all of it alike.
     totals = np.median(passes / passes[0], axis=1) * np.median(passes[0])
-    timed = _layer_times(nets[:TIMED], list(dict.fromkeys(graph.costs.op_layers)), images, rounds)
+    timed = _layer_times(nets[:TAKEN_APART], list(dict.fromkeys(graph.costs.op_layers)), images, rounds)
     fits = [_fit_blocks(graph.costs, rows, totals, timed, block) for block in BLOCKS]
     _, error, parts = min(fits, key=lambda fit: fit[0])
     return LatencyTable(*parts[:4], sample_count(images), parts[4], engine, error)
