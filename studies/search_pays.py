@@ -11,7 +11,8 @@ cut ones; validation images choose, the test images are looked at once, at the l
 lie in studies/peers/ (`studies/torch_pruning_peer.py` makes them).
 
 Structures are kept in runs/search-pays/, rows in studies/results/search_pays.json, each written as it is done and not
-done again, so that a killed run goes on and several can run side by side with different --ways.
+done again, so that a killed run goes on and several can run side by side with different --ways, or other seeds
+(--first). "search, moves at random" is the search before its sampler guessed which neighbour is best.
 """
 
 from __future__ import annotations
@@ -204,7 +205,8 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", choices=("refitted", "cut"), default=("refitted", "cut"))
     parser.add_argument("--criterion", default="l2")
     parser.add_argument("--trials", type=int, default=400)
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=5, help="how many")
+    parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them")
     parser.add_argument("--long", action="store_true", help="four passes over all images")
     parser.add_argument("--table", action="store_true", help="print what is known and stop")
     options = parser.parse_args()
@@ -213,7 +215,7 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     bench = Bench(options)
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         for way in options.ways:
             for start in options.starts:
                 bench.row(way, seed, start, 4 if options.long else 1)

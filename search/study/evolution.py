@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,18 @@ from search.space.budget import Target
 from search.space.cost_model import CostModel
 from search.space.problem import LAYERS, SearchProblem
 from search.space.proposals import aimed_target, unpack
+from search.study.surrogate import optimistic
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-PARENTS, NEAR = 4, 12
+PARENTS, NEAR = 8, 12
 """One of the best trials is drawn to start from; with two objectives, of the trials nearest in cost."""
+LEARNED_FROM = 24
+"""Different structures that have to be scored before a guess is worth anything; each child is tried before."""
+CHILDREN = 32
+"""Neighbours of parents among which the best guess is tried."""
+PROMISING, GRANDCHILDREN = 4, 4
+"""Of so many children with the best guesses each has so many neighbours that are looked at too."""
 FEW = 0.35
 """A move changes a geometric number of groups, or parameters: another one with one less this probability."""
 FACTOR = 0.15
@@ -30,13 +39,28 @@ RANGE_STEP = 0.1
 """Standard deviation of a move along a parameter of the whole network, as a share of its range."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """What a move starts from and what it gives.
+
+    Attributes:
+        params: a trial's parameters.
+        shares: (groups,) what its structure keeps of each group.
+    """
+
+    params: Mapping[str, Any]
+    shares: Floats
+
+
 class LocalMoves(BaseSampler):
-    """Proposes a neighbour of one of the best trials.
+    """Proposes a neighbour of one of the best trials: of many, the one of which the scores so far promise most.
 
     A few groups of a good structure become wider or narrower, then single steps in groups drawn at random bring it back
     onto the budget (truncation selection and mutation as in regularised evolution, Real et al., AAAI 2019, without its
     ageing: scores are not noisy). In spaces of thresholds, a few of these move by a tenth of their range. With two
-    objectives parents are the best trials near the cost that the trial aims at.
+    objectives parents are the best trials near the cost that the trial aims at. Scoring a structure takes far longer
+    than making one, so a Gaussian process guesses what each of some dozen neighbours would score (`optimistic`), as
+    predictors do in searches for architectures (White et al., NeurIPS 2021); only the best guess is scored.
 
     Nothing is kept between two asks.
 
@@ -48,11 +72,12 @@ class LocalMoves(BaseSampler):
     def __init__(self, seed: int, problem: SearchProblem) -> None:
         self._rng = np.random.default_rng(seed)
         self._problem = problem
+        self._names = problem.space.share_params(problem.tables)
         self._random = RandomSampler(seed=seed)
-        self._child: dict[str, Any] = {}
+        self._child: Mapping[str, Any] = {}
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters of the chosen parent; none while there is no trial to start from."""
+        """The parameters of the best trial; none while there is no trial to start from."""
         known = [
             one
             for one in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
@@ -60,10 +85,11 @@ class LocalMoves(BaseSampler):
         ]
         if not known:
             return {}
+        ordered = self._best_first(known)
+        distributions = ordered[0].distributions
         _, target = aimed_target(self._problem, trial.number)
-        parent = self._parent(known, target)
-        self._child = self._move(parent, target)
-        return parent.distributions
+        self._child = self._promising(ordered, distributions, target).params
+        return distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -77,41 +103,86 @@ class LocalMoves(BaseSampler):
         """What there is no parent for is drawn at random."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
-    def _parent(self, known: list[FrozenTrial], target: Target) -> FrozenTrial:
-        """One of the best distinct structures; with two objectives, of those that cost about as much as is aimed at."""
+    def _best_first(self, known: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+        """Of each structure the first trial."""
         first = {one.user_attrs["structure"]: one for one in reversed(known)}
-        ordered = sorted(first.values(), key=lambda one: (-one.values[0], one.number))
+        return sorted(first.values(), key=lambda one: (-one.values[0], one.number))
+
+    def _near_in_cost(self, ordered: Sequence[FrozenTrial], target: Target) -> list[int]:
+        """Which trials may be parents, the best first; with two objectives those that cost about what is aimed at."""
+        rows = np.arange(len(ordered))
         if self._problem.objectives > 1:
             bound = target.bounds[target.aimed]
             costs = np.array([one.user_attrs[bound.axis] for one in ordered], dtype=float)
-            near = np.argsort(np.abs(np.log(costs / bound.high)), kind="stable")[:NEAR]
-            ordered = [ordered[place] for place in np.sort(near)]
-        return ordered[int(self._rng.integers(min(PARENTS, len(ordered))))]
+            rows = np.sort(np.argsort(np.abs(np.log(costs / bound.high)), kind="stable")[:NEAR])
+        return [int(row) for row in rows[:PARENTS]]
 
-    def _move(self, parent: FrozenTrial, target: Target) -> dict[str, Any]:
-        """The parameters of a neighbour."""
-        names = self._problem.space.share_params(self._problem.tables)
+    def _promising(
+        self, ordered: Sequence[FrozenTrial], distributions: Mapping[str, BaseDistribution], target: Target
+    ) -> _Point:
+        """A neighbour of a good trial; once enough is known, of many the one with the best guess.
+
+        Args:
+            ordered: finished trials of different structures, the best first.
+            distributions: of their parameters.
+            target: where to land.
+        """
+        known = [
+            _Point(one.params, kept_shares(self._problem.tables, unpack(self._problem.graph, one.user_attrs)))
+            for one in ordered
+        ]
+        near = self._near_in_cost(ordered, target)
+
+        def neighbour(points: Sequence[_Point]) -> _Point:
+            return self._move(points[int(self._rng.integers(len(points)))], distributions, target)
+
+        parents = [known[row] for row in near]
+        if len(known) < LEARNED_FROM:
+            return neighbour(parents)
+        scored = self._rows(known, distributions)
+        scores = np.array([one.values[0] for one in ordered])
+        tried = {row.tobytes() for row in scored}
+        children = [neighbour(parents) for _ in range(CHILDREN)]
+        guesses = optimistic(scored, scores, self._rows(children, distributions))
+        best = [children[row] for row in np.argsort(-guesses, kind="stable")[:PROMISING]]
+        children += [neighbour([one]) for one in best for _ in range(GRANDCHILDREN)]
+        rows = self._rows(children, distributions)
+        guesses = optimistic(scored, scores, rows)
+        guesses[[row.tobytes() in tried for row in rows]] = -np.inf
+        return children[int(guesses.argmax())]
+
+    def _rows(self, points: Sequence[_Point], distributions: Mapping[str, BaseDistribution]) -> Floats:
+        """(points, parameters) logarithms of shares, and parameters of the whole network over their range."""
+        others = [name for name in sorted(distributions) if name not in self._names]
+        rows = []
+        for point in points:
+            row = list(np.log(point.shares)) if self._names else []
+            for name in others:
+                low, high = _range(distributions[name])
+                row.append((point.params[name] - low) / max(high - low, 1e-9))
+            rows.append(row)
+        return np.array(rows, dtype=np.float64)
+
+    def _move(self, parent: _Point, distributions: Mapping[str, BaseDistribution], target: Target) -> _Point:
+        """A neighbour."""
         child = dict(parent.params)
-        others = [name for name in child if name not in names]
+        others = [name for name in child if name not in self._names]
         for name in self._rng.permutation(others)[: self._rng.geometric(FEW)].tolist():
-            child[name] = self._near(child[name], parent.distributions[name])
-        if not names:
-            return child
-        shares = kept_shares(self._problem.tables, unpack(self._problem.graph, parent.user_attrs))
-        shares = self._neighbour(shares, int(child.get(LAYERS, 0)), target)
-        for name, share in zip(names, shares.tolist(), strict=True):
-            distribution = parent.distributions[name]
-            assert isinstance(distribution, FloatDistribution)
-            child[name] = float(np.clip(share, distribution.low, distribution.high))
-        return child
+            child[name] = self._near(child[name], distributions[name])
+        if not self._names:
+            return _Point(child, parent.shares)
+        shares = self._neighbour(parent.shares, int(child.get(LAYERS, 0)), target)
+        for name, share in zip(self._names, shares.tolist(), strict=True):
+            low, high = _range(distributions[name])
+            child[name] = float(np.clip(share, low, high))
+        return _Point(child, shares)
 
     def _near(self, value: Any, distribution: BaseDistribution) -> Any:
         """A value of the whole network's parameters, moved; of a whole number one up or down, or none."""
+        low, high = _range(distribution)
         if isinstance(distribution, IntDistribution):
-            return int(np.clip(value + self._rng.choice([-1, 0, 0, 0, 1]), distribution.low, distribution.high))
-        assert isinstance(distribution, FloatDistribution)
-        width = distribution.high - distribution.low
-        return float(np.clip(value + self._rng.normal(0.0, RANGE_STEP * width), distribution.low, distribution.high))
+            return int(np.clip(value + self._rng.choice([-1, 0, 0, 0, 1]), low, high))
+        return float(np.clip(value + self._rng.normal(0.0, RANGE_STEP * (high - low)), low, high))
 
     def _neighbour(self, shares: Floats, removed: int, target: Target) -> Floats:
         """(groups,) shares of a structure near one whose groups keep `shares`, inside the target.
@@ -155,3 +226,8 @@ class LocalMoves(BaseSampler):
                 widths = wider
                 closed[group] = widths[group] >= tables.sizes[group]
         return widths
+
+
+def _range(distribution: BaseDistribution) -> tuple[float, float]:
+    assert isinstance(distribution, FloatDistribution | IntDistribution)
+    return distribution.low, distribution.high
