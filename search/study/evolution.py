@@ -19,7 +19,7 @@ from search.space.budget import Target
 from search.space.cost_model import CostModel
 from search.space.problem import LAYERS, SearchProblem
 from search.space.proposals import aimed_target, unpack
-from search.study.surrogate import optimistic
+from search.study.surrogate import guess_from
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -27,9 +27,9 @@ PARENTS, NEAR = 8, 12
 """One of the best trials is drawn to start from; with two objectives, of the trials nearest in cost."""
 LEARNED_FROM = 24
 """Different structures that have to be scored before a guess is worth anything; each child is tried before."""
-CHILDREN = 32
+CHILDREN = 24
 """Neighbours of parents among which the best guess is tried."""
-PROMISING, GRANDCHILDREN = 4, 4
+PROMISING, GRANDCHILDREN = 4, 2
 """Of so many children with the best guesses each has so many neighbours that are looked at too."""
 FEW = 0.35
 """A move changes a geometric number of groups, or parameters: another one with one less this probability."""
@@ -59,7 +59,7 @@ class LocalMoves(BaseSampler):
     onto the budget (truncation selection and mutation as in regularised evolution, Real et al., AAAI 2019, without its
     ageing: scores are not noisy). In spaces of thresholds, a few of these move by a tenth of their range. With two
     objectives parents are the best trials near the cost that the trial aims at. Scoring a structure takes far longer
-    than making one, so a Gaussian process guesses what each of some dozen neighbours would score (`optimistic`), as
+    than making one, so a Gaussian process guesses what each of some dozen neighbours would score (`guess_from`), as
     predictors do in searches for architectures (White et al., NeurIPS 2021); only the best guess is scored.
 
     Nothing is kept between two asks.
@@ -140,14 +140,14 @@ class LocalMoves(BaseSampler):
         if len(known) < LEARNED_FROM:
             return neighbour(parents)
         scored = self._rows(known, distributions)
-        scores = np.array([one.values[0] for one in ordered])
+        guess = guess_from(scored, np.array([one.values[0] for one in ordered]))
         tried = {row.tobytes() for row in scored}
         children = [neighbour(parents) for _ in range(CHILDREN)]
-        guesses = optimistic(scored, scores, self._rows(children, distributions))
+        guesses = guess(self._rows(children, distributions))
         best = [children[row] for row in np.argsort(-guesses, kind="stable")[:PROMISING]]
         children += [neighbour([one]) for one in best for _ in range(GRANDCHILDREN)]
         rows = self._rows(children, distributions)
-        guesses = optimistic(scored, scores, rows)
+        guesses = guess(rows)
         guesses[[row.tobytes() in tried for row in rows]] = -np.inf
         return children[int(guesses.argmax())]
 

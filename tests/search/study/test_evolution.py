@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from scipy.stats import kendalltau
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
@@ -17,12 +18,13 @@ from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.space.budget import Budget
 from search.space.layer_removal import Removal
-from search.space.problem import LAYERS
-from search.space.proposals import propose
+from search.space.problem import LAYERS, SearchProblem
+from search.space.proposals import propose, unpack
 from search.space.space import KINDS, Space
 from search.study.evolution import PARENTS
 from search.study.samplers import SamplerHistory, sampler_for
 from search.study.study import Study
+from search.study.surrogate import guess_from
 from search.study.warm_start import WarmStart, parameters
 from tests.search.space.problems import problem
 from tests.search.study.study_samples import BUDGETS, small_data, small_graph, small_model
@@ -106,6 +108,56 @@ def test_parents_are_the_best_and_distinct(tmp_path: Path, monkeypatch: Any) -> 
     study = searched(tmp_path, 60, budget=Budget(macs=0.305), warm_start=("uniform", bad))
     firsts = [kept[0] for kept in widths(study)]
     assert np.mean(firsts[-PARENTS:]) > np.mean(firsts[:PARENTS])
+
+
+def climbed(here: SearchProblem, goal: Structure, trials: int, seed: int) -> float:
+    """The best score after some trials where a structure's score is how near it is to a goal."""
+    seen = SamplerHistory([optuna.study.StudyDirection.MAXIMIZE], None)
+    warm = WarmStart.of(here, ("uniform",), 0)
+    history: list[optuna.trial.FrozenTrial] = []
+    for number in range(trials):
+        study = seen.at(history, number)
+        study.sampler = sampler_for("evolution", 1000 * seed + number, number, problem=here)
+        if number == 0:
+            first = warm.proposed(0)
+            history.append(
+                optuna.trial.create_trial(
+                    params=first.params, distributions=first.distributions, user_attrs=first.user_attrs, values=[-99.0]
+                )
+            )
+            continue
+        trial = study.ask()
+        proposal = propose(here, trial)
+        assert proposal.found is not None
+        kept = unpack(here.graph, proposal.facts)
+        far = np.log([kept.widths[name] / goal.widths[name] for name in goal.widths])
+        history.append(seen.tell(trial, [-float(np.square(far).sum())], proposal.facts))
+    return max(one.values[0] for one in history)
+
+
+def test_of_many_neighbours_the_best_guess_is_tried(monkeypatch: Any) -> None:
+    """The guesses bring a search nearer its goal in as many trials than moves at random do."""
+    here = problem(Space("ratios"), Budget(macs=0.3))
+    goals = [Structure.random(here.graph, macs=0.299, seed=seed) for seed in range(2)]
+    guessed = [climbed(here, goal, 50, seed) for seed, goal in enumerate(goals)]
+    monkeypatch.setattr("search.study.evolution.LEARNED_FROM", 10**6)
+    by_chance = [climbed(here, goal, 50, seed) for seed, goal in enumerate(goals)]
+    assert np.mean(guessed) > np.mean(by_chance)
+
+
+def test_guesses_order_what_was_not_scored() -> None:
+    rng = np.random.default_rng(0)
+    points, others = rng.normal(0, 0.5, (60, 6)), rng.normal(0, 0.5, (40, 6))
+
+    def truth(rows: Any) -> Any:
+        return -np.square(rows - 0.2).sum(1)
+
+    guesses = guess_from(points, truth(points))(others)
+    assert kendalltau(guesses, truth(others)).statistic > 0.6
+    assert np.array_equal(guesses, guess_from(points, np.exp(truth(points)) * 1e6)(others))  # only ranks count
+    assert np.isfinite(guess_from(points[:1], np.array([1.0]))(others)).all()
+    same = np.repeat(points[:1], 30, axis=0)
+    assert np.isfinite(guess_from(same, np.ones(30))(others)).all()
 
 
 def test_layers_go_and_come_back(tmp_path: Path) -> None:
