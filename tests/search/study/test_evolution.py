@@ -132,7 +132,7 @@ def climbed(here: SearchProblem, goal: Structure, trials: int, seed: int) -> flo
         kept = unpack(here.graph, proposal.facts)
         far = np.log([kept.widths[name] / goal.widths[name] for name in goal.widths])
         history.append(seen.tell(trial, [-float(np.square(far).sum())], proposal.facts))
-    return max(one.values[0] for one in history)
+    return max(float(one.values[0]) for one in history)
 
 
 def test_of_many_neighbours_the_best_guess_is_tried(monkeypatch: Any) -> None:
