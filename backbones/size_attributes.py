@@ -14,7 +14,7 @@ from backbones.graph import ChannelGraph, Frozen, Group, SizeAttribute, owner
 
 SizeAttributes = tuple[SizeAttribute, ...]
 MOST_TRIED = 4
-"""Of more attributes that fit the same heads, all are set or none."""
+"""Of up to so many attributes that fit the same heads every choice is tried; of more, all are set or none."""
 
 
 def declared_attributes(model: nn.Module, sizes: Mapping[str, str]) -> SizeAttributes:

@@ -145,7 +145,7 @@ class _Moments:
 
 
 def _inverse(products: Floats, shift: float) -> Floats:
-    """Of products + shift I, whatever they hold."""
+    """The inverse of products + shift I, whatever the products hold."""
     factor = cholesky(torch.from_numpy(products)[None], torch.tensor([shift]))
     if factor is None:
         return np.eye(len(products)) / (shift + np.abs(np.diagonal(products)))

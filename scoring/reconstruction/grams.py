@@ -176,7 +176,7 @@ def _one_tap(where: Sample, seed: int) -> Tensor:
 
 
 def _gram(seen: Tensor, groups: int, draw: _Draw) -> InputGram:
-    """Of (rows, channels) what a layer reads."""
+    """The products of what a layer reads: `seen` has the shape (rows, channels)."""
     places = draw.places
     kept = places is not None and not places.numel()
     if places is not None and places.numel():

@@ -62,7 +62,7 @@ class Retraining:
 
     @property
     def epochs(self) -> int:
-        """Of the whole training."""
+        """How many epochs the whole training takes."""
         return int(self.recipe["epochs"])
 
     @property

@@ -39,7 +39,7 @@ def _by_retraining(front: Front) -> list[Candidate]:
 
 
 def _label(one: Candidate) -> str:
-    """Of the retraining that a candidate shows."""
+    """The name of the retraining that a candidate shows; empty before one."""
     return one.retrainings[0].label if one.retrainings else ""
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,24 @@ def run(folder: Path, plan: Plan = PLAN, **options: Any) -> Evidence:
     return evaluate(model, small_graph(model), small_data(), plan=plan, **wanted)
 
 
+@pytest.fixture(scope="module")
+def done(
+    tmp_path_factory: pytest.TempPathFactory, blank_charts: Callable[[pytest.MonkeyPatch], None]
+) -> tuple[Path, Evidence]:
+    """An evaluation of PLAN and its folder, which tests must leave as it is."""
+    folder = tmp_path_factory.mktemp("done")
+    with pytest.MonkeyPatch.context() as patch:
+        blank_charts(patch)
+        return folder, run(folder)
+
+
+@pytest.fixture
+def first(done: tuple[Path, Evidence], tmp_path: Path) -> Evidence:
+    """The same, in a copy of its folder that is the test's own."""
+    shutil.copytree(done[0], tmp_path, dirs_exist_ok=True)
+    return done[1]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -64,8 +84,7 @@ def test_a_family_that_has_no_further_structure_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.drawn
-def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path) -> None:
-    first = run(tmp_path)
+def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path, first: Evidence) -> None:
     place = tmp_path / "evaluate/set-0"
     files = {path.name: path.stat().st_mtime_ns for path in (place / "trainings").iterdir()}
     assert len(files) == 6
@@ -81,8 +100,10 @@ def test_an_evaluation_is_not_done_twice_and_grows(tmp_path: Path) -> None:
     assert {"scatter.png", "scatter.svg", "tau.png", "tau.svg", "evidence.md"} <= {p.name for p in place.iterdir()}
 
 
-def test_a_killed_evaluation_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = run(tmp_path / "whole")
+def test_a_killed_evaluation_goes_on_to_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: tuple[Path, Evidence]
+) -> None:
+    whole = done[1]
     real, count = measurements._train_one, iter(range(3))
 
     def breaks(*arguments: Any) -> measurements.TrainingResult:
@@ -106,8 +127,8 @@ def test_several_processes_give_the_same_accuracies(tmp_path: Path) -> None:
         assert np.array_equal(alone.accuracies[split], together.accuracies[split])
 
 
-def test_test_images_are_looked_at_only_when_asked_for(tmp_path: Path) -> None:
-    chosen = run(tmp_path)
+def test_test_images_are_looked_at_only_when_asked_for(tmp_path: Path, first: Evidence) -> None:
+    chosen = first
     assert set(chosen.accuracies) == {"validation"}
     assert all(json.loads(p.read_text())["test"] is None for p in (tmp_path / "evaluate/set-0/trainings").iterdir())
     confirmed = run(tmp_path, CONFIRM)
@@ -115,8 +136,7 @@ def test_test_images_are_looked_at_only_when_asked_for(tmp_path: Path) -> None:
     assert 0 <= confirmed.accuracies["test"].min() <= confirmed.accuracies["test"].max() <= 1
 
 
-def test_results_of_another_recipe_or_network_are_not_mixed(tmp_path: Path) -> None:
-    run(tmp_path)
+def test_results_of_another_recipe_or_network_are_not_mixed(tmp_path: Path, first: Evidence) -> None:
     with pytest.raises(
         SecateurError, match=r"evaluate/set-0 holds results with another recipe \(.*\); give another folder"
     ):
