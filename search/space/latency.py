@@ -178,7 +178,7 @@ def _fit_blocks(
     part = min(scale, always / own) if own > 0 else 0.0  # layers take their part along when they go
     errors = _left_out(columns, totals)
     parts = (
-        always - part * own,
+        max(0.0, always - part * own),
         {layer: part * value for layer, value in fixed.items()},
         {layer: scale * value for layer, value in per_mac.items()},
         per_unit,

@@ -71,7 +71,7 @@ def test_a_calibration_is_kept_and_predicts_the_same_again(tmp_path: Path) -> No
 
 
 def test_predicted_latency_falls_with_every_width_and_is_near_the_measured() -> None:
-    here = stack(24, 32, 48, side=16)
+    here = stack(24, 32, 48, side=16, count=16)
     table = calibrated(here.model, here.graph, here.batch, rounds=5)
     costs = CostModel(here.graph.costs, table)
     assert min([table.rest, table.per_unit, *table.per_mac.values(), *table.fixed.values()]) >= 0
