@@ -20,10 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -38,6 +40,7 @@ from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 from search.space.families import FAMILIES, draw
 from search.space.prepare import confirming_task, prepare_problem, scoring_task
+from search.study import evolution
 from search.study.rules import RuleSettings, structure_of
 
 HERE = Path(__file__).resolve().parent
@@ -47,6 +50,7 @@ PEERS = {"resnet20": "torch_pruning_resnet20_33", "resnet56": "torch_pruning_res
 RULES = ("uniform", "global", "sensitivity", "error")
 SEARCHES: dict[str, dict[str, Any]] = {
     "search": {"sampler": "evolution"},
+    "search, moves at random": {"sampler": "evolution"},
     "search by tpe": {"sampler": "tpe"},
     "search by tpe, cold": {"sampler": "tpe", "warm_start": ()},
     "search by region_kernel": {"sampler": "evolution", "scorer": "region_kernel"},
@@ -114,7 +118,9 @@ class Bench:
             folder=self.runs / name,
             **settings,
         )
-        study.search(self.trials)
+        learned_from = evolution.LEARNED_FROM if way != "search, moves at random" else sys.maxsize
+        with mock.patch.object(evolution, "LEARNED_FROM", learned_from):
+            study.search(self.trials)
         return [one.structure for one in study.finalists(number).members if one.structure is not None]
 
     def _best_trained(self, structures: list[sc.Structure], seed: int) -> sc.Structure:
