@@ -193,7 +193,9 @@ def onnxruntime() -> Any:
             importlib.import_module(name)
         return importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise SecateurError(f"ONNX needs {error.name}; install it with: pip install 'secateur[onnx]'") from None
+        raise SecateurError(
+            f"ONNX needs {error.name}; install it with: pip install onnx onnxruntime onnxscript"
+        ) from None
 
 
 def _checked(found: Any, wanted: Any, kind: str) -> float:

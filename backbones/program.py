@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 
@@ -130,6 +132,31 @@ class Program:
             for ref in references((step.args, step.kwargs)):
                 users.setdefault(ref.step, []).append(number)
         return {number: tuple(readers) for number, readers in users.items()}
+
+    @cached_property
+    def id(self) -> str:
+        """12 hex digits over the operations with their arguments: equal for equal code, whatever the weights hold.
+
+        Another version of torch may make other operations of the same code.
+        """
+        text = repr([(step.kind, step.op, _plain(step.args), _plain(step.kwargs)) for step in self.steps])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _plain(value: Any) -> Any:
+    """An argument of a step as text that is equal wherever the code is."""
+    if isinstance(value, Ref):
+        return f"#{value.step}"
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return sorted((str(key), _plain(item)) for key, item in value.items())
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    written = (
+        isinstance(value, (bool, int, float, str, torch.dtype, torch.memory_format, torch.layout)) or value is None
+    )
+    return repr(value) if written else type(value).__name__
 
 
 def references(value: Any) -> list[Ref]:

@@ -32,7 +32,7 @@ from search.commands import (
     status,
     work,
 )
-from search.run.console import RED, Console, Terminated, paint, sigterm_as_interrupt
+from search.run.console import RED, Console, Terminated, logged, paint, sigterm_as_interrupt
 
 OK, FAILED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
 COMMANDS = (
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     console = Console(quiet=arguments.quiet, as_json=arguments.json)
     try:
-        with sigterm_as_interrupt(), warnings.catch_warnings():
+        with sigterm_as_interrupt(), logged(console), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             console.record(arguments.execute(arguments, console))
     except KeyboardInterrupt as stop:

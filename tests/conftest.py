@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.pop("SECATEUR_CACHE", None)  # decoded images of the tests stay in their own folders
+os.environ.pop("SECATEUR_CACHE", None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Decoded images of the tests are kept among their other files."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

@@ -11,17 +11,19 @@ from backbones.errors import SecateurError
 from search.checks import check_range
 from search.data.augment import Augment
 from search.data.data import Data
-from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, ImageFile, View, read_pictures
+from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, ImageFile, View, read_pictures, usual_size
 from search.data.sources import split_off
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+MOST = 224
+"""Side in pixels to which larger pictures are resized unless another one is asked for."""
 VALIDATION = ("val", "valid", "validation")
 
 
 def class_folders(
     folder: str | os.PathLike[str] | None = None,
     *,
-    size: int = 224,
+    size: int | None = None,
     grey: bool = False,
     test: float | None = None,
     validation: float | None = None,
@@ -34,7 +36,8 @@ def class_folders(
     Args:
         folder: holds the class folders, or `train/` and perhaps `val/` (`valid/`, `validation/`) and `test/`. Classes
             are in the order of their names; pictures may lie deeper; names that begin with a dot are left alone.
-        size: side in pixels: the shorter side is resized to it, the middle of the longer side is kept.
+        size: side in pixels: the shorter side is resized to it, the middle of the longer side is kept. When not given
+            the median of the pictures' own shorter sides, at most `MOST`.
         grey: one channel instead of three; mean and deviation are then measured on the training images, else they are
             those of ImageNet.
         test: without `test/` a fraction of all images of `folder` (or `train/`) set aside first, 0.2 when not given.
@@ -47,7 +50,6 @@ def class_folders(
     Raises:
         SecateurError: when there are no pictures, a class is missing or unknown in a part, or a picture cannot be read.
     """
-    view = View(size, grey=grey)
     if folder is None:
         raise SecateurError("data 'folder' needs folder=..., which must hold one folder of pictures a class")
     home = Path(folder)
@@ -65,6 +67,7 @@ def class_folders(
     name = home.resolve().name
     where = f"data {name!r}"
     pictures = [picture for part in listed.values() for picture in part]
+    view = View(usual_size(pictures, MOST) if size is None else size, grey=grey)
     everything = read_pictures("folder", home, pictures, view, cache=cache)
     places_of = torch.arange(len(everything)).split([len(part) for part in listed.values()])
     splits = {part: everything.pick(chosen) for part, chosen in zip(listed, places_of, strict=True)}
@@ -80,7 +83,7 @@ def class_folders(
         num_classes=len(classes),
         mean=None if grey else IMAGENET_MEAN,
         std=None if grey else IMAGENET_STD,
-        augment=Augment(crop=max(1, size // 16), flip=True) if augment is None else augment,
+        augment=Augment(crop=max(1, view.size // 16), flip=True) if augment is None else augment,
         classes=classes,
         seed=seed,
     )

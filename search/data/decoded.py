@@ -6,8 +6,10 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ from search.data.sources import Split
 _FORMAT = 1
 _BLOCK = 2**23  # bytes of pixels that are decoded before they are written and the progress bar moves
 _FOLDER = ".secateur"
+_LOG = logging.getLogger("secateur")
 
 Pixels = NDArray[np.uint8]
 
@@ -72,9 +75,18 @@ class Decoded:
 
 
 def cache_folder(cache: str | os.PathLike[str] | None, home: Path) -> Path:
-    """Where decoded images go: `cache`, else `$SECATEUR_CACHE`, else `.secateur` in the data set's own folder."""
-    given = cache or os.environ.get("SECATEUR_CACHE")
-    return Path(given) if given else home / _FOLDER
+    """Where decoded images go: `cache`, else `$SECATEUR_CACHE`, else a folder of their own in the user's cache.
+
+    That is `secateur/<name>-<hash of the path>` in `$XDG_CACHE_HOME`, or `~/.cache`, or `~/Library/Caches` on macOS.
+    Where an earlier version has left a cache in the data set's own folder (`.secateur`), it goes on being used.
+    """
+    if given := cache or os.environ.get("SECATEUR_CACHE"):
+        return Path(given)
+    if (home / _FOLDER).is_dir():
+        return home / _FOLDER
+    usual = Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    place = home.resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or usual) / "secateur" / f"{place.name}-{key_of(str(place))[:8]}"
 
 
 def key_of(*facts: object) -> str:
@@ -153,6 +165,7 @@ def _write(path: Path, name: str, job: DecodeJob) -> None:
         for pixels in _in_parallel(name, job):
             digest.update(pixels.data)
             file.write(pixels.data)
+    _LOG.info("%s: %s images are kept decoded in %s (%.1f MB)", name, f"{len(job.items):,}", path.parent, size / 1e6)
     facts = {"shape": list(shape), "content": digest.hexdigest(), "notes": dict(job.notes)}
     write_text(path.with_suffix(".json"), json.dumps(facts))
 

@@ -58,6 +58,31 @@ class View:
             raise SecateurError(f"1 <= size <= 4096 pixels must hold, but got size={self.size!r}")
 
 
+MEASURED = 1000
+"""Pictures whose sizes are looked at."""
+
+
+def usual_size(pictures: Sequence[ImageFile], most: int) -> int:
+    """The median of the pictures' shorter sides in pixels, at most `most`; of many every so manieth is looked at.
+
+    Raises:
+        SecateurError: as `read_pictures`.
+    """
+    library, sides = pillow(), []
+    for picture in pictures[:: -(-len(pictures) // MEASURED)]:
+        try:
+            with library.open(picture.path) as image:
+                sides.append(min(image.size))
+        except Exception as error:  # Pillow's decoders raise many kinds
+            raise _unreadable(picture, error) from None
+    return min(most, int(np.median(sides)))
+
+
+def _unreadable(picture: ImageFile, error: Exception) -> SecateurError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return SecateurError(f"{picture.path} cannot be read as an image: {reason}; fetch the file again")
+
+
 def read_pictures(
     name: str,
     home: Path,
@@ -113,8 +138,7 @@ def decode(picture: ImageFile, view: View, library: ModuleType) -> Pixels:
     except SecateurError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise SecateurError(f"{picture.path} cannot be read as an image: {reason}; fetch the file again") from None
+        raise _unreadable(picture, error) from None
     left, top, right, bottom = picture.box or (0, 0, pixels.width, pixels.height)
     left, top = max(0.0, left), max(0.0, top)
     right, bottom = min(right, pixels.width), min(bottom, pixels.height - view.strip)
@@ -141,5 +165,5 @@ def pillow() -> ModuleType:
     try:
         from PIL import Image
     except ImportError:
-        raise SecateurError("image files need Pillow; install it with: pip install 'secateur[images]'") from None
+        raise SecateurError("image files need Pillow; install it with: pip install pillow") from None
     return Image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -64,6 +65,22 @@ def paint(text: str, code: str, stream: IO[str]) -> str:
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"{code}{text}{RESET}"
+
+
+@contextmanager
+def logged(console: Console) -> Iterator[None]:
+    """Within the block what secateur logs, such as where decoded images are kept, is a line on standard error."""
+    handler, log = logging.StreamHandler(), logging.getLogger("secateur")
+    handler.setFormatter(logging.Formatter("secateur: %(message)s"))
+    level = log.level
+    if console.progress:
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 class Terminated(KeyboardInterrupt):

@@ -71,7 +71,8 @@ class DataSection:
         factory: instead: your own, "package.module:function", returning a secateur.Data; called with seed, and with
             task where [task] is given, if it takes them.
         folder: where the files are; by default under $SECATEUR_DATA.
-        size: side in pixels that images are resized to, where they come in many sizes; by default the data set's own.
+        size: side in pixels that images are resized to, where they come in many sizes; by default the data set's own,
+            of "folder" the pictures' own, at most 224.
         grey: of "folder": one colour channel instead of three.
         test: of "folder": fraction of the images that is set aside for the test, where there is no test folder.
         per_class: of "caltech256": training images a class; all others are for the test.

@@ -218,6 +218,7 @@ def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
         if name not in table:
             raise SecateurError(f"section [{name}] is missing; `secateur init` writes a study file to start from")
     parts: dict[str, Any] = {}
+    table = {**table, "retrain": _as_dense(table.get("retrain", {}), table.get("dense", {}))}
     for name, cls in SECTIONS.items():
         reader = _read_with_recipe if cls in (RetrainSection, SparsifySection, Plan) else read_table
         parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
@@ -274,6 +275,14 @@ def _seeded(section: str, table: object, seed: int) -> object:
     if section in ("dense", "retrain", "sparsify", "evaluate") and isinstance(table, Mapping):
         return {"seed": seed, **table}
     return table
+
+
+def _as_dense(retrain: object, dense: object) -> object:
+    """Retraining has the batch size of [dense], and its optimiser and rate unless it has an optimiser of its own."""
+    if not (isinstance(retrain, Mapping) and isinstance(dense, Mapping)):
+        return retrain
+    names = ("batch_size",) if "optimiser" in retrain else ("batch_size", "optimiser", "lr")
+    return {**{name: dense[name] for name in names if name in dense}, **retrain}
 
 
 def _read_with_recipe(cls: type[Any], table: object, section: str, folder: Path) -> Any:

@@ -85,7 +85,8 @@ SECTION_TEXTS = {
     "budget": "What the pruned network may cost; at least one of the four.",
     "space": "Which structures are looked at.",
     "search": "How they are looked at.",
-    "retrain": "How many of the best are retrained, and how: every key of [dense] can stand here too.",
+    "retrain": "How many of the best are retrained, and how: as [dense] says (lr, optimiser, batch_size), or "
+    "any key of it here.",
     "sparsify": "What goes beside the filters in `secateur compare`; every key of [dense] can stand here too.",
     "compare": "What `secateur compare` does with variants of this study, [variants.name.section].",
     "evaluate": "What `secateur evaluate` does; every key of [dense] can stand here too.",

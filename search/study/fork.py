@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from backbones.errors import SecateurError
 from search.space.problem import SearchProblem
 from search.space.proposals import AIM, AIMED, TARGET, aim_of, cost_of
-from search.study.identity import IDENTITY, same_scores
+from search.study.identity import IDENTITY, SCORE_ITEMS, VERSIONS, different_items, versions
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import existing_storage, find_study, quiet
 from search.study.trials import FINISHED, TrialStore, make_study
@@ -53,8 +53,9 @@ def fork_study(store: TrialStore, problem: SearchProblem, name: str, url: str, s
     with quiet(), existing_storage(url) as storage:
         old = find_study(name, url, storage)
         theirs, ours = old.user_attrs.get(IDENTITY, {}), store.identity
+        same_torch = old.user_attrs.get(VERSIONS, {}).get("torch") == versions()["torch"]
         trials = [one for one in old.get_trials(deepcopy=False, states=FINISHED) if "structure" in one.user_attrs]
-    different = same_scores(theirs, ours)
+    different = different_items(theirs, ours, SCORE_ITEMS, same_torch=same_torch)
     if different:
         item = different[0]
         raise SecateurError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -24,15 +24,18 @@ STUDY_FORMAT = 3
 """Version of what a study keeps in its storage."""
 IDENTITY, VERSIONS = "secateur", "versions"
 """User attributes of the Optuna study: what its trials depend on, and the library versions it was begun with."""
+OPERATIONS = "operations"
+"""Item of an identity: what the forward pass does."""
 ARGUMENTS = {
     "weights": "the weights of model (load those of the first time, or call torch.manual_seed before it is made)",
     "graph": "model and graph",
+    OPERATIONS: "the code of model's forward, and what it was traced on,",
     "scorer": "scorer, batch and statistics",
     "format": "the version of secateur",
 }
 """Item of an identity -> the arguments of `Study` that it comes from, where they have another name."""
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")
-SCORE_ITEMS = ("format", "weights", "graph", "data", "scorer", "seed")
+SCORE_ITEMS = ("format", "weights", "graph", OPERATIONS, "data", "scorer", "seed")
 """What a score depends on, apart from the structure: equal in two studies, their scores are too."""
 
 
@@ -70,6 +73,7 @@ def identity_of(
         "format": str(STUDY_FORMAT),
         "weights": fingerprint(model),
         "graph": graph.id,
+        OPERATIONS: graph.program.id,
         "data": data.fingerprint,
         "budget": to_record(budget.to_dict()),
         "space": to_record(space.to_dict()),
@@ -97,7 +101,8 @@ def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str)
         study.set_user_attr(VERSIONS, versions())
         study.set_user_attr(IDENTITY, dict(identity))  # last: a process that is killed here leaves a new study behind
         return
-    different = [key for key in identity if known.get(key) != identity[key]]
+    told, now = study.user_attrs.get(VERSIONS, {}), versions()
+    different = different_items(known, identity, tuple(identity), same_torch=told.get("torch") == now["torch"])
     if different:
         first, *others = different
         more = f"; also another {', '.join(others)}" if others else ""
@@ -106,8 +111,7 @@ def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str)
             f"{identity[first]}){more}; {ARGUMENTS.get(first, first)} must be what it was, or give this study another "
             f"name or storage; open_study shows what is there"
         )
-    told = study.user_attrs.get(VERSIONS, {})
-    changed = [f"{name} {told.get(name)} (now {now})" for name, now in versions().items() if told.get(name) != now]
+    changed = [f"{name} {told.get(name)} (now {one})" for name, one in now.items() if told.get(name) != one]
     if changed:
         warnings.warn(
             f"study {study.study_name!r} was begun with {', '.join(changed)}; its further trials may not be those "
@@ -121,9 +125,19 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def same_scores(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """The items that keep scores of one study from holding in another; empty when they do hold."""
-    return [item for item in SCORE_ITEMS if one.get(item) != other.get(item)]
+def different_items(
+    one: Mapping[str, str], other: Mapping[str, str], items: Iterable[str], *, same_torch: bool = True
+) -> list[str]:
+    """The items in which two identities differ.
+
+    Args:
+        one: an identity; older versions noted no operations.
+        other: another one.
+        items: what is compared.
+        same_torch: both were traced by the same version of torch, so that operations can be compared.
+    """
+    compared = [item for item in items if item != OPERATIONS or (same_torch and item in one and item in other)]
+    return [item for item in compared if one.get(item) != other.get(item)]
 
 
 def to_record(value: Any) -> str:

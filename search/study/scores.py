@@ -16,7 +16,7 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.surgery import prune
-from scoring.scorers import scorer_of
+from scoring.scorers import DEFAULT_SCORER, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
 
 
@@ -47,7 +47,7 @@ class ScoreCache:
     """
 
     def __init__(self, scorer: str, task: ScoringTask) -> None:
-        self.scorer, self.task = scorer_of(scorer), task
+        self.name, self.scorer, self.task = scorer, scorer_of(scorer), task
         self.known: dict[str, StructureScore] = {}
         self._verified = False
 
@@ -86,6 +86,15 @@ class ScoreCache:
                 seconds = self.known[one.id].seconds
             known = self.known[one.id]
             yield StructureScore(known.score, known.reason, seconds)
+
+    def check_scorable(self) -> None:
+        """Raises SecateurError, before the first trial, where the scorer cannot score the dense network itself."""
+        [dense] = self.of([Structure.full(self.task.graph)])
+        if dense.score is None:
+            raise SecateurError(
+                f"scorer {self.name!r} cannot score this network, not even whole: {dense.reason}; take another scorer "
+                f"(the default is {DEFAULT_SCORER!r}), or mend the network"
+            )
 
     def _on_threads(self, structure: Structure, threads: int) -> StructureScore:
         torch.set_num_threads(threads)  # of this thread of Python alone

@@ -48,7 +48,7 @@ LATE_INDEXES = (
     "CREATE INDEX IF NOT EXISTS ix_trials_study_id ON trials (study_id)",
 )
 """Optuna makes them after their tables: a kill in between leaves a file in which names of studies are not unique."""
-DRIVERS = {"postgresql": "pip install 'secateur[postgres]'", "mysql": "pip install pymysql"}
+DRIVERS = {"postgresql": "pip install 'psycopg[binary]'", "mysql": "pip install pymysql"}
 
 Result = TypeVar("Result")
 UNREADABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, AssertionError)

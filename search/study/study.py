@@ -86,7 +86,8 @@ class Study:
     Raises:
         SecateurError: for unknown names, a budget that cannot be reached (the nearest value is named), or a study of
             that name that was made with anything else (the differing item is named); for a scorer or criterion that
-            needs classes where the task has none, or a loss or metric that cannot be used.
+            needs classes where the task has none, a loss or metric that cannot be used, a network that does not fit
+            the data or that the scorer cannot score.
     """
 
     def __init__(  # noqa: PLR0913 - every argument is a part of the study's identity, and all are keywords
@@ -131,6 +132,8 @@ class Study:
             self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps, data.task.spec)
         )
         recall_scores(self.store, self.scores)
+        if not self.store.finished:
+            self.scores.check_scorable()
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {len(self.store.finished)} trials, {shown_url(self.store.url)!r})"

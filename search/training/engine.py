@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -21,6 +22,7 @@ from backbones.modes import device_of
 from scoring.batch_norm import recalibrate
 from search.data.data import Data
 from search.data.task import Meter
+from search.formatting import counted
 from search.training.checkpoint import Epoch, History, read_checkpoint, training_identity, write_checkpoint
 from search.training.compiling import compile_training
 from search.training.feed import seed_of, training_batches
@@ -36,6 +38,8 @@ from search.training.train_state import (
     train_step,
 )
 
+FEWEST_STEPS = 10
+"""Of an epoch; a training with fewer warns."""
 AfterEpoch = Callable[[nn.Module, int], None]
 
 
@@ -116,6 +120,13 @@ def _run(
     history = _begin(state) if saved is None else _restore(state, saved)
     decided = None if saved is None else int(saved.get("compiled", 0))
     left = state.recipe.epochs - len(history.epochs)
+    if left and state.steps < FEWEST_STEPS and state.processes.rank == 0:
+        warnings.warn(
+            f"{state.data.name}: an epoch has {counted(state.steps, 'step')}; {FEWEST_STEPS} and more train better: "
+            f"take smaller batches (batch_size {state.recipe.batch_size}, {len(state.data.train)} training samples)",
+            UserWarning,
+            stacklevel=3,
+        )
     compile_training(state, decided, state.steps * left, progress=progress)
     state.network = state.processes.wrap(state.network)
     good = _clone(state.model)

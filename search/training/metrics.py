@@ -127,14 +127,14 @@ def check_fits(model: nn.Module, data: Data) -> None:
 def check_task(model: nn.Module, data: Data) -> None:
     """Looks at one batch: the loss must give one number with a gradient, the metric a finite one, and no NaN.
 
-    Classification is not looked at: its loss and metric are known. The network stays as it was.
+    Of classification, whose loss and metric are known, only that the network fits. The network stays as it was.
 
     Raises:
-        SecateurError: for a loss or metric that fails or gives something else.
+        SecateurError: for a network that does not fit, a loss or metric that fails or gives something else.
     """
+    check_fits(model, data)
     if data.task is CLASSIFICATION:
         return
-    check_fits(model, data)
     place = device_of(model)
     inputs, targets = move_tensors(next(data.batches("train", CHECKED)), place)
     with untouched(model), training(model):

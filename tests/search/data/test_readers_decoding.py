@@ -133,7 +133,14 @@ def test_the_second_time_nothing_is_decoded_until_a_file_changes(tmp_path: Path)
 def test_the_cache_goes_where_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     items = written(tmp_path / "home")
     monkeypatch.delenv("SECATEUR_CACHE", raising=False)
-    assert cache_folder(None, tmp_path) == tmp_path / ".secateur"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "usual"))
+    usual = cache_folder(None, tmp_path / "home")
+    assert (usual.parent, usual.name[:-8]) == (tmp_path / "usual" / "secateur", "home-")
+    assert usual != cache_folder(None, tmp_path / "other" / "home")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_folder(None, tmp_path).is_relative_to(Path.home())
+    (tmp_path / "old" / ".secateur").mkdir(parents=True)
+    assert cache_folder(None, tmp_path / "old") == tmp_path / "old" / ".secateur"
     monkeypatch.setenv("SECATEUR_CACHE", str(tmp_path / "environment"))
     read_pictures("four", tmp_path / "home", items, View(8))
     read_pictures("four", tmp_path / "home", items, View(8), cache=tmp_path / "given")
@@ -154,7 +161,7 @@ def test_a_corrupt_picture_is_named_and_nothing_is_kept(tmp_path: Path) -> None:
         ) as caught:
             read_pictures("four", tmp_path, items, View(8))
         assert "\n" not in str(caught.value)
-        assert names(tmp_path / ".secateur") == []
+        assert names(cache_folder(None, tmp_path)) == []
     items[2].path.unlink()
     with pytest.raises(SecateurError, match=rf"{tmp_path}: 2.jpg is missing"):
         read_pictures("four", tmp_path, items, View(8))
@@ -175,7 +182,7 @@ def test_without_pillow_one_line_says_what_to_install(tmp_path: Path, monkeypatc
     read_pictures("four", tmp_path, items, View(8))
     monkeypatch.setitem(sys.modules, "PIL", None)
     assert len(read_pictures("four", tmp_path, items, View(8))) == 4, "decoded images need no Pillow"
-    with pytest.raises(SecateurError, match=r"image files need Pillow; .*: pip install 'secateur\[images\]'"):
+    with pytest.raises(SecateurError, match=r"image files need Pillow; .*: pip install pillow"):
         read_pictures("four", tmp_path, items, View(9))
 
 

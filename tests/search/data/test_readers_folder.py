@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from backbones.errors import SecateurError
 from search.data.data import Data
+from search.data.decoded import cache_folder
 from search.data.pictures import IMAGENET_MEAN
 from search.data.readers import load_data
 from search.data.sources import Split
@@ -54,6 +56,26 @@ def test_a_tree_without_parts_is_split_by_seed(tmp_path: Path) -> None:
     assert again.fingerprint == data.fingerprint
     assert values(other, "test") != values(data, "test")
     assert len(load_data("folder", folder=tmp_path / "pets", size=8, test=0.5, validation=0.5).test) >= 15
+
+
+def test_pictures_stay_as_large_as_they_are(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path / "pets")  # 10 x 8
+    picture(tmp_path / "pets" / "eel" / "large.png", 200, (500, 400))
+    with caplog.at_level(logging.INFO, logger="secateur"):
+        data = load_data("folder", folder=tmp_path / "pets")
+    assert data.train.shape == (3, 8, 8)
+    place = cache_folder(None, tmp_path / "pets")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"folder-8: 31 images are kept decoded in {place} (0.0 MB)"
+    ]
+    assert sorted(path.name for path in (tmp_path / "pets").iterdir()) == list(CLASSES)  # nothing of ours
+    for name in CLASSES:
+        for number in range(10):
+            picture(tmp_path / "large" / name / f"{number}.png", number, (300, 250))
+    assert load_data("folder", folder=tmp_path / "large").train.shape == (3, 224, 224)
+    (tmp_path / "pets" / "cat" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(SecateurError, match=r"0.png cannot be read as an image"):
+        load_data("folder", folder=tmp_path / "pets")
 
 
 @pytest.mark.parametrize("held", ["val", "valid", "validation"])

@@ -12,6 +12,7 @@ from scipy.io import savemat
 
 from backbones.errors import SecateurError
 from search.data.data import Data
+from search.data.decoded import cache_folder
 from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD
 from search.data.readers import load_data
 from search.data.sources import Split, counts
@@ -243,12 +244,12 @@ def test_aircraft_takes_the_official_validation_split_and_no_banner(tmp_path: Pa
         assert int(source.images.max()) < 255, "some of the banner is left"
     assert data.classes == ("707-320", "F-16A/B")
     assert load_data("aircraft", folder=tmp_path / "aircraft").train.shape == (3, 448, 448)
-    cached = sorted((tmp_path / "aircraft" / ".secateur").iterdir())
+    cached = sorted(cache_folder(None, tmp_path / "aircraft").iterdir())
     more = load_data("aircraft", folder=tmp_path / "aircraft", size=16, validation=0.25)
     assert [len(more.train), len(more.validation)] == [6, 2]
     assert greys(more, "train") | greys(more, "validation") == {10 * n for n in range(8)}
     assert values(more, "test") == values(data, "test")
-    assert sorted((tmp_path / "aircraft" / ".secateur").iterdir()) == cached, "both ways share the decoded images"
+    assert sorted(cache_folder(None, tmp_path / "aircraft").iterdir()) == cached, "both ways share the decoded images"
 
 
 @pytest.mark.parametrize("where", ["beside", "devkit", "together"])

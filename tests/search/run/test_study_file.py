@@ -86,6 +86,20 @@ def test_trainings_take_the_seed_of_the_study_unless_they_have_their_own(tmp_pat
     assert (study.dense.seed, study.retrain.recipe.seed) == (7, 3)
 
 
+def test_retraining_has_batch_size_and_rate_of_the_dense_training_unless_it_has_its_own(tmp_path: Path) -> None:
+    def read(dense: str, retrain: str) -> tuple[object, ...]:
+        study = read_study(write(tmp_path, f"{SMALL}[dense]\n{dense}\n[retrain]\n{retrain}\n"))
+        recipe = study.retrain.recipe
+        assert read_study(write(tmp_path, study_toml(study))).retrain.recipe == recipe
+        return recipe.batch_size, recipe.lr, recipe.optimiser
+
+    dense = 'batch_size = 16\nlr = 0.01\noptimiser = "adamw"'
+    assert read(dense, "") == (16, 0.01, "adamw")
+    assert read(dense, "lr = 0.5\nbatch_size = 8") == (8, 0.5, "adamw")
+    assert read(dense, 'optimiser = "sgd"') == (16, Recipe().lr, "sgd")
+    assert read("", "") == (Recipe().batch_size, Recipe().lr, "sgd")
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

@@ -12,12 +12,14 @@ import optuna
 import pytest
 import torch
 from optuna.trial import FrozenTrial
-from torch import nn
+from torch import Tensor, nn
 
 from backbones.artefact import load
 from backbones.cost import cost
 from backbones.errors import SecateurError
+from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
+from backbones.structure import Structure
 from backbones.surgery import cuts_of
 from backbones.trace import trace
 from scoring.scorers import SCORERS
@@ -25,11 +27,12 @@ from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
 from search.study import samplers
+from search.study.identity import IDENTITY, VERSIONS
 from search.study.samplers import SAMPLERS, Window
 from search.study.study import Study
 from search.training.engine import train
 from search.training.recipe import Recipe
-from tests.search.study.study_samples import BUDGETS, finished, small_data, small_graph, small_model
+from tests.search.study.study_samples import BUDGETS, Small, finished, small_data, small_graph, small_model
 from tests.search.study.study_samples import make as sample
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
@@ -127,6 +130,84 @@ def test_a_structure_is_scored_once(tmp_path: Path, parts: Parts, monkeypatch: A
     study.search(40, progress=False)
     assert len(seen) == len(set(seen))
     assert len(study.candidates()) == 40
+
+
+class Tanh(nn.Sequential):
+    """A network without a linear region."""
+
+    def __init__(self) -> None:
+        pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        super().__init__(nn.Conv2d(1, 8, 3), nn.Tanh(), nn.Conv2d(8, 8, 3), nn.Tanh(), *pool, nn.Linear(8, 4))
+
+
+class Named(Tanh):
+    """A network whose outputs are a dictionary."""
+
+    def forward(self, images: Tensor) -> Any:
+        return {"out": super().forward(images)}
+
+
+@pytest.mark.parametrize(
+    ("network", "scorer", "message"),
+    [
+        (Tanh, "naswot", "scorer 'naswot' cannot score this network, not even whole: the network has no activation"),
+        (Tanh, "refitted:naswot_last", "cannot score this network, not even whole: the network has no activation"),
+        (Named, "reconstruction", r"the network gives dict for 1 images; logits of shape \(1, 4\) are needed"),
+        (Named, "fidelity", "the network gives dict for 1 images"),
+    ],
+)
+def test_what_no_trial_can_score_is_refused_once(
+    tmp_path: Path, parts: Parts, network: type[nn.Module], scorer: str, message: str
+) -> None:
+    torch.manual_seed(0)
+    model = network().eval()
+    with pytest.raises(SecateurError, match=message) as caught:
+        make(tmp_path, (model, small_graph(model), parts[2]), scorer=scorer)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_can_be_scored_is_looked_at_before_the_first_trial_alone(
+    tmp_path: Path, parts: Parts, monkeypatch: Any
+) -> None:
+    seen: list[str] = []
+    monkeypatch.setitem(SCORERS, "random", lambda scored: seen.append(scored.structure.id) or RANDOM(scored))
+    make(tmp_path, parts).search(3, progress=False)
+    assert seen[0] == Structure.full(parts[1]).id
+    count = len(seen)
+    make(tmp_path, parts)
+    assert len(seen) == count
+
+
+class Steeper(Small):
+    """The same weights, other code."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(2 * images).mean((2, 3)))
+        return out
+
+
+def test_code_that_changed_between_equal_weights_is_noticed(tmp_path: Path, parts: Parts) -> None:
+    make(tmp_path, parts).search(3, progress=False)
+    torch.manual_seed(0)
+    steeper = Steeper().eval()
+    assert fingerprint(steeper) == fingerprint(parts[0])
+    with pytest.raises(
+        SecateurError, match=r"made with another operations \(\w+, now \w+\); the code of model's forward"
+    ):
+        make(tmp_path, (steeper, small_graph(steeper), parts[2]))
+    other = make(tmp_path, (steeper, small_graph(steeper), parts[2]), name="other")
+    with pytest.raises(SecateurError, match=r"do not hold for 'other': another operations"):
+        other.fork("s")
+    again = make(tmp_path, (small_model(), small_graph(small_model()), parts[2]))  # traced anew
+    assert again.graph.program.id == parts[1].program.id
+    attributes = dict(again.optuna_study.user_attrs)
+    again.optuna_study.set_user_attr(VERSIONS, {**attributes[VERSIONS], "torch": "1.0"})  # other operations anyway
+    with pytest.warns(UserWarning, match=r"was begun with torch 1.0"):
+        make(tmp_path, (steeper, small_graph(steeper), parts[2]))
+    again.optuna_study.set_user_attr(VERSIONS, attributes[VERSIONS])
+    older = {key: value for key, value in attributes[IDENTITY].items() if key != "operations"}
+    again.optuna_study.set_user_attr(IDENTITY, older)
+    make(tmp_path, (steeper, small_graph(steeper), parts[2]))
 
 
 def test_every_trial_holds_its_facts(tmp_path: Path, parts: Parts) -> None:

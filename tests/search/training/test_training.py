@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,16 @@ def test_averaged_weights_are_what_is_kept(digits: Data) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(plain.parameters(), averaged.parameters(), strict=True))
     assert accuracy(averaged, digits) == pytest.approx(history.test_accuracy)
     assert accuracy(averaged, digits, "validation") == pytest.approx(history.validation_accuracy)
+
+
+def test_epochs_of_a_few_steps_warn(digits: Data) -> None:
+    with pytest.warns(
+        UserWarning, match=r"digits: an epoch has 2 steps; 10 and more .* \(batch_size 500, \d+ training"
+    ):
+        train(network(), digits, Recipe(epochs=1, batch_size=500))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(network(), digits, Recipe(epochs=1, batch_size=128))
 
 
 def test_test_split_is_looked_at_once(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
