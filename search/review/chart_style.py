@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from backbones.errors import SecateurError
 from backbones.files import atomic_write
+from search.review.drawing import drawn
 
 Spec = dict[str, Any]
 Row = Mapping[str, Any]
@@ -116,31 +118,29 @@ def _unclipped(layer: Spec) -> Spec:
 
 
 def to_svg(spec: Spec) -> str:
-    """SVG text in the light scheme."""
-    import vl_convert
+    """SVG text in the light scheme.
 
-    return str(vl_convert.vegalite_to_svg(spec, config=config(), allowed_base_urls=[]))
+    Raises:
+        SecateurError: when the process that draws dies of it.
+    """
+    return str(drawn("vegalite_to_svg", vl_spec=spec, config=config(), allowed_base_urls=[]))
 
 
 def to_png(spec: Spec) -> bytes:
-    """PNG in the light scheme, two pixels a point."""
-    import vl_convert
-
-    return bytes(vl_convert.vegalite_to_png(spec, config=config(), scale=2, allowed_base_urls=[]))
+    """PNG in the light scheme, two pixels a point; errors as `to_svg`."""
+    return bytes(drawn("vegalite_to_png", vl_spec=spec, config=config(), scale=2, allowed_base_urls=[]))
 
 
 def svg_to_png(svg: str) -> bytes:
-    """PNG of an SVG picture, two pixels a point: a chart wanted as both is drawn once."""
-    import vl_convert
-
-    return bytes(vl_convert.svg_to_png(svg, scale=2))
+    """PNG of an SVG picture, two pixels a point: a chart wanted as both is drawn once; errors as `to_svg`."""
+    return bytes(drawn("svg_to_png", svg=svg, scale=2))
 
 
 def write_chart(spec: Spec, path: str | os.PathLike[str]) -> Path:
     """Writes a picture, in one step: PNG or SVG by the ending of `path`.
 
     Raises:
-        SecateurError: for another ending, or when the folder does not exist.
+        SecateurError: for another ending, when the folder does not exist, or the process that draws dies of it.
     """
     target = Path(path)
     if target.suffix.lower() not in (".png", ".svg"):
@@ -153,9 +153,35 @@ def write_chart(spec: Spec, path: str | os.PathLike[str]) -> Path:
     return target
 
 
+def write_both(spec: Spec, place: Path) -> bool:
+    """Writes a picture of a report as SVG and PNG; where it cannot be drawn it is left out, with a warning.
+
+    Args:
+        spec: the picture.
+        place: path of the two files without their endings.
+
+    Returns:
+        whether it was drawn.
+
+    Warns:
+        UserWarning: when the process that draws died; files of an earlier picture are removed.
+    """
+    svg, png = place.with_name(f"{place.name}.svg"), place.with_name(f"{place.name}.png")
+    try:
+        text = to_svg(spec)
+        content = svg_to_png(text)
+    except SecateurError as error:
+        warnings.warn(f"{place.parent}: pictures are missing: {error}", UserWarning, stacklevel=2)
+        for path in (svg, png):
+            path.unlink(missing_ok=True)
+        return False
+    for path, found in ((svg, text.encode()), (png, content)):
+        with atomic_write(path) as part:
+            part.write_bytes(found)
+    return True
+
+
 @cache
 def vega_bundle() -> str:
-    """JavaScript of Vega, Vega-Lite and Vega-Embed, to stand inside a page's script tag."""
-    import vl_convert
-
-    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;"))
+    """JavaScript of Vega, Vega-Lite and Vega-Embed, to stand inside a page's script tag; errors as `to_svg`."""
+    return str(drawn("javascript_bundle", snippet="window.vegaEmbed = vegaEmbed; window.vega = vega;"))

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backbones.files import atomic_write, write_text
+from backbones.files import write_text
 from search.formatting import amount, counted
 from search.review.candidate import Axis
-from search.review.chart_style import Row, Spec, quieter, reads_trials, still, svg_to_png, to_svg, with_data
+from search.review.chart_style import Row, Spec, quieter, reads_trials, still, with_data, write_both
 from search.review.charts import (
     history_chart,
     importances_chart,
@@ -208,7 +208,8 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
         folder: an existing folder; the pictures are written into `plots` inside it.
 
     Returns:
-        a record for each picture: `name`, `title`, `view`, and the paths `png` and `svg` relative to `folder`.
+        a record for each picture that could be drawn: `name`, `title`, `view`, and the paths `png` and `svg` relative
+        to `folder`.
     """
     place = folder / PLOTS_FOLDER
     place.mkdir(exist_ok=True)
@@ -216,12 +217,11 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
     for figure in shown:
         for view in figure.views:
             names[_unused(_name(figure, view), names)] = (figure, view)
+    written: dict[str, tuple[Figure, str]] = {}
     for name, (figure, view) in names.items():
         spec = quieter({**still(figure.views[view], PICTURE_WIDTH), "padding": 12}, len(rows))
-        svg = to_svg(with_data(spec, trials=rows if reads_trials(spec) else ()))
-        write_text(place / f"{name}.svg", svg)
-        with atomic_write(place / f"{name}.png") as part:
-            part.write_bytes(svg_to_png(svg))
+        if write_both(with_data(spec, trials=rows if reads_trials(spec) else ()), place / name):
+            written[name] = (figure, view)
     for name in _listed(place) - names.keys():
         for ending in ("svg", "png"):
             (place / f"{name}.{ending}").unlink(missing_ok=True)
@@ -232,7 +232,7 @@ def write_plots(shown: Iterable[Figure], rows: Sequence[Row], folder: Path) -> l
             "view": view,
             **{ending: f"{PLOTS_FOLDER}/{name}.{ending}" for ending in ("png", "svg")},
         }
-        for name, (figure, view) in names.items()
+        for name, (figure, view) in written.items()
     ]
     write_text(place / INDEX, json.dumps(index, indent=1) + "\n")
     return index

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, overload
 
 from backbones.errors import SecateurError
-from backbones.files import atomic_write, write_text
+from backbones.files import write_text
 from search.formatting import csv_table
 from search.review.candidate import Candidate, Measure
-from search.review.chart_style import Spec, quieter, still, svg_to_png, to_svg, with_data, write_chart
+from search.review.chart_style import Spec, quieter, still, to_svg, with_data, write_both, write_chart
+from search.review.drawing import one_drawing_process
 from search.review.figures import figures, listed, training_rows, write_plots
 from search.review.front import Front, save_fronts
 from search.review.front_chart import front_chart
@@ -134,6 +135,9 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
     Returns:
         the path of report.html.
 
+    Warns:
+        UserWarning: when pictures are missing because they could not be drawn; everything else is there.
+
     Raises:
         SecateurError: when the report has no front, two fronts have the same name, or the folder does not exist.
     """
@@ -144,15 +148,13 @@ def write_report(report: Report, folder: str | os.PathLike[str]) -> Path:
     if len(set(names)) < len(names):
         raise SecateurError(f"the studies of a report need different names, but got {', '.join(map(repr, names))}")
     save_fronts(report.fronts, folder)
-    picture = to_svg(front_picture(report.fronts))
-    write_text(folder / "front.svg", picture)
-    with atomic_write(folder / "front.png") as part:
-        part.write_bytes(svg_to_png(picture))
     rows = trial_rows(report.fronts, listed(report))
     shown = figures(report, rows)
-    pictures = write_plots(shown, rows, folder)
     tables = write_tables(report, folder)
-    write_text(folder / "report.html", page(report, folder, rows, shown, pictures=pictures, tables=tables))
+    with one_drawing_process():
+        write_both(front_picture(report.fronts), folder / "front")
+        pictures = write_plots(shown, rows, folder)
+        write_text(folder / "report.html", page(report, folder, rows, shown, pictures=pictures, tables=tables))
     return folder / "report.html"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -14,6 +15,7 @@ from urllib.parse import quote
 from jinja2 import DictLoader, Environment, StrictUndefined
 from markupsafe import Markup
 
+from backbones.errors import SecateurError
 from search.formatting import amount, counted, duration
 from search.review.candidate import Candidate
 from search.review.chart_style import Row, Spec, config, vega_bundle
@@ -58,7 +60,8 @@ def page(
         "widths": _widths_template(fronts),
         "file": "-".join(front.name for front in fronts),
     }
-    data["details"] = details(fronts, LARGEST - len(vega_bundle()) - len(json.dumps(data, separators=(",", ":"))))
+    bundle = _bundle()
+    data["details"] = details(fronts, LARGEST - len(bundle) - len(json.dumps(data, separators=(",", ":"))))
     reasons = Counter(one.reason for front in fronts for one in front.candidates if one.reason)
     context = {
         "title": report.title or ", ".join(front.name for front in fronts),
@@ -75,9 +78,18 @@ def page(
         "pictures": [{**one, "png": quote(one["png"]), "svg": quote(one["svg"])} for one in pictures],
         "tables": [quote(path) for path in tables],
         "data": data,
-        "bundle": Markup(vega_bundle()),
+        "bundle": Markup(bundle),
     }
     return _environment().get_template("report.html.jinja").render(context)
+
+
+def _bundle() -> str:
+    """What draws on the page; nothing, with a warning, where the process that puts it together died."""
+    try:
+        return vega_bundle()
+    except SecateurError as error:
+        warnings.warn(f"the page shows tables and no charts: {error}", UserWarning, stacklevel=2)
+        return ""
 
 
 def _making(report: Report) -> list[dict[str, Any]]:

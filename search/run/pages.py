@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import tomllib
@@ -17,6 +18,7 @@ from optuna.trial import TrialState
 
 from backbones.errors import SecateurError
 from backbones.files import write_text
+from backbones.version import VERSION
 from search.review.candidate import Candidate
 from search.review.front import Front
 from search.review.records import training_record
@@ -43,12 +45,13 @@ SHOWN = {
 }
 
 
-def run_report(folder: RunFolder, output: Path | None = None) -> Path:
+def run_report(folder: RunFolder, output: Path | None = None, *, anew: bool = True) -> Path:
     """Writes the report of one run.
 
     Args:
         folder: the run.
         output: an existing folder; the run's own when not given.
+        anew: also where nothing of what it shows has changed since, but for commands and how long stages took.
 
     Returns:
         the path of the page.
@@ -58,7 +61,28 @@ def run_report(folder: RunFolder, output: Path | None = None) -> Path:
     """
     front = _front(folder)
     place = folder.path if output is None else output.resolve()
-    return write_report(Report((front,), facts={front.name: _facts(folder, front, place)}), place)
+    facts = _facts(folder, front, place)
+    shown = (
+        VERSION,
+        front.dense,
+        front.baselines,
+        front.rows(),
+        facts.histories,
+        facts.importances,
+        facts.links,
+        sorted(facts.gammas),
+    )
+    key = hashlib.sha256(repr(shown).encode()).hexdigest()
+    there = [
+        folder.report,
+        *(folder.path / name for name in ("front.png", "front.svg", "report.json", "plots/plots.json")),
+    ]
+    if not anew and folder.record().get("reported") == key and all(path.is_file() for path in there):
+        return folder.report
+    page = write_report(Report((front,), facts={front.name: facts}), place)
+    if output is None:
+        folder.note(reported=key)
+    return page
 
 
 def joint_report(folders: Sequence[RunFolder], output: Path) -> Path:

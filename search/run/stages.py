@@ -298,7 +298,7 @@ def report_stage(opened: Study, inputs: RunInputs, folder: RunFolder, console: C
     if retrained(front):
         _keep_best(front, folder, console)
     with timed(folder, "report"):
-        run_report(folder)
+        run_report(folder, anew=False)
     _conclude(front, inputs, folder, console)
     return result_values(front, _paths(folder))
 

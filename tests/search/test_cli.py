@@ -254,7 +254,7 @@ def test_search_alone_then_retrain_then_report(folder: Path, capsys: pytest.Capt
     assert re.search(r"^finalist .* rung  1 epoch  2 epochs  8 epochs$", out, flags=re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 80
     code, out, err = called(capsys, "status", "runs/tiny")
-    assert re.findall(r"^  \w+  (\S+ of \S+ epochs):", out, flags=re.MULTILINE) == [
+    assert re.findall(r"^  trial \d+(?: \(\w+\))?, \w+  (\S+ of \S+ epochs):", out, flags=re.MULTILINE) == [
         "2 of 8 epochs",
         *2 * ["1 of 8 epochs"],
     ]

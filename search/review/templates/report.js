@@ -28,6 +28,7 @@
   const said = (value) => (String(value) === "null" ? "–" : String(value).replace(/&/g, "&amp;").replace(/</g, "&lt;"));
 
   async function draw(name, spec) {
+    if (!window.vegaEmbed) return;  // a page that was written without what draws
     const box = document.querySelector(`#${name} .chart`);
     const old = views.get(name);
     const result = await vegaEmbed(box, fill(name, spec), {

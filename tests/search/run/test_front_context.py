@@ -140,6 +140,24 @@ def test_a_report_of_a_run_shows_what_the_folder_knows(front: Front, tmp_path: P
     assert record["stages"] == [{"study": front.name, "stage": "search", "seconds": 3.0}]
 
 
+def test_a_report_of_what_has_not_changed_is_not_drawn_again(front: Front, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run", front)
+
+    def drawn_again(**how: bool) -> bool:
+        before = folder.report.stat().st_mtime_ns if folder.report.is_file() else 0
+        return run_report(folder, **how).stat().st_mtime_ns != before
+
+    assert drawn_again(anew=False)
+    folder.note(commands=["secateur resume run"], seconds={"search": 4.0})
+    assert not drawn_again(anew=False)
+    assert drawn_again()  # `secateur report`
+    (folder.path / "plots/plots.json").unlink()
+    assert drawn_again(anew=False)
+    first = replace(front.candidates[0], accuracy=0.5)
+    replace(front, candidates=(first, *front.candidates[1:])).save(folder.path)
+    assert drawn_again(anew=False)
+
+
 def test_runs_of_one_name_are_told_apart(front: Front, tmp_path: Path) -> None:
     folders = [
         run_folder(tmp_path / place / "s", front, commands=[f"secateur run {place}.toml"]) for place in ("a", "b")
