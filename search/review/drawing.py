@@ -1,6 +1,7 @@
 """Drawing in a process of its own: the library that draws ends its process where memory runs out.
 
-So a picture is lost and never a result. One process draws all pictures of a report; it ends with the block that wanted them.
+So a picture is lost and never a result. One process draws all pictures of a report; it ends with the block of code that
+wanted them.
 """
 
 from __future__ import annotations
