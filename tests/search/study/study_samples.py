@@ -21,6 +21,7 @@ import search.study.heartbeat
 import search.study.loops
 import search.study.retrain
 from backbones.graph import ChannelGraph
+from backbones.structure import Structure
 from backbones.trace import trace
 from scoring import scorers
 from scoring.scoring_task import ScoredStructure
@@ -102,7 +103,7 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     known = scorers.SCORERS["random"]
 
     def slow(scored: ScoredStructure) -> float:
-        if options.log:
+        if options.log and scored.structure != Structure.full(scored.task.graph):  # every new study begins with it
             with options.log.open("a") as file:
                 file.write(scored.structure.id + "\n")
         time.sleep(options.pause)
