@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from backbones.arguments import explained
 from backbones.checkpoint import plain_name
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError, one_line
@@ -37,6 +38,7 @@ METADATA_KEY = "secateur"
 _FLOATS = {str(dtype): dtype for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64)}
 
 
+@explained
 def save(
     model: nn.Module,
     path: str | os.PathLike[str],
@@ -74,6 +76,10 @@ def save(
     unsaved = {name: dtype for name, dtype in dtypes.items() if name not in tensors and dtype != "torch.float32"}
     if unsaved:
         record["dtypes"] = unsaved
+    try:
+        json.dumps(record)
+    except (TypeError, ValueError) as error:
+        raise SecateurError(f"provenance must be what JSON can hold, but {one_line(error)}") from None
     record["digest"] = _digest(json.loads(json.dumps(record)), tensors)
     with atomic_write(path) as part:
         part.write_bytes(to_bytes(tensors, {METADATA_KEY: json.dumps(record)}))
@@ -109,6 +115,7 @@ def _contents(model: nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     return tensors, extra
 
 
+@explained
 def load(path: str | os.PathLike[str], model: nn.Module | None = None) -> nn.Module:
     """Rebuilds a saved network in eval mode on the CPU, its tensors of the types that they were saved in.
 

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError, one_line
 
 PLACES = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "weights", "params")
@@ -23,6 +24,7 @@ OTHER_SPELLING = {"fc": "linear", "linear": "fc", "downsample": "shortcut", "sho
 """What ResNets call their head and their projection shortcuts elsewhere (torchvision against akamaster, kuangliu)."""
 
 
+@explained
 def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Sequence[str] = ()) -> None:
     """Loads a checkpoint into `model`, in place.
 

@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from backbones.arguments import explained
 from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from backbones.inputs import output_of
@@ -22,6 +23,7 @@ from backbones.removal import reduced
 from backbones.structure import Structure
 
 
+@explained
 def cost(graph: ChannelGraph, structure: Structure) -> Cost:
     """MACs and parameters of `structure`, for one sample, without building it.
 

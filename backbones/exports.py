@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError, first_line
 from backbones.export_program import exporting_quietly
 from backbones.files import atomic_write
@@ -26,6 +27,7 @@ EXPORT_TOLERANCE = 1e-4
 """Largest relative difference between the exported network's output and the module's."""
 
 
+@explained
 def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequence[Any]) -> float:
     """Writes a `torch.export` program (`.pt2`), reads it back and compares outputs.
 
@@ -58,6 +60,7 @@ def export_program(model: nn.Module, path: str | os.PathLike[str], example: Sequ
         )
 
 
+@explained
 def export_onnx(
     model: nn.Module,
     path: str | os.PathLike[str],

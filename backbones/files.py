@@ -8,14 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from backbones.errors import SecateurError
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path in the same folder that is moved onto `path` when the block ends without an error.
 
     A reader sees the old file or the new one, never a part; after an error or a kill the old file is still there.
+
+    Raises:
+        SecateurError: when the folder does not exist.
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise SecateurError(f"cannot write {str(target)!r}: the folder {str(target.parent)!r} does not exist")
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
     os.close(handle)
     part = Path(name)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from backbones.arguments import explained
 from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph, Frozen
 
@@ -34,6 +35,7 @@ def minimum(graph: ChannelGraph) -> Cost:
     return graph.costs.evaluate(np.ones(len(graph.groups), dtype=np.int64))
 
 
+@explained
 def describe(graph: ChannelGraph) -> str:
     """Everything `secateur inspect` prints about a traced network.
 

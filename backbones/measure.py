@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.inputs import output_of
 from backbones.modes import device_of, evaluating
@@ -46,6 +47,7 @@ class Latency:
     device: str
 
 
+@explained
 def latency(model: nn.Module, pruned: nn.Module, example: Sequence[Any], *, rounds: int = 20) -> Latency:
     """Measures both networks in eval mode, in turns, so that a busy machine slows both alike.
 
@@ -106,6 +108,7 @@ def _once(model: nn.Module, example: Sequence[Any]) -> float:
     return time.perf_counter() - start
 
 
+@explained
 def peak_memory(model: nn.Module, example: Sequence[Any]) -> int:
     """Largest number of bytes that activations take at once in an eval forward pass, parameters and inputs left out.
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.surgery import cuts_of
 
 
+@explained
 def transfer_optimizer(optimizer: Optimizer, model: nn.Module, pruned: nn.Module) -> Optimizer:
     """Rebuilds an optimizer for a pruned module, with momentum and other state cut like the parameters.
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from backbones.architectures import alexnet, bilinear, mobilenet_v3, resnet, resnet_cifar, vgg
-from backbones.errors import SecateurError, did_you_mean
+from backbones.arguments import explained
+from backbones.errors import SecateurError, did_you_mean, one_line
 
 BACKBONES: Mapping[str, Callable[..., nn.Module]] = {
     **resnet_cifar.BACKBONES,
@@ -36,6 +37,7 @@ class BackboneSpec:
     in_channels: int
 
 
+@explained
 def build(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
     """A freshly initialised backbone.
 
@@ -57,6 +59,11 @@ def build(name: str, num_classes: int, in_channels: int = 3) -> nn.Module:
             f"num_classes >= 1 and in_channels >= 1 must hold, but got num_classes={num_classes}, "
             f"in_channels={in_channels}"
         )
-    model = BACKBONES[name](num_classes=num_classes, in_channels=in_channels)
+    try:
+        model = BACKBONES[name](num_classes=num_classes, in_channels=in_channels)
+    except RuntimeError as error:  # of torch, for tensors that no memory holds
+        raise SecateurError(
+            f"{name} with num_classes={num_classes}, in_channels={in_channels} cannot be built: {one_line(error)}"
+        ) from None
     model.secateur_spec = BackboneSpec(name, num_classes, in_channels)  # type: ignore[assignment]
     return model

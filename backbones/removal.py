@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from backbones.arguments import explained
 from backbones.assemble import assemble
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Index
@@ -55,6 +56,7 @@ class Reduction:
         return Structure.of(self.graph, kept)
 
 
+@explained
 def removable(graph: ChannelGraph) -> Mapping[str, tuple[str, ...]]:
     """The layers that can be replaced by the identity.
 

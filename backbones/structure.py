@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 
 
 @dataclass(frozen=True)
+@explains("full", "of", "from_json")
 class Structure:
     """Per group the kept channels, plus removed layers. Hashable and small; make one with `full`, `of` or `random`.
 
@@ -48,7 +50,12 @@ class Structure:
             raise SecateurError(f"structure names group {unknown[0]!r}; the graph has {_some(graph.by_name)}")
         rows = []
         for group in graph.groups:
-            channels = tuple(sorted({int(i) for i in kept.get(group.name, range(group.size))}))
+            try:
+                channels = tuple(sorted({int(i) for i in kept.get(group.name, range(group.size))}))
+            except (TypeError, ValueError):
+                raise SecateurError(
+                    f"group {group.name!r} must keep numbers of channels, but got {kept[group.name]!r}"
+                ) from None
             if not channels:
                 raise SecateurError(f"group {group.name!r} keeps no channel; at least one must stay")
             if channels[0] < 0 or channels[-1] >= group.size:

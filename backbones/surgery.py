@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
+from backbones.arguments import explained
 from backbones.checkpoint import plain_name
 from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph
@@ -61,6 +62,7 @@ def cuts_of(model: nn.Module) -> tuple[PruningPlan, ...]:
     return () if origin is None else origin.cuts
 
 
+@explained
 def prune(model: nn.Module, graph: ChannelGraph, structure: Structure, *, check: bool = True) -> nn.Module:
     """A copy of `model` that holds only what `structure` keeps.
 

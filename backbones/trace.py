@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from backbones.arguments import explained
 from backbones.assemble import assemble
 from backbones.errors import SecateurError
 from backbones.export_program import export, run
@@ -33,6 +34,7 @@ from backbones.size_attributes import (
 from backbones.state import State, untouched
 
 
+@explained
 def trace(
     model: nn.Module,
     example: Any,

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from backbones.arguments import explained
+from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, owner
-from backbones.inputs import move_tensors, run_on
+from backbones.inputs import move_tensors, run_on, sample_count
 from backbones.modes import device_of, evaluating
 from backbones.module_copy import copy_with
 from backbones.program import Program, Ref, Step
@@ -24,6 +26,7 @@ FOLDED_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 FOLDED_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
+@explained
 def recalibrate(model: nn.Module, batches: Iterable[Any]) -> None:
     """Replaces all batch-norm running statistics by their mean over `batches`, in place, without gradients.
 
@@ -34,11 +37,16 @@ def recalibrate(model: nn.Module, batches: Iterable[Any]) -> None:
         model: changed in place (only batch-norm buffers); training flags are kept.
         batches: normalised images (B, C, H, W), or inputs of another form, as the network takes them; nothing happens
             when there are none.
+
+    Raises:
+        SecateurError: for batches without samples.
     """
     images = iter(batches)
     first = next(images, None)
     if first is None:
         return
+    if not sample_count(first):
+        raise SecateurError(f"batches must hold batches of inputs, but the first is {first!r}")
     place = device_of(model)
     with recalibrating(model), torch.no_grad():
         for batch in itertools.chain([first], images):

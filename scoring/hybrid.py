@@ -24,6 +24,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from backbones.arguments import explained
 from backbones.cost_table import Ints
 from backbones.errors import SecateurError
 from scoring.limits import Limits
@@ -32,6 +33,7 @@ from scoring.tables import FilterTables, channels_by_group
 Thresholds = float | NDArray[np.float64]
 
 
+@explained
 def hybrid(
     tables: FilterTables,
     t_norm: float,

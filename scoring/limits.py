@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from backbones.arguments import explains
 from backbones.cost_table import Ints
 from backbones.errors import SecateurError, check_name
 from scoring.tables import FilterTables
@@ -17,6 +18,7 @@ SLACK = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
+@explains("__post_init__")
 class Limits:
     """Bounds on the number of channels that a group keeps.
 

@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from backbones.arguments import explained
 from backbones.cost import cost
 from backbones.errors import SecateurError, check_name
+from backbones.export_program import run
 from backbones.graph import ChannelGraph
+from backbones.inputs import as_arguments
 from backbones.state import untouched
 from backbones.structure import Structure
 from scoring.combination import rank_sum_score
@@ -147,6 +150,7 @@ def _refitted(scorer: Scorer, scored: ScoredStructure) -> float:
     return scorer(scored.after_refit)
 
 
+@explained
 def score(
     name: str,
     model: nn.Module,
@@ -179,5 +183,6 @@ def score(
     scorer = scorer_of(name)
     structure.check(graph)
     with untouched(model):
+        run(model, as_arguments(batch))
         task = ScoringTask(model, graph, batch, labels, recalibrate, tuple(reference), fit=fit)
         return scorer(ScoredStructure(task, structure))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from backbones.arguments import explained
 from backbones.cost_table import Ints
 from backbones.errors import SecateurError, check_name
 from backbones.files import atomic_write
@@ -128,6 +129,7 @@ class FilterTables:
         return _ranks(np.lexsort((-self.norms, -self.heights, self.owners)), self.starts, self.owners)
 
 
+@explained
 def filter_tables(
     model: nn.Module,
     graph: ChannelGraph,
@@ -185,6 +187,7 @@ def filter_tables(
     return FilterTables({table.name: table for table in groups}, **settings, key=key)
 
 
+@explained
 def error_table(tables: FilterTables, group: str) -> Floats:
     """What the layers that read a group lose at every width, when its best channels by norm are kept.
 

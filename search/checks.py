@@ -6,9 +6,10 @@ import math
 import re
 from typing import Any
 
+import torch
 from torch import nn
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, first_line
 from backbones.inputs import tensors_in
 
 STUDY_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
@@ -32,6 +33,23 @@ def check_dtype(model: nn.Module, inputs: Any) -> None:
                 f"the network's weights are {names}, its inputs {str(given).removeprefix('torch.')}; call "
                 "model.float(), and change the type of the network that comes out"
             )
+
+
+def checked_device(device: str | torch.device) -> torch.device:
+    """The device that is meant.
+
+    Raises:
+        SecateurError: for one that torch does not know or this machine does not have.
+    """
+    try:
+        place = torch.device(device)
+        torch.zeros(1, device=place)
+        return place
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = first_line(error)
+        known = reason.startswith("Expected one of")
+        what = "no such device; give auto, cpu, cuda or cuda:1" if known else reason
+        raise SecateurError(f"device {device} cannot be used here: {what}") from error
 
 
 def check_range(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Index
 from backbones.inputs import output_of
@@ -76,6 +77,7 @@ class DenseGrams:
     outputs: Mapping[str, InputGram]
 
 
+@explained
 def gather_grams(
     model: nn.Module,
     graph: ChannelGraph,

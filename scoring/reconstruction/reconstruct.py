@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
@@ -17,6 +18,7 @@ from scoring.reconstruction.targets import ROWS, DenseTargets, gather_targets
 METHODS = ("layers", "channels")
 
 
+@explained
 def reconstruct(
     model: nn.Module,
     graph: ChannelGraph,

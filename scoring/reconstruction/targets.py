@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.inputs import NamedInputs, as_arguments, named, output_of, sample_count, tensors_in
@@ -70,6 +71,7 @@ class DenseTargets:
     left: Mapping[str, str] = field(default_factory=dict)
 
 
+@explained
 def gather_targets(
     model: nn.Module,
     graph: ChannelGraph,

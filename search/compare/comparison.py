@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from backbones.arguments import explained
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from search.checks import check_range
@@ -29,6 +30,7 @@ from search.training.parallel import fitting_threads
 COMPARE_FOLDER = "compare"
 
 
+@explained
 def compare(
     path: str | os.PathLike[str],
     *,

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError
 
 WIDEST = 512
@@ -15,6 +16,7 @@ WIDEST = 512
 
 
 @dataclass(frozen=True, slots=True)
+@explains("__post_init__")
 class Augment:
     """What is drawn anew for every image in every epoch; the default changes nothing.
 

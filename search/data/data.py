@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError
 from backbones.inputs import first_samples, sample_count
+from search.checks import check_range
 from search.data.augment import Augment
 from search.data.items import Collate, Items, SampleBatch, form_of
-from search.data.sources import Split, Stream, counts, materialise, split_off
+from search.data.materialise import materialise
+from search.data.sources import Split, Stream, check_images, counts, split_off
 from search.data.task import CLASSIFICATION, Task
 
 SplitName = Literal["train", "validation", "test"]
@@ -28,6 +31,7 @@ IMAGES_AT_ONCE = 500
 
 
 @dataclass(frozen=True, eq=False)
+@explains("__post_init__", "from_tensors", "from_datasets", "batch")
 class Data:
     """A task with its samples. Make one with `secateur.load_data`, `Data.from_tensors` or `Data.from_datasets`.
 
@@ -59,12 +63,7 @@ class Data:
         if self.task.classes and self.num_classes < 2:
             raise SecateurError(f"data {self.name!r}: num_classes >= 2 must hold, but got {self.num_classes}")
         if self.images:
-            channels = self.train.shape[0]
-            if len(self.mean) != channels or len(self.std) != channels or not all(s > 0 for s in self.std):
-                raise SecateurError(
-                    f"data {self.name!r}: mean and std need {channels} numbers, one a channel, and std > 0, "
-                    f"but got mean={self.mean}, std={self.std}"
-                )
+            check_images(self.train, self.mean, self.std, f"data {self.name!r}")
         elif self.mean or self.std or self.augment != Augment():
             raise SecateurError(
                 f"data {self.name!r}: mean, std and augment are of images with classes; let the dataset normalise and "
@@ -143,6 +142,7 @@ class Data:
             raise SecateurError(
                 f"data {self.name!r}: 1 <= batch size <= {len(self.train)} training images must hold, but got {size}"
             )
+        check_range("seed", seed, 0, 2**63 - 1)
         if isinstance(self.train, Stream):
             return self._ready(self.train.first(size, seed), "train")
         generator = torch.Generator().manual_seed(seed)
@@ -263,8 +263,8 @@ class Data:
             validation=held,
             test=testing,
             num_classes=number,
-            mean=measured[0] if mean is None else tuple(float(m) for m in mean),
-            std=measured[1] if std is None else tuple(float(s) for s in std),
+            mean=measured[0] if mean is None else tuple(mean),
+            std=measured[1] if std is None else tuple(std),
             augment=augment or Augment(),
             classes=tuple(classes),
         )

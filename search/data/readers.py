@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError, check_name
 from search.data.caltech256 import caltech256
 from search.data.cifar import cifar10, cifar100
@@ -34,6 +35,7 @@ DATASETS: dict[str, Callable[..., Data]] = {
 MOMENTS = ("mean", "std")
 
 
+@explained
 def load_data(name: str, **options: Any) -> Data:
     """A data set by name.
 
@@ -50,9 +52,9 @@ def load_data(name: str, **options: Any) -> Data:
     """
     check_name("data set", name, DATASETS)
     known = inspect.signature(DATASETS[name]).parameters
-    scale: dict[str, Any] = {key: tuple(map(float, options[key])) for key in MOMENTS if options.get(key) is not None}
+    scale: dict[str, Any] = {key: tuple(options[key]) for key in MOMENTS if options.get(key) is not None}
     for option in options:
         if option not in (*known, *MOMENTS):
             raise SecateurError(f"data set {name!r} has no option {option!r}; it takes {', '.join([*known, *MOMENTS])}")
-    data = DATASETS[name](**{key: value for key, value in options.items() if key not in MOMENTS})
+    data = explained(DATASETS[name])(**{key: value for key, value in options.items() if key not in MOMENTS})
     return replace(data, **scale) if scale else data

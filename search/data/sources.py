@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,15 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
+from torch.utils.data import DataLoader
 
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, one_line
 from backbones.inputs import first_samples, sample_count, tensors_in
 from search.checks import check_range
 from search.data.items import SampleBatch, as_batch, digest_tree, joined
 
 ImageShape = tuple[int, ...]
 
+ENOUGH, LOOKED_AT = 16, 256
+"""Images, at least and at most, in which it is looked for what is wrong with all of them."""
 PIECE = 2**22  # values that are worked on at once where a whole data set may not fit
 
 
@@ -54,9 +57,23 @@ class Split:
             if pair.rows is not None:
                 return pair
             pair = (pair.pool, pair.labels)
-        images, labels = torch.as_tensor(pair[0]), torch.as_tensor(pair[1])
+        try:
+            images, labels = (torch.as_tensor(part) for part in pair)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise SecateurError(
+                f"{where} must be a pair of tensors or arrays (images, labels), but got {type(pair).__name__}: "
+                f"{one_line(error)}"
+            ) from None
+        if images.layout != torch.strided:
+            raise SecateurError(f"{where} images must be dense, but got layout {images.layout}; call to_dense()")
         if images.ndim != 4:
             raise SecateurError(f"{where} images must be (N, C, H, W), but got shape {tuple(images.shape)}")
+        _, first, second, last = images.shape
+        if last in (1, 3, 4) and first > 4 and second > 4 and (first == second or last == 3):
+            raise SecateurError(
+                f"{where} images must be (N, C, H, W), but {tuple(images.shape)} looks like (N, H, W, C); give "
+                "images.permute(0, 3, 1, 2)"
+            )
         if len(images) == 0 or labels.shape != (len(images),):
             raise SecateurError(
                 f"{where} needs at least one image and one label each, but got {len(images)} images and labels of "
@@ -150,6 +167,45 @@ class Split:
         digest.update(self.labels.numpy().data)
 
 
+def check_images(source: Split | Stream, mean: Sequence[float], std: Sequence[float], where: str) -> None:
+    """Checks how images are normalised, and of those in memory that there is something to see in their scale.
+
+    Args:
+        source: the training images.
+        mean: per channel, of pixels scaled to [0, 1].
+        std: likewise.
+        where: named in errors.
+
+    Raises:
+        SecateurError: for a mean or std that is no finite number a channel, images that are all of one colour, or
+            floats of 0 to 255 where `mean` and `std` are of 0 to 1.
+
+    Warns:
+        UserWarning: for floats of 0 to 255 otherwise.
+    """
+    channels = source.shape[0]
+    numbers = all(isinstance(one, int | float) and math.isfinite(one) for one in (*mean, *std))
+    if len(mean) != channels or len(std) != channels or not numbers or not all(one > 0 for one in std):
+        raise SecateurError(
+            f"{where}: mean and std need {channels} numbers, one a channel, and std > 0, "
+            f"but got mean={tuple(mean)}, std={tuple(std)}"
+        )
+    if not isinstance(source, Split):
+        return
+    some, _ = source.take(torch.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).long())
+    low, high = float(some.min()), float(some.max())
+    if low == high and source.rows is None and len(some) >= ENOUGH:
+        raise SecateurError(
+            f"{where}: every pixel of the training images is {low:g}; nothing can be learned from them; look at how "
+            "they are read"
+        )
+    if some.is_floating_point() and low >= 0 and high > 8:
+        advice = f"float images go up to {high:g}, but 0 to 1 is meant; divide by 255, or give uint8"
+        if max(map(abs, mean)) <= 1 and max(std) <= 1:
+            raise SecateurError(f"{where}: {advice}")
+        warnings.warn(f"{where}: {advice}", UserWarning, stacklevel=2)
+
+
 @dataclass(frozen=True, eq=False)
 class Stream:
     """Batches read anew in every epoch, for data that does not fit in memory.
@@ -196,7 +252,7 @@ class Stream:
             batches = iter(self.loader)
             head = list(itertools.islice(batches, 1))  # a sampler draws its order when the first batch is asked for
         for batch in itertools.chain(head, batches):
-            yield _pair(batch, "loader") if self.images else as_batch(batch, "loader")
+            yield image_batch(batch, "loader") if self.images else as_batch(batch, "loader")
 
     def first(self, size: int, seed: int) -> SampleBatch:
         """The first `size` samples of an epoch. Targets that are no tensors are those of whole batches."""
@@ -244,6 +300,7 @@ def split_off(split: Split, fraction: float, num_classes: int, seed: int, where:
         SecateurError: for a fraction out of range, or a class with fewer than two images.
     """
     check_range("validation", fraction, 0, 1, above=True, below=True, where=where)
+    check_range("seed", seed, 0, 2**63 - 1, where=where)
     sizes = []
     for label, found in enumerate(counts(split.labels, num_classes).tolist()):
         if found < 2:
@@ -269,59 +326,12 @@ def draw_off(split: Split, sizes: Sequence[int], seed: int) -> tuple[Split, Spli
     return split.pick(rest), split.pick(aside)
 
 
-def materialise(source: object, where: str) -> Split:
-    """Reads a Dataset or DataLoader once into memory.
+def image_batch(batch: Any, where: str) -> tuple[Tensor, Tensor]:
+    """The batch of a loader as images (B, C, H, W) and labels (B,).
 
     Raises:
-        SecateurError: naming `where`, for samples that are not (image, label) pairs or differ in shape.
+        SecateurError: naming `where`, for something else.
     """
-    images: list[Tensor] = []
-    labels: list[int] = []
-    for image, label in _samples(source, where):
-        if images and image.shape != images[0].shape[-image.ndim :]:
-            raise SecateurError(
-                f"{where}: image {len(images)} is {tuple(image.shape)}, the first {tuple(images[0].shape)}; "
-                "resize them to one shape in the dataset"
-            )
-        images.append(image)
-        labels.append(label)
-    if not images:
-        raise SecateurError(f"{where} is empty; it needs at least one image")
-    return Split.of((torch.stack(images), torch.tensor(labels)), where)
-
-
-def _samples(source: object, where: str) -> Iterable[tuple[Tensor, int]]:
-    if isinstance(source, DataLoader):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            for batch in _unshuffled(source):
-                images, labels = _pair(batch, where)
-                yield from zip(images, labels.tolist(), strict=True)
-        return
-    if not isinstance(source, Dataset) and not hasattr(source, "__getitem__"):
-        raise SecateurError(f"{where} must be a torch Dataset or DataLoader, but got {type(source).__name__}")
-    items: Any = source
-    size = len(items) if hasattr(items, "__len__") else None
-    for sample in items if size is None else (items[i] for i in range(size)):
-        if not isinstance(sample, tuple | list) or len(sample) < 2:
-            raise SecateurError(f"{where}: a sample must be an (image, label) pair, but got {type(sample).__name__}")
-        yield _image(sample[0], where), int(sample[1])
-
-
-def _unshuffled(loader: DataLoader[Any]) -> DataLoader[Any]:
-    """The same samples in the dataset's order, so that reading twice gives the same tensors."""
-    if isinstance(loader.sampler, RandomSampler) and not loader.sampler.replacement and loader.batch_size:
-        return DataLoader(
-            loader.dataset,
-            loader.batch_size,
-            sampler=SequentialSampler(loader.dataset),  # type: ignore[arg-type]
-            num_workers=loader.num_workers,
-            collate_fn=loader.collate_fn,
-        )
-    return loader
-
-
-def _pair(batch: Any, where: str) -> tuple[Tensor, Tensor]:
     if not isinstance(batch, tuple | list) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch[:2]):
         raise SecateurError(
             f"{where}: a batch must be a pair of tensors (images, labels), but got {type(batch).__name__}"
@@ -333,17 +343,3 @@ def _pair(batch: Any, where: str) -> tuple[Tensor, Tensor]:
             f"{tuple(labels.shape)}"
         )
     return images, labels.to(torch.int64)
-
-
-def _image(value: Any, where: str) -> Tensor:
-    """(C, H, W) from a tensor, or from an array or PIL image (H, W, C) or (H, W)."""
-    if isinstance(value, Tensor):
-        image = value
-    else:
-        array = np.array(value)
-        image = torch.from_numpy(
-            array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0) if array.ndim == 3 else array
-        )
-    if image.ndim != 3:
-        raise SecateurError(f"{where}: an image must be (C, H, W), but got shape {tuple(image.shape)}")
-    return image

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.fingerprint import fingerprint
@@ -38,6 +39,7 @@ from search.training.metrics import check_task
 from search.training.parallel import fitting_threads
 
 
+@explained
 def evaluate(
     model: nn.Module,
     graph: ChannelGraph,

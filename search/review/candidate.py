@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from backbones.arguments import explains
 from backbones.artefact import read_artefact
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
@@ -87,6 +88,7 @@ class Retraining:
 
 
 @dataclass(frozen=True)
+@explains("save")
 class Candidate:
     """One structure that a search looked at (a trial), the dense network, or a baseline to compare with.
 

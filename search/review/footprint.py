@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from backbones.arguments import explained
+from backbones.errors import SecateurError
 from backbones.inputs import as_arguments, first_samples, sample_count
 from backbones.measure import timings
 from backbones.onnx_network import on_engine
@@ -56,6 +58,7 @@ class Footprint:
         return f"{self.engine}, {counted(self.threads, 'thread')}, a batch of {self.batch}"
 
 
+@explained
 def footprints(
     models: Mapping[str, nn.Module],
     images: Any,
@@ -80,7 +83,8 @@ def footprints(
         a footprint for each name.
 
     Raises:
-        SecateurError: for fewer than 3 rounds, and for an engine that is not there or cannot take a network.
+        SecateurError: for fewer than 3 rounds, images without a sample, and for an engine that is not there or cannot
+            take a network.
     """
     check_range("rounds", rounds, 3)
 
@@ -88,7 +92,10 @@ def footprints(
         example = as_arguments(inputs)
         return timings([on_engine(model, engine, example) for model in models.values()], example, rounds)
 
-    count, seconds = sample_count(images), seconds_of(images)
+    count = sample_count(images)
+    if not count:
+        raise SecateurError(f"images must be a batch of inputs, but got {type(images).__name__}")
+    seconds = seconds_of(images)
     singles = seconds if count == 1 else seconds_of(first_samples(images, 1))
     found = {}
     for (name, model), taken, single in zip(models.items(), seconds, singles, strict=True):

@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from backbones.errors import SecateurError, one_line
+from backbones.arguments import explains
+from backbones.errors import SecateurError, check_name, one_line
 from backbones.files import write_text
 from search.data.task import ACCURACY, MetricSpec
 from search.formatting import amount, csv_table, html_table
@@ -39,6 +40,7 @@ Status = Literal["front", "dominated", "infeasible", "unmeasured"]
 
 
 @dataclass(frozen=True)
+@explains("best", "save", "load")
 class Front:
     """All candidates of one study, with the Pareto front that they make. Pure data.
 
@@ -74,6 +76,8 @@ class Front:
             axis: the cost, lower is better.
         """
         measure = measure or self.measure
+        check_name("measure", measure, ("accuracy", "score"))
+        check_name("axis", axis, get_args(Axis))
         pairs = [(one.on(axis), worth(one, measure, self.metric)) for one in self.candidates]
         rows = [
             i

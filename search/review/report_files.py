@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from search.formatting import csv_table
@@ -176,6 +177,7 @@ class Picture:
 def plot_front(front: Front, path: None = None) -> Picture: ...
 @overload
 def plot_front(front: Front, path: str | os.PathLike[str]) -> Path: ...
+@explained
 def plot_front(front: Front, path: str | os.PathLike[str] | None = None) -> Path | Picture:
     """Draws a front: accuracy of the retrained structures, and the score of all trials, against MACs.
 

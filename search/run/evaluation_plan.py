@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
 from scoring.scorers import SCORERS, check_scorer
 from search.checks import check_range
@@ -33,6 +34,7 @@ NOT_OF_TRAININGS = ("structures", "seeds", "scorers", "batch", "statistics", "me
 
 
 @dataclass(frozen=True, slots=True)
+@explains("__post_init__")
 class Plan:
     """One set of structures and what is done with it.
 

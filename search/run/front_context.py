@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from backbones.arguments import explained
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
 from backbones.inputs import move_tensors
@@ -31,6 +32,7 @@ from search.study.rules import BASELINES, RuleSettings, rule_candidates
 from search.study.study import Study
 
 
+@explained
 def baseline(
     name: str, study: Study, *, criterion: str | None = None, measure: str | None = None, seed: int = 0
 ) -> tuple[Candidate, ...]:

@@ -22,6 +22,7 @@ from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.trace import trace
+from search.checks import checked_device
 from search.data.data import Data, subset
 from search.data.readers import load_data
 from search.data.task import Task
@@ -155,12 +156,9 @@ def choose_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
-        if reason.startswith("Expected one of"):
-            reason = "no such device; give auto, cpu, cuda or cuda:1"
-        raise SecateurError(f"--device {name} cannot be used here: {reason}") from error
+        checked_device(name)
+    except SecateurError as error:
+        raise SecateurError(f"--{error}") from error
     return name
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError, one_line
 from scoring.scorers import REPLACED
 from search.checks import check_study_name
@@ -116,6 +117,7 @@ ONCE = {
 """What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""
 
 
+@explained
 def read_study(path: str | os.PathLike[str], scale: str | None = None) -> StudyFile:
     """Reads a study file. Relative paths in it start at the file's own folder.
 

@@ -196,7 +196,7 @@ def limit(axis: str, amount: str) -> tuple[float, bool]:
 def _listed(value: Amount | Sequence[Amount] | None) -> list[Amount]:
     if value is None:
         return []
-    return [value] if isinstance(value, (str, int, float)) else list(value)
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def _is_band(amount: Amount) -> bool:
@@ -230,7 +230,7 @@ def _single(axis: str, amount: Amount, given: Amount) -> tuple[float, bool]:
             number = float(match.group(1))
             relative = unit == "%" or (unit == "" and number <= 1)
             value = number / 100 if unit == "%" else number * _UNITS[axis][unit]
-    elif not isinstance(amount, bool):
+    elif isinstance(amount, int | float) and not isinstance(amount, bool):
         value, relative = float(amount), amount <= 1
     if not (0 < value < math.inf) or (relative and value > 1):
         raise SecateurError(

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 import numpy as np
 from numpy.typing import NDArray
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.removal import Reduction, reduced, removable
@@ -23,6 +24,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+@explains("__post_init__")
 class Removal:
     """Which layers a trial may remove; the least essential ones go first, so that their number is all it proposes.
 

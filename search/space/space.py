@@ -15,6 +15,7 @@ import optuna
 from numpy.typing import NDArray
 from torch import nn
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from scoring.channel_weights import FEATURES
@@ -34,6 +35,7 @@ network's group that each group of the tables belongs to, to look up what was pr
 
 
 @dataclass(frozen=True, slots=True)
+@explains("__post_init__")
 class Space:
     """Which structures a study proposes.
 

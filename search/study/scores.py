@@ -87,8 +87,10 @@ class ScoreCache:
             known = self.known[one.id]
             yield StructureScore(known.score, known.reason, seconds)
 
-    def check_scorable(self) -> None:
-        """Raises SecateurError, before the first trial, where the scorer cannot score the dense network itself."""
+    def check_scorable(self, finished: Sequence[FrozenTrial]) -> None:
+        """Raises SecateurError where the scorer cannot score the dense network itself; asked before the first trial."""
+        if finished:
+            return
         [dense] = self.of([Structure.full(self.task.graph)])
         if dense.score is None:
             raise SecateurError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError, plain_text
 from backbones.structure import Structure
 from search.data.task import ACCURACY, MetricSpec
@@ -227,6 +228,7 @@ def _life(alive: bool | None) -> str:
     return {True: "yes", False: "no", None: "?"}[alive]
 
 
+@explained
 def open_study(storage: str | Path, name: str | None = None) -> StoredStudy:
     """Opens a study to look at, from its storage alone.
 

@@ -14,6 +14,7 @@ import optuna
 from optuna.trial import FrozenTrial
 from torch import nn
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
@@ -56,6 +57,7 @@ Callback = Callable[["Study", FrozenTrial], None]
 TrialChoice = int | Sequence[Candidate | int]
 
 
+@explains("__init__", "search", "retrain", "finalists", "reconstruct", "use_rule", "fork")
 class Study:
     """One search on one network, kept in an Optuna storage; the same arguments open it again and go on.
 
@@ -123,17 +125,15 @@ class Study:
         self.warm = WarmStart.of(self.problem, warm_start, seed)
         self.scores = ScoreCache(scorer, self.problem.task)
         self.refitter = Refitter(model, graph, data, seed)
-        url = storage or f"sqlite:///{name}.db"
         looked_at = scorer_text(scorer, self.problem.task, batch, statistics, to_record(budget.to_dict()))
         others = {"scorer": looked_at, "sampler": sampler + self.warm.text, "seed": str(seed)}
         identity = identity_of(model, graph, data, budget, self.space, **others)
-        self.store = TrialStore(name, url, budget.objectives, identity, WINDOWS[sampler])
+        self.store = TrialStore(name, storage or f"sqlite:///{name}.db", budget.objectives, identity, WINDOWS[sampler])
         write_metadata(
             self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps, data.task.spec)
         )
         recall_scores(self.store, self.scores)
-        if not self.store.finished:
-            self.scores.check_scorable()
+        self.scores.check_scorable(self.store.finished)
 
     def __repr__(self) -> str:
         return f"Study({self.name!r}, {len(self.store.finished)} trials, {shown_url(self.store.url)!r})"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from search.data.data import Data
 from search.data.task import ACCURACY
@@ -46,6 +47,7 @@ class SparsifyResult:
         return netscore(self.history.test_accuracy or 0.0, self.parameters.effective, macs)
 
 
+@explained
 def sparsify(
     model: nn.Module,
     data: Data,

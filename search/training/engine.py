@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.inputs import move_tensors, sample_count, split_samples
 from backbones.modes import device_of
@@ -43,6 +44,7 @@ FEWEST_STEPS = 10
 AfterEpoch = Callable[[nn.Module, int], None]
 
 
+@explained
 def train(
     model: nn.Module,
     data: Data,

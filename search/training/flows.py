@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.module_copy import copy_with
@@ -29,6 +30,7 @@ Cut = Callable[[Structure], nn.Module]
 
 
 @dataclass(frozen=True, slots=True)
+@explains("__post_init__")
 class Flow:
     """How pruning and training alternate.
 

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backbones.arguments import explained
 from backbones.errors import SecateurError, one_line
 from backbones.inputs import move_tensors, run_on, sample_count
 from backbones.modes import device_of, evaluating, training
 from backbones.state import untouched
-from search.checks import check_dtype, check_range
+from search.checks import check_dtype, check_range, checked_device
 from search.data.data import Data, SplitName
 from search.data.items import form_of
 from search.data.task import CLASSIFICATION, Loss, Meter
@@ -22,6 +23,7 @@ CHECKED = 8
 """Samples on which loss and metric are tried out."""
 
 
+@explained
 def measure(
     model: nn.Module,
     data: Data,
@@ -48,7 +50,7 @@ def measure(
             or is no finite number.
     """
     home = device_of(model)
-    place = home if device is None else torch.device(device)
+    place = home if device is None else checked_device(device)
     meter = Meter(data.task, place)
     with evaluating(model), torch.inference_mode():
         model.to(place)
@@ -61,6 +63,7 @@ def measure(
             model.to(home)
 
 
+@explained
 def accuracy(
     model: nn.Module,
     data: Data,
@@ -168,6 +171,7 @@ def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     return found
 
 
+@explained
 def netscore(
     accuracy: float, params: float, macs: float, *, alpha: float = 2.0, beta: float = 0.5, gamma: float = 0.5
 ) -> float:

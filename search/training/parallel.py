@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from backbones.errors import SecateurError
+from search.checks import checked_device
 
 _T = TypeVar("_T")
 Begin = Callable[[], None]
@@ -85,7 +85,7 @@ def process_group(device: str | torch.device) -> Iterator[ProcessGroup]:
     Raises:
         SecateurError: for a device that is not there.
     """
-    place = _device(device)
+    place = checked_device(device)
     launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
     if not launched and not dist.is_initialized():
         yield ProcessGroup(0, 1, place)
@@ -101,16 +101,6 @@ def process_group(device: str | torch.device) -> Iterator[ProcessGroup]:
     finally:
         if opened:
             dist.destroy_process_group()
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition("\n")[0]
-        raise SecateurError(f"device {str(device)!r} cannot be used: {reason}; 'cpu' always can") from None
-    return place
 
 
 def in_processes(tasks: Iterable[Callable[[], _T]], processes: int, begin: Begin | None = None) -> Iterator[_T]:

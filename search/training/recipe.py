@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import nn, optim
 
+from backbones.arguments import explains
 from backbones.errors import SecateurError, did_you_mean
 from backbones.modes import bfloat16_pays
 from search.checks import check_range
@@ -85,6 +86,7 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
+@explains("__post_init__")
 class Recipe:
     """One training.
 
