@@ -73,7 +73,8 @@ def _checking_fields(post_init: Callable[[Any], None]) -> Callable[[Any], None]:
             raise
         except Exception as error:
             failed = error
-        hints = _hints(type(self))
+        kind: Any = type(self)
+        hints = _hints(kind)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.name in hints and not fits(value, hints[field.name]):

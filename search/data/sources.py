@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from backbones.errors import SecateurError, one_line
 from backbones.inputs import first_samples, sample_count, tensors_in
 from search.checks import check_range
-from search.data.items import SampleBatch, as_batch, digest_tree, joined
+from search.data.items import Items, SampleBatch, as_batch, digest_tree, joined
 
 ImageShape = tuple[int, ...]
 
@@ -167,7 +167,7 @@ class Split:
         digest.update(self.labels.numpy().data)
 
 
-def check_images(source: Split | Stream, mean: Sequence[float], std: Sequence[float], where: str) -> None:
+def check_images(source: Split | Stream | Items, mean: Sequence[float], std: Sequence[float], where: str) -> None:
     """Checks how images are normalised, and of those in memory that there is something to see in their scale.
 
     Args:

@@ -143,9 +143,9 @@ def test_a_report_of_a_run_shows_what_the_folder_knows(front: Front, tmp_path: P
 def test_a_report_of_what_has_not_changed_is_not_drawn_again(front: Front, tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run", front)
 
-    def drawn_again(**how: bool) -> bool:
+    def drawn_again(*, anew: bool = True) -> bool:
         before = folder.report.stat().st_mtime_ns if folder.report.is_file() else 0
-        return run_report(folder, **how).stat().st_mtime_ns != before
+        return run_report(folder, anew=anew).stat().st_mtime_ns != before
 
     assert drawn_again(anew=False)
     folder.note(commands=["secateur resume run"], seconds={"search": 4.0})

@@ -144,7 +144,7 @@ class Named(Tanh):
     """A network whose outputs are a dictionary."""
 
     def forward(self, images: Tensor) -> Any:
-        return {"out": super().forward(images)}
+        return {"out": super().forward(images)}  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,12 @@ def test_what_can_be_scored_is_looked_at_before_the_first_trial_alone(
     tmp_path: Path, parts: Parts, monkeypatch: Any
 ) -> None:
     seen: list[str] = []
-    monkeypatch.setitem(SCORERS, "random", lambda scored: seen.append(scored.structure.id) or RANDOM(scored))
+
+    def counting(scored: ScoredStructure) -> float:
+        seen.append(scored.structure.id)
+        return RANDOM(scored)
+
+    monkeypatch.setitem(SCORERS, "random", counting)
     make(tmp_path, parts).search(3, progress=False)
     assert seen[0] == Structure.full(parts[1]).id
     count = len(seen)
