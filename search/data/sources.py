@@ -190,11 +190,11 @@ def check_images(source: Split | Stream | Items, mean: Sequence[float], std: Seq
             f"{where}: mean and std need {channels} numbers, one a channel, and std > 0, "
             f"but got mean={tuple(mean)}, std={tuple(std)}"
         )
-    if not isinstance(source, Split):
+    if not isinstance(source, Split) or source.rows is not None:  # mapped images are read when they are wanted
         return
     some, _ = source.take(torch.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).long())
     low, high = float(some.min()), float(some.max())
-    if low == high and source.rows is None and len(some) >= ENOUGH:
+    if low == high and len(some) >= ENOUGH:
         raise SecateurError(
             f"{where}: every pixel of the training images is {low:g}; nothing can be learned from them; look at how "
             "they are read"
