@@ -15,7 +15,7 @@ from search.data.pictures import IMAGENET_MEAN, IMAGENET_STD, ImageFile, View, r
 from search.data.sources import split_off
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-MOST = 224
+LARGEST_SIDE = 224
 """Side in pixels to which larger pictures are resized unless another one is asked for."""
 VALIDATION = ("val", "valid", "validation")
 
@@ -37,7 +37,7 @@ def class_folders(
         folder: holds the class folders, or `train/` and perhaps `val/` (`valid/`, `validation/`) and `test/`. Classes
             are in the order of their names; pictures may lie deeper; names that begin with a dot are left alone.
         size: side in pixels: the shorter side is resized to it, the middle of the longer side is kept. When not given
-            the median of the pictures' own shorter sides, at most `MOST`.
+            the median of the pictures' own shorter sides, at most `LARGEST_SIDE`.
         grey: one channel instead of three; mean and deviation are then measured on the training images, else they are
             those of ImageNet.
         test: without `test/` a fraction of all images of `folder` (or `train/`) set aside first, 0.2 when not given.
@@ -67,7 +67,7 @@ def class_folders(
     name = home.resolve().name
     where = f"data {name!r}"
     pictures = [picture for part in listed.values() for picture in part]
-    view = View(usual_size(pictures, MOST) if size is None else size, grey=grey)
+    view = View(usual_size(pictures, LARGEST_SIDE) if size is None else size, grey=grey)
     everything = read_pictures("folder", home, pictures, view, cache=cache)
     places_of = torch.arange(len(everything)).split([len(part) for part in listed.values()])
     splits = {part: everything.pick(chosen) for part, chosen in zip(listed, places_of, strict=True)}

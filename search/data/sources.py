@@ -24,7 +24,7 @@ from search.data.items import Items, SampleBatch, as_batch, digest_tree, joined
 
 ImageShape = tuple[int, ...]
 
-ENOUGH, LOOKED_AT = 16, 256
+FEWEST_SEEN, MOST_SEEN = 16, 256
 """Images, at least and at most, in which it is looked for what is wrong with all of them."""
 PIECE = 2**22  # values that are worked on at once where a whole data set may not fit
 
@@ -192,9 +192,9 @@ def check_images(source: Split | Stream | Items, mean: Sequence[float], std: Seq
         )
     if not isinstance(source, Split) or source.rows is not None:  # mapped images are read when they are wanted
         return
-    some, _ = source.take(torch.linspace(0, len(source) - 1, min(len(source), LOOKED_AT)).long())
+    some, _ = source.take(torch.linspace(0, len(source) - 1, min(len(source), MOST_SEEN)).long())
     low, high = float(some.min()), float(some.max())
-    if low == high and len(some) >= ENOUGH:
+    if low == high and len(some) >= FEWEST_SEEN:
         raise SecateurError(
             f"{where}: every pixel of the training images is {low:g}; nothing can be learned from them; look at how "
             "they are read"

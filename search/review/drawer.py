@@ -11,7 +11,7 @@ import signal
 import sys
 
 
-def main() -> None:
+def answer_requests() -> None:
     """Answers until standard input ends: {"call": function of vl_convert, "given": its arguments} -> its result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     import vl_convert
@@ -27,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    answer_requests()
