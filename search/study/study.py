@@ -269,10 +269,7 @@ class Study:
         return tuple(candidate_of(self.graph, trial, known, confirmed) for trial in done)
 
     def front(self, *, retrained: bool = True) -> Front:
-        """The Pareto front of what is known so far, or as the search alone left it.
-
-        Once something was retrained, the dense network is measured beside it (`dense_accuracy`).
-        """
+        """The Pareto front of what is known so far, or as the search alone left it; dense as `dense_accuracy` says."""
         candidates = self.candidates(retrained=retrained)
         trained = any(one.retrainings for one in candidates)
         reaches = self.dense_accuracy() if trained else known_dense_accuracy(self.store)
