@@ -213,7 +213,7 @@ def test_an_engine_that_is_not_there_is_told_before_anything_is_trained(
     monkeypatch.setattr(importlib, "import_module", missing)
     (folder / "study.toml").write_text(STUDY.replace("[budget]", '[budget]\nengine = "onnxruntime"'))
     assert refused(capsys, "run", "study.toml", "--quiet") == (
-        "ONNX needs onnx; install it with: pip install 'secateur[onnx]'"
+        "ONNX needs onnx; install it with: pip install onnx onnxruntime onnxscript"
     )
     assert not (folder / "runs/tiny/dense").exists()
 

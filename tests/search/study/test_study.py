@@ -261,7 +261,7 @@ def test_other_data_and_an_older_format_are_refused_and_every_difference_is_name
     other = dataclasses.replace(parts[2], mean=(0.1,))
     with pytest.raises(SecateurError, match=r"another data .*; also another sampler, seed"):
         make(tmp_path, (*parts[:2], other), sampler="random", seed=1)
-    monkeypatch.setattr("search.study.study.STUDY_FORMAT", 1)
+    monkeypatch.setattr("search.study.identity.STUDY_FORMAT", 1)
     with pytest.raises(SecateurError, match=r"another format \(3, now 1\)"):
         make(tmp_path, parts)
 

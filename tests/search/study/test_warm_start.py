@@ -110,6 +110,8 @@ def test_a_search_killed_between_two_rules_goes_on_with_the_next(tmp_path: Path,
 
     def fragile(scored: ScoredStructure) -> float:
         nonlocal calls
+        if scored.structure == Structure.full(PARTS[1]):  # when a study begins
+            return RANDOM(scored)
         calls += 1
         if calls % 2 == 0:
             raise KeyboardInterrupt

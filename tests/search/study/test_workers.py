@@ -155,7 +155,7 @@ def test_workers_share_every_rung_of_the_finalists(tmp_path: Path, parts: Parts,
     assert {one.id for one in front.candidates if one.accuracy is not None} == set(told.accuracies)
     assert status(url).retrained == told.retrained  # nothing was left to do
     assert "7 done" in str(told)
-    assert all(f"  {one}  " in str(told) for one in told.accuracies)
+    assert all(one in str(told) for one in told.accuracies)
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
