@@ -11,6 +11,8 @@ from backbones.modes import evaluating, fast_precision
 from scoring.output_distance import relative_distance
 from scoring.scoring_task import ScoredStructure
 
+ROUNDING = 1e-12
+"""A distance that is no larger is none: that of the dense network from itself."""
 SCORED_AT_ONCE = 128
 """Samples at a time: activations of more leave the processor's caches, and a forward pass takes twice as long."""
 
@@ -79,4 +81,4 @@ def reconstruction(scored: ScoredStructure) -> float:
             found = relative_distance(run_on(network, task.held_out_images), task.held_out_outputs)
     if not bool(found.isfinite()):
         raise SecateurError("the refitted network's outputs are not finite; the structure cannot be scored")
-    return -max(float(found), 0.0)
+    return -float(found) if found > ROUNDING else 0.0
