@@ -90,7 +90,7 @@ def test_every_tutorial_is_run() -> None:
     assert {path.stem for path in (ROOT / "studies/tutorials").glob("*.py")} == set(TUTORIALS)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "detector")) for n in TUTORIALS])
+@pytest.mark.parametrize("name", TUTORIALS)
 def test_tutorials(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

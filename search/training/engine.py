@@ -187,7 +187,7 @@ def _epoch(state: TrainState, done: int, bar: tqdm[Any], after_epoch: AfterEpoch
                     f"lower lr or set clip; the weights after epoch {done} are kept"
                 )
             learned = {metric.key: metric.compact(float(sums[1] / sums[2]))} if state.counts else {}
-            bar.set_postfix(loss=f"{mean:.3f}", **learned, refresh=False)
+            bar.set_postfix({"loss": f"{mean:.3f}", **learned}, refresh=False)
         bar.update()
     check_finite(state.model, "the loss was finite, but", f"after epoch {done + 1}; lower lr or set clip")
     state.processes.same(state.model.buffers())  # each process gathered its own batch-norm statistics

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -87,10 +88,10 @@ def table(found: dict[str, dict[str, float]]) -> str:
     """A row for each way: scores at the given widths, random widths and random filters as means; then the mean."""
     columns: dict[str, list[str]] = {}
     for given in found:
-        columns.setdefault(given.rstrip(" 0123456789"), []).append(given)
+        columns.setdefault(re.sub(r" \d+$", "", given), []).append(given)
     rows: dict[str, list[str]] = {}
     for way in next(iter(found.values())):
-        rows.setdefault(way.rstrip(" 012"), []).append(way)
+        rows.setdefault(re.sub(r" \d+$", "", way), []).append(way)
     lines = ["| filters by | " + " | ".join(columns) + " | mean |", "|---" * (len(columns) + 2) + "|"]
     scores = {
         name: [statistics.fmean(found[one][way] for one in ones for way in group) for ones in columns.values()]

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.functional import cross_entropy
 
 from backbones.artefact import load
 from backbones.cost_table import Cost
@@ -23,6 +24,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from search.data.data import Data
+from search.data.task import Task
 from search.review.candidate import Candidate
 from search.review.front import Front
 from search.review.summary import finalists_table, result_values, retrained
@@ -198,6 +200,16 @@ def test_the_better_go_on_by_validation_accuracy_and_only_the_last_see_test_imag
     plain = searched(tmp_path, parts)
     [same] = retrained(plain.retrain([winner.number], recipe=RECIPE, progress=False))
     assert torch.equal(network(study, winner), network(plain, same))  # the training that was asked for, and no other
+
+
+def test_where_lower_is_better_the_lowest_go_on(tmp_path: Path, parts: Parts) -> None:
+    task = Task(cross_entropy, cross_entropy, name="loss", direction="lower", classes=True)
+    front = searched(tmp_path, (*parts[:2], replace(parts[2], task=task))).retrain(**PLAN)
+    rungs = {one.number: dict(one.retrainings[0].rungs) for one in front.candidates if one.retrainings}
+    for short, longer, count in ((1, 2, 3), (2, 8, 1)):
+        stay = [found[short] for found in rungs.values() if longer in found]
+        assert len(stay) == count
+        assert max(stay) <= min(found[short] for found in rungs.values() if short in found and longer not in found)
 
 
 def test_stopped_again_and_again_every_rung_goes_on_where_it_was(
