@@ -143,11 +143,13 @@ class LocalMoves(BaseSampler):
         guess = guess_from(scored, np.array([one.values[0] for one in ordered]))
         tried = {row.tobytes() for row in scored}
         children = [neighbour(parents) for _ in range(CHILDREN)]
-        guesses = guess(self._rows(children, distributions))
-        best = [children[row] for row in np.argsort(-guesses, kind="stable")[:PROMISING]]
-        children += [neighbour([one]) for one in best for _ in range(GRANDCHILDREN)]
         rows = self._rows(children, distributions)
         guesses = guess(rows)
+        best = [children[row] for row in np.argsort(-guesses, kind="stable")[:PROMISING]]
+        further = [neighbour([one]) for one in best for _ in range(GRANDCHILDREN)]
+        further_rows = self._rows(further, distributions)
+        children, rows = children + further, np.concatenate([rows, further_rows])
+        guesses = np.concatenate([guesses, guess(further_rows)])
         guesses[[row.tobytes() in tried for row in rows]] = -np.inf
         return children[int(guesses.argmax())]
 

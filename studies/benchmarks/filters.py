@@ -40,7 +40,7 @@ from search.study.rules import structure_of
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "filters.json"
-MACS = {"resnet20": 0.33, "resnet56": 0.20}
+NETWORKS = ("resnet20", "resnet56")
 RULES = ("uniform", "global", "sensitivity")
 RANDOM = 3
 RANDOM_SEEDS = 3
@@ -49,10 +49,11 @@ BATCH = 256
 
 def measure(network: str, found: dict[str, dict[str, float]]) -> None:
     """Adds what is missing of one network: "network, widths" -> way -> score."""
-    inputs = load_inputs(read_study(HERE.parent / f"scorers_{network}.toml"), HERE.parent, "cpu")
+    file = read_study(HERE.parent / f"scorers_{network}.toml")
+    inputs = load_inputs(file, HERE.parent, "cpu")
     model, graph, data = inputs.model.eval(), inputs.graph, inputs.data
     task = scoring_task(model, graph, data, BATCH, 0, scorer="reconstruction")
-    problem = prepare_problem(sc.Space("ratios"), task, sc.Budget(macs=MACS[network]), scorer="reconstruction")
+    problem = prepare_problem(sc.Space("ratios"), task, file.budget.budget(), scorer="reconstruction")
     fresh, score, target = confirming_task(task, data, 0), scorer_of("reconstruction"), problem.targets[0]
     given = {name: structure_of(name, problem, target) for name in RULES}
     given |= {f"random {n}": one.structure for n, one in enumerate(draw(problem, target, RANDOM, FAMILIES, 0))}
@@ -104,7 +105,7 @@ def table(found: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=tuple(MACS), default=tuple(MACS))
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS)
     parser.add_argument("--table", action="store_true", help="print what is known and stop")
     options = parser.parse_args()
     found: dict[str, dict[str, float]] = json.loads(OUT.read_text())["scores"] if OUT.is_file() else {}

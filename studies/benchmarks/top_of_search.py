@@ -1,6 +1,6 @@
 """How far does the score tell the best of a search apart? They are scored again on images of other draws.
 
-    SECATEUR_DATA=... python studies/search_pays.py --ways search --criterion reconstruction --seeds 1  # first
+    SECATEUR_DATA=... python studies/search_pays.py --ways search --criterion reconstruction --trials 150 --seeds 1
     SECATEUR_DATA=... python studies/benchmarks/top_of_search.py runs/search-pays/resnet20/search-reconstruction-0.db
 
 The best 24 structures of a finished search of ResNet-20, and their scores on the images that the search saw and on
