@@ -8,36 +8,25 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from functools import partial
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 # Before torch loads OpenMP: on cores that others use too, threads that spin while they wait cost many times the work.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import shtab
+
 from backbones.errors import SecateurError, plain_text
 from backbones.version import VERSION
-from search.commands import (
-    compare,
-    completion,
-    evaluate,
-    export,
-    init,
-    inspect,
-    prune,
-    report,
-    resume,
-    retrain,
-    run,
-    search,
-    status,
-    work,
-)
+from search.commands.compare import COMPARE
+from search.commands.evaluate import EVALUATE
+from search.commands.options import Command
+from search.commands.results import EXPORT, REPORT, STATUS
+from search.commands.stages import PRUNE, RESUME, RETRAIN, RUN, SEARCH, WORK
+from search.commands.study_file import INIT, INSPECT
 from search.run.console import RED, Console, Terminated, logged, paint, sigterm_as_interrupt
 
+SHELLS = ("bash", "zsh", "fish")
 OK, FAILED, BAD_INPUT, INTERRUPTED, UNREAD, TERMINATED = 0, 1, 2, 130, 141, 143
-COMMANDS = (
-    init, inspect, prune, run, search, resume, retrain, report, export, compare, evaluate, work, status, completion,
-)  # fmt: skip
 GUIDE = """\
 a first run:
   secateur init study.toml             a study that runs as it is (on digits)
@@ -145,11 +134,16 @@ def _parser(brief: bool = False) -> _Parser:
     parser.add_argument("--version", action="version", version=f"secateur {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in COMMANDS:
-        name = command.__name__.rpartition(".")[2]
-        text = command.SUMMARY if brief else command.DESCRIPTION
-        part = commands.add_parser(name, parents=[common], help=command.SUMMARY, description=text, formatter_class=form)
-        command.add(part)
-        part.set_defaults(execute=command.execute, brief_parser=partial(_parser, brief=True))
+        part = commands.add_parser(
+            command.name,
+            parents=[common],
+            help=command.summary,
+            description=command.summary if brief else command.description,
+            formatter_class=form,
+        )
+        for add in command.arguments:
+            add(part)
+        part.set_defaults(execute=command.execute)
     return parser
 
 
@@ -166,6 +160,35 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     print(f"secateur: warning: {plain_text(str(message))}", file=file or sys.stderr)
+
+
+def _add_shell(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
+
+
+def _completion(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    script = shtab.complete(_parser(brief=True), arguments.shell)
+    console.result(script)
+    return {"shell": arguments.shell, "script": script}
+
+
+COMPLETION = Command(
+    "completion",
+    "print what makes Tab complete in bash, zsh or fish",
+    """\
+Prints a script for one shell, to be read when a shell starts: the line for
+bash goes into ~/.bashrc, that for zsh into ~/.zshrc (after compinit), that for
+fish into ~/.config/fish/config.fish.
+
+  eval "$(secateur completion bash)"
+  eval "$(secateur completion zsh)"
+  secateur completion fish | source""",
+    (_add_shell,),
+    _completion,
+)
+COMMANDS = (
+    INIT, INSPECT, PRUNE, RUN, SEARCH, RESUME, RETRAIN, REPORT, EXPORT, COMPARE, EVALUATE, WORK, STATUS, COMPLETION,
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -40,8 +40,6 @@ LINES_A_FUNCTION = 70
 SEVERAL = {
     "BACKBONES": "each architecture's part of the registry, joined in backbones/registry.py",
     "RULES": "each file's part of the rules of the trace, joined in backbones/rules/__init__.py",
-    "SUMMARY": "what a module of search/commands has", "DESCRIPTION": "likewise", "add": "likewise",
-    "execute": "likewise",
     "Ints": "an alias of numpy's, equal everywhere", "Floats": "likewise",
 }  # fmt: skip
 

@@ -46,7 +46,7 @@ def test_commands_that_are_shown_exist() -> None:
     from search.cli import COMMANDS
 
     shown = set(re.findall(r"(?:^    |`|\()secateur ([a-z]+)", README, flags=re.MULTILINE))
-    assert shown <= {command.__name__.rpartition(".")[2] for command in COMMANDS}
+    assert shown <= {command.name for command in COMMANDS}
     assert {"init", "inspect", "run", "resume", "search", "retrain", "report", "work", "status", "completion"} <= shown
 
 

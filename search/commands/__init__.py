@@ -1,1 +1,1 @@
-"""The commands of the command line, one module each: `add` declares the arguments, `execute` does the work."""
+"""The commands of the command line: each a `Command`, listed in `search/cli.py`."""

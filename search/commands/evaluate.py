@@ -7,7 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from search.commands.options import add_device, add_jobs, add_study, opened
+from search.commands.options import Command, add_device, add_jobs, add_study, opened
 from search.evaluate.evaluation import evaluate, results_folder
 from search.evaluate.evidence import Evidence
 from search.formatting import correlation, significant, text_table
@@ -16,24 +16,8 @@ from search.run.dense import ensure_dense
 from search.run.folder import locked
 from search.run.inputs import importable, load_run_inputs
 
-SUMMARY = "measure which scorers rank structures as retraining does"
-DESCRIPTION = """\
-Draws structures of one cost (the study's [budget]) from families of widths,
-scores all of them by every scorer, retrains all of them by the recipe in
-[evaluate], and compares the orders: Kendall's tau with 95 % intervals over all
-and inside the top third, and what is lost by trusting each score. It takes
-minutes to hours, and goes on where it was stopped.
 
-  secateur evaluate study.toml --jobs 2
-  secateur evaluate study.toml --set 1 --on test    fresh structures, to confirm
-
-Results are in runs/<name>/evaluate/set-0/: evidence.json, evidence.md,
-scatter.png, tau.png."""
-
-
-def add(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    add_study(parser)
+def _add_structures(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--structures", type=int, metavar="N", help="instead of [evaluate] structures")
     parser.add_argument("--seeds", type=int, metavar="N", help="retrainings of each, instead of [evaluate] seeds")
     parser.add_argument("--set", type=int, metavar="N", help="which set of structures, instead of [evaluate] set")
@@ -41,11 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--on", choices=("validation", "test"), help="accuracy to compare with, instead of [evaluate] measure"
     )
     add_jobs(parser, "retrainings")
-    add_device(parser)
 
 
-def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Does what is left to do, and prints the table."""
+def _evaluate(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder, study = opened(arguments)
     given = {key: getattr(arguments, key) for key in ("structures", "seeds", "set")} | {"measure": arguments.on}
     plan = dataclasses.replace(study.evaluate, **{key: value for key, value in given.items() if value is not None})
@@ -85,3 +67,23 @@ def evaluation_table(evidence: Evidence) -> str:
     ]
     header = ["score", "tau [95 %]", "top third", "regret", "seconds"]
     return evidence.summary() + "\n\n" + text_table(header, rows)
+
+
+EVALUATE = Command(
+    "evaluate",
+    "measure which scorers rank structures as retraining does",
+    """\
+Draws structures of one cost (the study's [budget]) from families of widths,
+scores all of them by every scorer, retrains all of them by the recipe in
+[evaluate], and compares the orders: Kendall's tau with 95 % intervals over all
+and inside the top third, and what is lost by trusting each score. It takes
+minutes to hours, and goes on where it was stopped.
+
+  secateur evaluate study.toml --jobs 2
+  secateur evaluate study.toml --set 1 --on test    fresh structures, to confirm
+
+Results are in runs/<name>/evaluate/set-0/: evidence.json, evidence.md,
+scatter.png, tau.png.""",
+    (add_study, _add_structures, add_device),
+    _evaluate,
+)

@@ -1,20 +1,41 @@
-"""Arguments that several commands share."""
+"""What a command is, and the arguments that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import shtab
 
+from search.run.console import Console
 from search.run.folder import RunFolder, find_run, open_run
 from search.run.study_file import StudyFile, read_study
 from search.study.retrain import STARTS
 
 STUDIES, FOLDERS = shtab.glob("*.toml"), shtab.DIRECTORY
 """What the Tab key of a shell offers for an argument (`secateur completion`)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of the command line.
+
+    Attributes:
+        name: the word behind `secateur`.
+        summary: its line in `secateur --help`.
+        description: what `--help` of the command says, within 80 columns.
+        arguments: declare its arguments, one or a few each, in the order in which they are shown.
+        execute: does the work; returns what `--json` prints.
+    """
+
+    name: str
+    summary: str
+    description: str
+    arguments: Sequence[Callable[[argparse.ArgumentParser], None]]
+    execute: Callable[[argparse.Namespace, Console], dict[str, Any]]
 
 
 def add_path(parser: argparse.ArgumentParser, *names: str, offers: Any, **options: Any) -> None:

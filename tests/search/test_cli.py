@@ -463,7 +463,7 @@ def test_a_bug_is_called_one_and_debug_shows_where(
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError("of all things")
 
-    monkeypatch.setattr("search.commands.init.write_text", broken)
+    monkeypatch.setattr("search.commands.study_file.write_text", broken)
     code, out, err = called(capsys, "init", "new.toml")
     assert (code, out) == (1, "")
     assert err == "secateur: error: a bug in secateur: ZeroDivisionError: of all things; --debug shows where\n"

@@ -25,7 +25,7 @@ from tests.search.commands.golden_files import check_golden, masked
 from tests.search.test_cli import MODULE, STUDY
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = [command.__name__.rpartition(".")[2] for command in COMMANDS]
+NAMES = [command.name for command in COMMANDS]
 SAME_ARGPARSE = pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="argparse lays pages out by its own version")
 
 

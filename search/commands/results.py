@@ -1,8 +1,9 @@
-"""`secateur export`: the network of a run in a format that other runtimes read, compared with the module."""
+"""Commands that read what a run or a study has stored: its state, its report, its network in another format."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,47 +14,89 @@ from backbones.errors import SecateurError
 from backbones.exports import export_onnx, export_program
 from backbones.inputs import first_samples, split_samples
 from backbones.onnx_network import OnnxNetwork, export_onnx_int8
-from search.commands.options import FOLDERS, add_path, add_run
+from search.commands.options import FOLDERS, Command, add_path, add_run
 from search.data.data import Data
 from search.formatting import byte_size, text_table
 from search.review.footprint import footprints
 from search.run.console import Console
 from search.run.folder import RunFolder, find_run
 from search.run.inputs import load_run_inputs
+from search.run.pages import joint_report, run_report
+from search.study.stored import status
 from search.training.metrics import measure
 
-SUMMARY = "export the network of a run: ONNX, 8-bit ONNX, torch program"
 EXPORT_ENDINGS = {"onnx": ".onnx", "program": ".pt2", "onnx-int8": ".int8.onnx"}
 """Format -> ending of its file."""
 CALIBRATION, CALIBRATED_AT_ONCE = 256, 32
 """Training samples that scales of 8-bit numbers are found on, and how many of them at a time."""
-DESCRIPTION = """\
-Writes the best network of a run in a format that other runtimes read, for any
-number of samples where its code allows that, and compares outputs with the
-module's before the file is there:
-
-  onnx       32-bit floats, for onnxruntime and others
-  onnx-int8  8-bit integers, by onnxruntime's static quantisation, its scales
-             found on training samples; a network with a layer that cannot be
-             quantised is refused with its operation
-  program    of torch.export (.pt2)
-
-ONNX files are then measured beside the module, in onnxruntime on the CPU: the
-task's metric on the test split, milliseconds of one sample, bytes.
-
-  secateur export runs/digits --to onnx
-  secateur export runs/digits --to onnx-int8 -o small.onnx"""
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    add_run(parser)
+def _add_place(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "place", offers=FOLDERS, type=str, metavar="RUN|URL", help="a run folder, or the URL of a storage")
+    parser.add_argument("--name", metavar="NAME", help="of the study, where a storage has several")
+
+
+def _status(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    place: str = arguments.place
+    url = place if "://" in place else find_run(Path(place))[0].storage
+    found = status(url, arguments.name)
+    console.result(str(found))
+    return asdict(found)
+
+
+STATUS = Command(
+    "status",
+    "what a study is at, also while others work on it",
+    """\
+Prints trials, best score, workers and retrainings of a study, read from its
+storage alone; nothing is loaded, changed or waited for.
+
+  secateur status runs/digits
+  secateur status postgresql+psycopg://user@host/studies --name digits""",
+    (_add_place,),
+    _status,
+)
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    add_path(parser, "runs", offers=FOLDERS, nargs="+", metavar="RUN", help="run folders, runs/<name>")
+    add_path(parser, "--output", "-o", offers=FOLDERS, metavar="DIR", help="where to (the run folder itself)")
+
+
+def _report(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
+    folders = [find_run(path)[0] for path in arguments.runs]
+    if len(folders) > 1 and arguments.output is None:
+        raise SecateurError(f"{len(folders)} runs in one report need a folder of their own; give one with --output DIR")
+    if arguments.output is not None:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    output = arguments.output or folders[0].path
+    page = run_report(folders[0], output) if len(folders) == 1 else joint_report(folders, output)
+    console.result(f"wrote {page}")
+    return {"report": str(page)}
+
+
+REPORT = Command(
+    "report",
+    "write the report of one run, or of several overlaid",
+    """\
+Writes report.html (one file, no network needed) again from what a run has
+stored, beside it every plot as PNG and SVG (plots/, front.png, front.svg) and
+every table as CSV and JSON (front.csv, front.json, tables/, report.json).
+Several runs are drawn over each other in a folder of their own.
+
+  secateur report runs/digits
+  secateur report runs/small runs/large -o compared""",
+    (_add_runs,),
+    _report,
+)
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=tuple(EXPORT_ENDINGS), default="onnx", help="the format (onnx)")
     add_path(parser, "--output", "-o", offers=FOLDERS, metavar="FILE", help="where to (the run folder)")
 
 
-def execute(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Writes the file and measures it."""
+def _export(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder, study = find_run(arguments.run)
     source = exportable(folder)
     path = arguments.output or source.with_suffix(EXPORT_ENDINGS[arguments.to])
@@ -108,3 +151,27 @@ def _measured(model: nn.Module, path: Path, data: Data, console: Console) -> dic
     return {
         names[name]: {"test": figures[name], "seconds": speed[name].latency, "bytes": sizes[name]} for name in networks
     }
+
+
+EXPORT = Command(
+    "export",
+    "export the network of a run: ONNX, 8-bit ONNX, torch program",
+    """\
+Writes the best network of a run in a format that other runtimes read, for any
+number of samples where its code allows that, and compares outputs with the
+module's before the file is there:
+
+  onnx       32-bit floats, for onnxruntime and others
+  onnx-int8  8-bit integers, by onnxruntime's static quantisation, its scales
+             found on training samples; a network with a layer that cannot be
+             quantised is refused with its operation
+  program    of torch.export (.pt2)
+
+ONNX files are then measured beside the module, in onnxruntime on the CPU: the
+task's metric on the test split, milliseconds of one sample, bytes.
+
+  secateur export runs/digits --to onnx
+  secateur export runs/digits --to onnx-int8 -o small.onnx""",
+    (add_run, _add_format),
+    _export,
+)
