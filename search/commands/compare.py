@@ -16,7 +16,7 @@ from search.run.folder import RunFolder
 def _add_variants(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", type=_names, metavar="A,B", help="only these")
     parser.add_argument("--seeds", type=int, metavar="N", help="retrainings of each, instead of [compare] seeds")
-    add_jobs(parser, "variants")
+    add_jobs(parser, "searches, and then retrainings,")
 
 
 def _names(text: str) -> list[str]:

@@ -55,8 +55,8 @@ def compare(
         seeds: retrainings of each structure, instead of [compare] seeds.
         runs: the folder that holds all run folders.
         device: for training, `auto` for a GPU when there is one.
-        jobs: variants at the same time, each in a process of its own, the cores divided among them; above 1 a script
-            needs the usual `if __name__ == "__main__":`.
+        jobs: searches, and then retrainings (of any variant and seed), at the same time, each in a process of its own,
+            the cores divided among them; above 1 a script needs the usual `if __name__ == "__main__":`.
         progress: say on standard output what is being done.
 
     Raises:
@@ -78,8 +78,8 @@ def compare(
             for name in wanted:
                 open_run(place, known[name], path)
             plan = ComparisonPlan(known, place, device, count)
-            if jobs > 1 and len(wanted) > 1:
-                found, loaded = run_together(plan, wanted, min(jobs, len(wanted)), console)
+            if jobs > 1 and len(wanted) * count > 1:
+                found, loaded = run_together(plan, wanted, min(jobs, len(wanted) * count), console)
             else:
                 found, loaded = run_in_turn(plan, wanted, console)
             results = [replace(found[name], dense=dense_label(known, name)) for name in wanted]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from search.compare.variant import VariantResult, run_variant
+from search.compare.variant import VariantResult, retrain_seed, run_variant, searched
 from search.run.console import Console
 from search.run.dense import ensure_dense, take_twin
 from search.run.folder import RunFolder, locked, timed
@@ -117,22 +117,29 @@ def run_in_turn(
 def run_together(
     plan: ComparisonPlan, names: Sequence[str], processes: int, console: Console
 ) -> tuple[dict[str, VariantResult], dict[str, RunInputs]]:
-    """As `run_in_turn`, several variants at a time: first the different dense networks, then all variants.
+    """As `run_in_turn`, several at a time: the different dense networks, then all searches, then all retrainings.
 
     Args:
         plan: what is compared.
         names: names of the variants to run.
-        processes: how many variants at a time.
+        processes: how many dense networks, searches or retrainings at a time.
         console: where the user reads on.
     """
-    console.head(f"{len(names)} variants, {processes} at a time")
+    console.head(f"{len(names)} variants, {processes} processes")
     leaders = list(first_variants(plan.variants, names).values())
     for name in in_processes([partial(_train_dense, plan, name) for name in leaders], processes):
         console.say(f"  {name}: the dense network is there")
-    found: dict[str, VariantResult] = {}
-    for name, result in in_processes([partial(_run_alone, plan, name) for name in names], processes):
-        found[name] = result
-        console.say(f"  {name}: done ({len(found)} of {len(names)})")
+    for name in in_processes([partial(_search, plan, name) for name in names], processes):
+        console.say(f"  {name}: the structure is there")
+    # Where finalists are trained the first seed finds out which of them the other seeds train.
+    later = [name for name in names if plan.variants[name].retrain.finalists]
+    sooner = [name for name in names if name not in later]
+    firsts = [(name, 0) for name in later]
+    others = [(name, seed) for seed in range(1, plan.seeds) for name in later]
+    for ones in ([*firsts, *((name, seed) for seed in range(plan.seeds) for name in sooner)], others):
+        for name, seed in in_processes([partial(_retrain, plan, *one) for one in ones], processes):
+            console.say(f"  {name}: seed {seed} is retrained")
+    found = dict(in_processes([partial(_run_alone, plan, name) for name in names], processes))
     loaded: dict[str, RunInputs] = {}
     for name in names:
         load_variant(plan, name, loaded)
@@ -150,7 +157,20 @@ def _train_dense(plan: ComparisonPlan, name: str) -> str:
     return name
 
 
+def _search(plan: ComparisonPlan, name: str) -> str:
+    """Searches one variant; returns its name."""
+    inputs, folder = load_variant(plan, name, {}), plan.run_folder(name)
+    with locked(folder), searched(plan.variants[name], inputs, folder, Console(quiet=True)):
+        return name
+
+
+def _retrain(plan: ComparisonPlan, name: str, seed: int) -> tuple[str, int]:
+    """Retrains one variant with one of the seeds; returns both."""
+    retrain_seed(plan.variants[name], load_variant(plan, name, {}), plan.run_folder(name), seed)
+    return name, seed
+
+
 def _run_alone(plan: ComparisonPlan, name: str) -> tuple[str, VariantResult]:
-    """Runs one variant in this process; returns its name and result."""
+    """What is left to do of one variant; returns its name and result."""
     inputs = load_variant(plan, name, {})
     return name, run_variant(plan.variants[name], inputs, plan.run_folder(name), Console(quiet=True), plan.seeds)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from search.run.inputs import RunInputs
 from search.run.sections import SparsifySection
 from search.run.stages import check_before_training, note_command, search_stage, study_from_file
 from search.run.study_file import StudyFile
+from search.study.finalists import Finalists
 from search.study.retrain import RetrainConfig
 from search.study.study import Study
 from search.training.double_pruning import sparsify
@@ -235,52 +237,91 @@ def run_variant(study: StudyFile, inputs: RunInputs, folder: RunFolder, console:
     Raises:
         SecateurError: as the stages of `secateur run`.
     """
-    with locked(folder):
-        check_before_training(study, inputs)
-        note_command(folder, inputs.device)
-        with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
-            with timed(folder, "dense network"):
-                ensure_dense(inputs, study, folder, console)
-            opened = study_from_file(study, inputs, folder)
-            search_stage(opened, study, folder, console)
-            recipes = [
-                replace(study.retrain.recipe, seed=study.retrain.recipe.seed + number) for number in range(seeds)
-            ]
-            best, results = _retrain(opened, study, recipes, inputs, folder, console)
-            with_dense_accuracy(opened.front(), inputs, folder).save(folder.path)
-            result = replace(_variant_result(study, opened, best, results, folder), metric=inputs.data.task.spec)
-            if study.sparsify.amount > 0:
-                with timed(folder, "double pruning"):
-                    result = replace(result, sparse=_sparsify(study.sparsify, result, inputs, folder, console))
+    with locked(folder), searched(study, inputs, folder, console) as opened:
+        best, results = _retrain(opened, study, seeds, inputs, folder, console)
+        with_dense_accuracy(opened.front(), inputs, folder).save(folder.path)
+        result = replace(_variant_result(study, opened, best, results, folder), metric=inputs.data.task.spec)
+        if study.sparsify.amount > 0:
+            with timed(folder, "double pruning"):
+                result = replace(result, sparse=_sparsify(study.sparsify, result, inputs, folder, console))
     return result
 
 
+@contextmanager
+def searched(study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console) -> Iterator[Study]:
+    """The search of a variant, done as far as it was not; in the block torch computes on as many threads as fit."""
+    check_before_training(study, inputs)
+    note_command(folder, inputs.device)
+    with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+        with timed(folder, "dense network"):
+            ensure_dense(inputs, study, folder, console)
+        opened = study_from_file(study, inputs, folder)
+        search_stage(opened, study, folder, console)
+        yield opened
+
+
+def retrain_seed(study: StudyFile, inputs: RunInputs, folder: RunFolder, seed: int) -> None:
+    """Retrains, after the search, with one of the seeds; beside others that retrain with another one.
+
+    Args:
+        study: the variant's settings.
+        inputs: data, dense network and graph.
+        folder: the variant's run folder, not locked: trainings are claimed in the study's storage.
+        seed: its number, from 0; with finalists the first one chooses what the others train.
+    """
+    with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+        opened, wanted = study_from_file(study, inputs, folder), study.retrain
+        places: int | list[Candidate] = wanted.top
+        if seed and wanted.finalists:
+            places = _chosen(opened, study, opened.finalists(wanted.top, wanted.finalists, wanted.recipe.epochs))
+        _retrain_with(opened, study, seed, places, inputs.device, progress=False)
+
+
 def _retrain(
-    opened: Study, study: StudyFile, recipes: Sequence[Recipe], inputs: RunInputs, folder: RunFolder, console: Console
+    opened: Study, study: StudyFile, seeds: int, inputs: RunInputs, folder: RunFolder, console: Console
 ) -> tuple[Candidate, Results]:
     wanted = study.retrain
     plan = opened.finalists(wanted.top, wanted.finalists, wanted.recipe.epochs)
-    console.head(f"Retraining, {counted(len(recipes), 'seed')}: {plan}")
+    console.head(f"Retraining, {counted(seeds, 'seed')}: {plan}")
     places: int | list[Candidate] = wanted.top
     by_seed = []
-    for number, recipe in enumerate(recipes):
+    for seed in range(seeds):
         with timed(folder, "retraining"):
-            opened.retrain(
-                places,
-                finalists=None if number else wanted.finalists,
-                recipe=recipe,
-                flow=wanted.way,
-                start=wanted.start,
-                device=inputs.device,
-                progress=console.progress,
-            )
-        by_seed.append(opened.retrained(recipe, wanted.way, wanted.start))
-        if not number:  # the others train what the first seed chose
-            places = [one for one in plan.members if one.id in by_seed[0]]
+            by_seed.append(_retrain_with(opened, study, seed, places, inputs.device, progress=console.progress))
+        if not seed:
+            places = _chosen(opened, study, plan)
     assert isinstance(places, list)
     worth = inputs.data.task.spec.worth
     best = max(places, key=lambda one: worth(sum(results[one.id]["accuracy"] for results in by_seed)))
     return best, [results[best.id] for results in by_seed]
+
+
+def _chosen(opened: Study, study: StudyFile, plan: Finalists) -> list[Candidate]:
+    """What the first seed trained to the end: the other seeds train these."""
+    wanted = study.retrain
+    done = opened.retrained(_recipe(study, 0), wanted.way, wanted.start)
+    return [one for one in plan.members if one.id in done]
+
+
+def _recipe(study: StudyFile, seed: int) -> Recipe:
+    return replace(study.retrain.recipe, seed=study.retrain.recipe.seed + seed)
+
+
+def _retrain_with(
+    opened: Study, study: StudyFile, seed: int, places: int | list[Candidate], device: str, *, progress: bool
+) -> Mapping[str, Mapping[str, Any]]:
+    """Retrains with one seed what is not retrained; structure id -> what came out."""
+    wanted, recipe = study.retrain, _recipe(study, seed)
+    opened.retrain(
+        places,
+        finalists=None if seed else wanted.finalists,
+        recipe=recipe,
+        flow=wanted.way,
+        start=wanted.start,
+        device=device,
+        progress=progress,
+    )
+    return opened.retrained(recipe, wanted.way, wanted.start)
 
 
 def _variant_result(

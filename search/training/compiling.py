@@ -1,4 +1,9 @@
-"""`torch.compile` for the forward passes of a training step: whether it pays is found out before the first one."""
+"""Faster forward and backward passes of a training step: whether that pays is found out before the first one.
+
+On a CPU, and for several processes, `torch.compile` makes code of its own for the network, in a minute or more. On one
+CUDA device the passes are recorded once and replayed as CUDA graphs, in the time of some steps: a pruned network's
+kernels are so short that starting them from Python takes longer than they run.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +18,11 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from backbones.inputs import move_tensors, sample_count
-from backbones.state import untouched
+from backbones.state import State, untouched
 from search.data.sources import Stream
 from search.training.feed import in_memory_order
 from search.training.train_state import TrainState, step_loss
@@ -29,6 +34,8 @@ A ResNet-56 whose 115 layers all differ in width took 100 to 240 s of processor 
 """
 GAIN = 0.25
 """Share of a step that compiling is expected to save: 16 to 25 % of a ResNet-56 at 20 % of its MACs on one thread."""
+RECORDING = 20
+"""Steps whose time it takes to record a step as CUDA graphs, at most."""
 
 
 class CompiledForBatch(nn.Module):
@@ -41,15 +48,17 @@ class CompiledForBatch(nn.Module):
         model: shares its parameters and buffers with the compiled code, which reads them anew in every call; what
             changes them in place (optimiser, average, masks, soft pruning) needs no care.
         size: samples of a whole batch.
+        compiled: what a whole batch runs through; by default the network as `torch.compile` makes it.
     """
 
-    def __init__(self, model: nn.Module, size: int) -> None:
+    def __init__(self, model: nn.Module, size: int, compiled: Callable[..., Any] | None = None) -> None:
         super().__init__()
         self.model, self.size = model, size
-        # Deterministic: kernels are not chosen by the clock. Isolated: many networks of a study share one forward, of
-        # which torch compiles eight forms and no more.
-        compile_: Any = torch.compile  # torch's annotations lack isolate_recompiles
-        compiled = compile_(model, dynamic=False, isolate_recompiles=True, options={"deterministic": True})
+        if compiled is None:
+            # Deterministic: kernels are not chosen by the clock. Isolated: many networks of a study share one forward,
+            # of which torch compiles eight forms and no more.
+            compile_: Any = torch.compile  # torch's annotations lack isolate_recompiles
+            compiled = compile_(model, dynamic=False, isolate_recompiles=True, options={"deterministic": True})
         # Hidden in a function: a second module would list every parameter twice.
         self._compiled: Callable[..., Any] = lambda *inputs, **names: compiled(*inputs, **names)
 
@@ -68,6 +77,11 @@ def compile_training(state: TrainState, decided: int | None, steps: int, *, prog
     2. `GAIN` of the time that `steps` uncompiled steps take is more than `SECONDS_A_LAYER` for each layer (half of it
        for a layer of the teacher, which has no backward pass): two steps are timed, on the weights as they are;
     3. once compiled, a step is really faster.
+
+    On one CUDA device, for a network that takes one tensor, has no hooks and does not name Python's or numpy's `random`
+    in its code, "compiled" means CUDA graphs (`torch.cuda.make_graphed_callables`): the kernels are those of uncompiled
+    steps, no compiler is needed, and `RECORDING` steps stand for the time that it takes. The teacher runs as it is. A
+    network that decides otherwise from call to call by values that its own Python code keeps needs compile = false.
 
     Compiled sums are rounded otherwise than uncompiled ones, and the clock may decide otherwise another time. So the
     decision is made before the first step, holds for the whole training, and is kept in its checkpoint: a training that
@@ -107,6 +121,10 @@ def _whole_batch(state: TrainState) -> int:
 
 def _worth_it(state: TrainState, size: int, steps: int) -> float:
     """Seconds of an uncompiled step where compiling would pay, else 0."""
+    if _can_be_recorded(state, size):
+        _seconds_a_step(state, size, 1)
+        seconds = _seconds_a_step(state, size, 1)
+        return seconds if GAIN * steps > RECORDING else 0.0
     if not _has_compiler(state.processes.device) or _has_hooks(state.model):
         return 0.0
     cost = SECONDS_A_LAYER * _layers(state.model)
@@ -128,8 +146,11 @@ def _compiled(state: TrainState, size: int, measured: float, progress: bool) -> 
             tqdm(desc=label, bar_format="{desc}", leave=False, disable=None if progress else True),
             warnings.catch_warnings(action="ignore"),  # those of torch about torch
         ):
-            state.network = CompiledForBatch(state.model, size)
-            state.teacher = None if state.teacher is None else CompiledForBatch(state.teacher, size)
+            if _can_be_recorded(state, size):
+                state.network = CompiledForBatch(state.model, size, _recorded(state, size))
+            else:
+                state.network = CompiledForBatch(state.model, size)
+                state.teacher = None if state.teacher is None else CompiledForBatch(state.teacher, size)
             _seconds_a_step(state, size, 1)
         if measured == math.inf or _seconds_a_step(state, size, 2) < measured:
             return True
@@ -138,6 +159,39 @@ def _compiled(state: TrainState, size: int, measured: float, progress: bool) -> 
         warnings.warn(f"torch.compile failed ({reason}); the training runs uncompiled", UserWarning, stacklevel=2)
     _run_uncompiled(state)
     return False
+
+
+class _Recorded(nn.Module):
+    """Holds the network that is recorded, for torch writes the replay into the module that it is given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Any:
+        return self.model(inputs)
+
+
+def _can_be_recorded(state: TrainState, size: int) -> bool:
+    """Whether steps can be replayed as CUDA graphs: one device, one input, and nothing that Python does in a pass."""
+    if not _is_cuda(state.processes.device) or state.processes.size > 1 or _has_hooks(state.model):
+        return False
+    return isinstance(_batch(state, size)[0], Tensor) and "random" not in State(state.model).code
+
+
+def _recorded(state: TrainState, size: int) -> Callable[..., Any]:
+    """The network, forward and backward, as CUDA graphs of whole batches; its values stay as they are."""
+    module = _Recorded(state.model).train()
+    inputs, _ = _batch(state, size)
+    with untouched(state.model), torch.autocast("cuda", torch.bfloat16, enabled=state.half, cache_enabled=False):
+        replayed: Callable[..., Any] = torch.cuda.make_graphed_callables(module, (inputs,), allow_unused_input=True)
+    return replayed
+
+
+def _batch(state: TrainState, size: int) -> tuple[Any, Any]:
+    """Inputs and targets of a step as far as their form counts, on the device."""
+    inputs, targets = move_tensors(state.data.batch(size, state.recipe.seed), state.processes.device)
+    return in_memory_order(inputs, state.recipe), targets
 
 
 def _run_uncompiled(state: TrainState) -> None:
@@ -149,8 +203,7 @@ def _run_uncompiled(state: TrainState) -> None:
 def _seconds_a_step(state: TrainState, size: int, times: int) -> float:
     """The least time of a forward and a backward pass; weights, statistics and random numbers stay as they are."""
     device = state.processes.device
-    inputs, targets = move_tensors(state.data.batch(size, state.recipe.seed), device)
-    inputs = in_memory_order(inputs, state.recipe)
+    inputs, targets = _batch(state, size)
     state.network.train()
     best = math.inf
     with untouched(state.model):
@@ -164,10 +217,14 @@ def _seconds_a_step(state: TrainState, size: int, times: int) -> float:
     return best
 
 
+def _is_cuda(device: torch.device) -> bool:
+    return device.type == "cuda"
+
+
 def _has_compiler(device: torch.device) -> bool:
     """Whether torch finds what it compiles with."""
     if device.type != "cpu":
-        return device.type == "cuda" and find_spec("triton") is not None
+        return _is_cuda(device) and find_spec("triton") is not None
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     return shutil.which(os.environ.get("CXX", usual)) is not None
 

@@ -114,8 +114,9 @@ class Recipe:
         channels_last: keep images and weights in that memory order while training, which is faster (on a CPU by a
             quarter in float32).
         compile: run the steps as code from `torch.compile`: true, false, or "auto": where there is a compiler and the
-            training is long enough to earn the minutes of compiling back (`search.training.compiling`). It changes
-            rounding, not what is trained: trainings that differ in it alone count as the same.
+            training is long enough to earn the minutes of compiling back, and on one CUDA device as CUDA graphs
+            (`search.training.compiling`). It changes rounding, not what is trained: trainings that differ in it alone
+            count as the same.
         recalibrate: batches that renew the batch-norm statistics before anything is evaluated; 0 for none.
         augment: instead of the data's own.
         slim: lambda of the L1 penalty on batch-norm gammas (`search.training.losses`); 0 for none.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.graph import ChannelGraph
 from search.review.candidate import Refit
 from search.review.footprint import Footprint
 from search.review.front import Front, load_fronts
@@ -20,6 +21,7 @@ from search.run.front_context import comparison, known_references, with_footprin
 from search.run.inputs import RunInputs
 from search.run.pages import joint_report, run_report
 from search.space.budget import Budget
+from search.space.latency import LatencyTable
 from search.study.rules import BASELINES
 from search.study.study import Study
 from tests.search.study.study_samples import make, small_parts
@@ -78,6 +80,12 @@ def test_what_a_budget_of_latency_predicted_is_measured_of_all_that_were_refitte
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts, asked = small_parts(), []
+
+    def by_macs(model: nn.Module, graph: ChannelGraph, *_: object) -> LatencyTable:
+        rates = dict.fromkeys(graph.costs.op_layers, 1e-9)  # the clock of a busy machine may leave one structure only
+        return LatencyTable(1e-6, {}, rates, 0.0, 16, error=0.1)
+
+    monkeypatch.setattr("search.space.latency._fit", by_macs)
     timed = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts, scorer="params", budget=Budget(latency="70%"))
     timed.search(6, progress=False)
     inputs = RunInputs(parts[2], parts[0], parts[1], "cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -247,6 +248,94 @@ def test_batches_of_another_size_run_uncompiled(digits: Data, monkeypatch: pytes
     assert [name for name, _ in compiled.named_parameters()] == [
         f"model.{name}" for name, _ in model.named_parameters()
     ]
+
+
+class Replayed:
+    """In the place of CUDA: steps of the first device replay what was recorded, which rounds otherwise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: str = "") -> None:
+        self.error, self.sizes = error, list[int]()
+        monkeypatch.setattr(compiling, "_is_cuda", lambda device: True)
+        monkeypatch.setattr(torch.cuda, "make_graphed_callables", self)
+        Rounded(monkeypatch, error="nothing is to be compiled here")
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor], **_: object) -> Any:
+        if self.error:
+            raise RuntimeError(self.error)
+        for _warm_up in range(3):
+            module(*inputs).sum().backward()  # writes batch-norm statistics
+        module.zero_grad()
+
+        def replay(images: Tensor) -> Tensor:
+            self.sizes.append(len(images))
+            outputs: Tensor = module(images) * 1.001
+            return outputs
+
+        return replay
+
+
+def test_on_cuda_steps_are_recorded_and_replayed(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Replayed(monkeypatch)
+    clock(monkeypatch, uncompiled=0.01, compiled=0.002)
+    state = state_of(digits, network(12, seed=1))
+    before, teacher = weights(state.model), state.teacher
+    compiling.compile_training(state, None, 1000)
+    assert state.compiled == 64
+    assert state.teacher is teacher  # runs as it is
+    torch.testing.assert_close(weights(state.model), before, rtol=0, atol=0)
+    images = digits.batch(65)[0]
+    made.sizes.clear()
+    state.network(images[:64])
+    state.network(images)
+    assert made.sizes == [64]
+    assert [name for name, _ in state.network.named_parameters()] == [
+        f"model.{name}" for name, _ in state.model.named_parameters()
+    ]
+    short = state_of(digits)
+    compiling.compile_training(short, None, 4 * compiling.RECORDING)
+    assert short.compiled == 0
+
+
+def test_recorded_training_is_decided_once_and_resumed_exactly(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Replayed(monkeypatch)
+    clock(monkeypatch, uncompiled=0.01, compiled=0.002)
+    whole, resumed, plain = (network(dropout=0.2) for _ in range(3))
+    train(whole, digits, recipe(compile=True))
+    train(plain, digits, recipe(compile=False))
+    assert any(not torch.equal(one, weights(plain)[name]) for name, one in weights(whole).items())
+    with pytest.raises(StopError):
+        train(network(dropout=0.2), digits, recipe(compile=True), folder=tmp_path, after_epoch=stop_at(1))
+    assert decision(tmp_path) == 64
+    train(resumed, digits, recipe(), folder=tmp_path)
+    assert_same(resumed, whole)
+
+
+class Chance(nn.Module):
+    """Leaves itself out of every other pass, as Python draws it."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs if random.random() < 0.5 else inputs * 2
+
+
+def test_what_python_does_in_a_pass_is_not_recorded(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    Replayed(monkeypatch)
+    hooked, chance = state_of(digits), state_of(digits)
+    hooked.model[0].register_forward_hook(lambda *_: None)  # type: ignore[index]
+    chance.model.append(Chance())  # type: ignore[operator]
+    for state in (hooked, chance):
+        assert not compiling._can_be_recorded(state, 64)
+    assert compiling._can_be_recorded(state_of(digits), 64)
+
+
+def test_a_recording_that_fails_is_done_without(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    Replayed(monkeypatch, error="operation not permitted when stream is capturing")
+    plain, failed = network(), network()
+    train(plain, digits, recipe(compile=False))
+    with pytest.warns(UserWarning, match="operation not permitted when stream is capturing.; the training runs uncomp"):
+        train(failed, digits, recipe(compile=True))
+    assert_same(failed, plain)
 
 
 def test_compile_changes_no_meaning() -> None:
