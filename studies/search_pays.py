@@ -2,6 +2,7 @@
 
     SECATEUR_DATA=... python studies/search_pays.py                              # ResNet-20 at 33 % MACs, short
     SECATEUR_DATA=... python studies/search_pays.py --long --seeds 3             # four passes over all images
+    SECATEUR_DATA=... python studies/search_pays.py --long --device cuda --jobs 12
     SECATEUR_DATA=... python studies/search_pays.py --network resnet56 --seeds 3 # ResNet-56 at 20 % MACs
     SECATEUR_DATA=... python studies/search_pays.py --table                      # what is there so far
 
@@ -11,23 +12,27 @@ cut ones; validation images choose, the test images are looked at once, at the l
 lie in studies/peers/ (`studies/torch_pruning_peer.py` makes them).
 
 Structures are kept in runs/search-pays/, rows in studies/results/search_pays.json, each written as it is done and not
-done again, so that a killed run goes on and several can run side by side with different --ways, or other seeds
-(--first). "search, moves at random" is the search before its sampler guessed which neighbour is best.
+done again, so that a killed run goes on; `--jobs` makes several at a time, first the structures, then the trainings.
+Structures are found on the CPU. "search, moves at random" is the search before its sampler guessed which neighbour is
+best.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from filelock import FileLock
 
 import secateur as sc
 from backbones.cost import cost
@@ -42,6 +47,7 @@ from search.space.families import FAMILIES, draw
 from search.space.prepare import confirming_task, prepare_problem, scoring_task
 from search.study import evolution
 from search.study.rules import RuleSettings, structure_of
+from search.training.parallel import in_processes
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "results" / "search_pays.json"
@@ -60,12 +66,15 @@ WAYS = (FINALISTS, *SEARCHES, *RULES, "Torch-Pruning", "best of 20 random")
 RATES = {("refitted", 1): 0.02, ("cut", 1): 0.02, ("refitted", 4): 0.02, ("cut", 4): 0.05}
 """Learning rate by start and passes: `benchmarks/reconstruction.py retrain` chose it on validation images."""
 
+Settings = tuple[str, str, int, str]
+"""Network, criterion, trials, device."""
+
 
 class Bench:
     """One network and budget, and what is known of the ways so far."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.network, self.trials, self.criterion = options.network, options.trials, options.criterion
+    def __init__(self, network: str, criterion: str, trials: int, device: str) -> None:
+        self.network, self.criterion, self.trials, self.device = network, criterion, trials, device
         file = read_study(HERE / f"scorers_{self.network}.toml")
         inputs = load_inputs(file, HERE, "cpu")
         self.model, self.graph, self.data = inputs.model.eval(), inputs.graph, inputs.data
@@ -131,7 +140,7 @@ class Bench:
         for structure in structures:
             if structure.id not in known:
                 network = sc.reconstruct(self.model, self.graph, structure, self.targets)
-                history = sc.train(network, self.short, recipe, progress=False, test=False)
+                history = sc.train(network, self.short, recipe, progress=False, test=False, device=self.device)
                 known[structure.id] = history.validation_accuracy
                 write_text(path, json.dumps(known) + "\n")
         return max(structures, key=lambda one: known[one.id])
@@ -141,7 +150,8 @@ class Bench:
         cut = sc.prune(self.model, self.graph, structure, check=False)
         network = cut if start == "cut" else sc.reconstruct(self.model, self.graph, structure, self.targets)
         recipe = replace(short_recipe(), epochs=passes, lr=RATES[start, passes], seed=seed)
-        history = sc.train(network, self.data if passes > 1 else self.short, recipe, progress=False)
+        data = self.data if passes > 1 else self.short
+        history = sc.train(network, data, recipe, progress=False, device=self.device)
         return {
             "before": history.start_accuracy,
             "validation": history.validation_accuracy,
@@ -149,12 +159,8 @@ class Bench:
             "seconds": round(history.seconds, 1),
         }
 
-    def row(self, way: str, seed: int, start: str, passes: int) -> None:
-        """Makes a row unless it is there."""
-        key = {"network": self.network, "criterion": self.criterion, "way": way, "seed": seed}
-        key |= {"start": start, "passes": passes}
-        if any(all(row[name] == value for name, value in key.items()) for row in rows()):
-            return
+    def row(self, way: str, seed: int, start: str, passes: int) -> dict[str, Any]:
+        """One row: a structure, what it costs, its scores, and what training makes of it."""
         structure = self.structure(way, seed)
         spent = cost(self.graph, structure)
         score = scorer_of("reconstruction")
@@ -165,15 +171,46 @@ class Bench:
             "score": score(ScoredStructure(self.problem.task, structure)),
             "fresh": score(ScoredStructure(self.fresh, structure)),
             "rate": RATES[start, passes],
+            "device": torch.cuda.get_device_name() if self.device == "cuda" else "cpu",
         }
-        made = {**key, **facts, **self.train(structure, start, passes, seed)}
-        write_text(OUT, json.dumps({"environment": environment(), "rows": [*rows(), made]}, indent=1) + "\n")
-        print(made, flush=True)
+        return {
+            **key_of(self.network, self.criterion, way, seed, start, passes),
+            **facts,
+            **self.train(structure, start, passes, seed),
+        }
+
+
+def key_of(network: str, criterion: str, way: str, seed: int, start: str, passes: int) -> dict[str, Any]:
+    """What tells a row from others."""
+    key = {"network": network, "criterion": criterion, "way": way, "seed": seed}
+    return key | {"start": start, "passes": passes}
+
+
+bench_of = functools.cache(Bench)
+"""One for each process."""
+
+
+def make_structure(settings: Settings, way: str, seed: int) -> str:
+    """Finds a structure unless it is kept; returns which."""
+    bench_of(*settings).structure(way, seed)
+    return f"{way}, seed {seed}: the structure is there"
+
+
+def make_row(settings: Settings, way: str, seed: int, start: str, passes: int) -> dict[str, Any]:
+    """A row, in a process of its own."""
+    return bench_of(*settings).row(way, seed, start, passes)
 
 
 def short_recipe() -> sc.Recipe:
     """One pass, batches of 64, one-cycle, no teacher."""
     return sc.Recipe(epochs=1, batch_size=64, distill=0.0, schedule="one-cycle")
+
+
+def add(made: dict[str, Any]) -> None:
+    """Keeps a row; other commands may do so at the same time."""
+    with FileLock("runs/search-pays/rows.lock"):
+        write_text(OUT, json.dumps({"environment": environment(), "rows": [*rows(), made]}, indent=1) + "\n")
+    print(made, flush=True)
 
 
 def rows() -> list[dict[str, Any]]:
@@ -214,17 +251,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5, help="how many")
     parser.add_argument("--first", type=int, default=0, metavar="SEED", help="the first of them")
     parser.add_argument("--long", action="store_true", help="four passes over all images")
+    parser.add_argument("--device", default="cpu", help="where networks are trained")
+    parser.add_argument("--jobs", type=int, default=1, help="at the same time, the cores divided among them")
     parser.add_argument("--table", action="store_true", help="print what is known and stop")
     options = parser.parse_args()
     if options.table:
         print(table())
         return
-    torch.set_num_threads(1)
-    bench = Bench(options)
-    for seed in range(options.first, options.first + options.seeds):
-        for way in options.ways:
-            for start in options.starts:
-                bench.row(way, seed, start, 4 if options.long else 1)
+    settings = (options.network, options.criterion, options.trials, options.device)
+    seeds, passes = range(options.first, options.first + options.seeds), 4 if options.long else 1
+    wanted = [(way, seed, start, passes) for seed in seeds for way in options.ways for start in options.starts]
+    left = [one for one in wanted if not is_known(options, *one)]
+    finding = [partial(make_structure, settings, *one) for one in dict.fromkeys((way, seed) for way, seed, *_ in left)]
+    for told in in_processes(finding, options.jobs):
+        print(told, flush=True)
+    for made in in_processes([partial(make_row, settings, *one) for one in left], options.jobs):
+        add(made)
+
+
+def is_known(options: argparse.Namespace, way: str, seed: int, start: str, passes: int) -> bool:
+    """Whether there is such a row."""
+    key = key_of(options.network, options.criterion, way, seed, start, passes)
+    return any(all(row[name] == value for name, value in key.items()) for row in rows())
 
 
 if __name__ == "__main__":
