@@ -39,6 +39,18 @@ def device_of(model: nn.Module) -> torch.device:
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
+@contextmanager
+def same_sums() -> Iterator[None]:
+    """CUDA's convolutions sum in the same order in every call inside the block, and are not chosen by the clock."""
+    cudnn: Any = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
+
+
 def bfloat16_pays(device: torch.device, height: int, width: int) -> bool:
     """Whether a CPU has bfloat16 instructions and images of this size keep them busy."""
     cpu: Any = torch.cpu

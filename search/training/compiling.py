@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import random
 import shutil
 import sys
 import time
@@ -17,12 +18,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from backbones.inputs import move_tensors, sample_count
-from backbones.state import State, untouched
+from backbones.state import untouched
 from search.data.sources import Stream
 from search.training.feed import in_memory_order
 from search.training.train_state import TrainState, step_loss
@@ -78,10 +80,11 @@ def compile_training(state: TrainState, decided: int | None, steps: int, *, prog
        for a layer of the teacher, which has no backward pass): two steps are timed, on the weights as they are;
     3. once compiled, a step is really faster.
 
-    On one CUDA device, for a network that takes one tensor, has no hooks and does not name Python's or numpy's `random`
-    in its code, "compiled" means CUDA graphs (`torch.cuda.make_graphed_callables`): the kernels are those of uncompiled
-    steps, no compiler is needed, and `RECORDING` steps stand for the time that it takes. The teacher runs as it is. A
-    network that decides otherwise from call to call by values that its own Python code keeps needs compile = false.
+    On one CUDA device, for a network that takes one tensor and has no hooks, "compiled" means CUDA graphs
+    (`torch.cuda.make_graphed_callables`): the kernels are those of uncompiled steps, no compiler is needed, and
+    `RECORDING` steps stand for the time that it takes. The teacher runs as it is. A network that draws from Python's or
+    numpy's random numbers is left as it is; one that decides otherwise from call to call by values that its own Python
+    code keeps needs compile = false.
 
     Compiled sums are rounded otherwise than uncompiled ones, and the clock may decide otherwise another time. So the
     decision is made before the first step, holds for the whole training, and is kept in its checkpoint: a training that
@@ -89,7 +92,7 @@ def compile_training(state: TrainState, decided: int | None, steps: int, *, prog
     before its first checkpoint begins, and decides, anew. Weights are those of compile = true or of compile = false,
     bit by bit, never of a mixture.
 
-    Where compilation fails a warning says why, and the training runs uncompiled.
+    Where compiling or recording fails a warning says why, and the training runs uncompiled.
 
     Args:
         state: `network` and `teacher` are replaced; weights, buffers and random numbers stay.
@@ -140,13 +143,15 @@ def _worth_it(state: TrainState, size: int, steps: int) -> float:
 
 def _compiled(state: TrainState, size: int, measured: float, progress: bool) -> bool:
     """Compiles network and teacher; puts all back and returns False where that fails or does not pay."""
-    label = "compiling (a minute or more; `compile = false` does without)"
+    recorded = _can_be_recorded(state, size)
+    way = "recording CUDA graphs" if recorded else "torch.compile"
+    label = "recording CUDA graphs" if recorded else "compiling (a minute or more; `compile = false` does without)"
     try:
         with (
             tqdm(desc=label, bar_format="{desc}", leave=False, disable=None if progress else True),
             warnings.catch_warnings(action="ignore"),  # those of torch about torch
         ):
-            if _can_be_recorded(state, size):
+            if recorded:
                 state.network = CompiledForBatch(state.model, size, _recorded(state, size))
             else:
                 state.network = CompiledForBatch(state.model, size)
@@ -156,7 +161,7 @@ def _compiled(state: TrainState, size: int, measured: float, progress: bool) -> 
             return True
     except Exception as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        warnings.warn(f"torch.compile failed ({reason}); the training runs uncompiled", UserWarning, stacklevel=2)
+        warnings.warn(f"{way} failed ({reason}); the training runs uncompiled", UserWarning, stacklevel=2)
     _run_uncompiled(state)
     return False
 
@@ -173,19 +178,27 @@ class _Recorded(nn.Module):
 
 
 def _can_be_recorded(state: TrainState, size: int) -> bool:
-    """Whether steps can be replayed as CUDA graphs: one device, one input, and nothing that Python does in a pass."""
+    """Whether steps can be replayed as CUDA graphs: one device, one input, and no hooks, which Python runs."""
     if not _is_cuda(state.processes.device) or state.processes.size > 1 or _has_hooks(state.model):
         return False
-    return isinstance(_batch(state, size)[0], Tensor) and "random" not in State(state.model).code
+    return isinstance(_batch(state, size)[0], Tensor)
 
 
 def _recorded(state: TrainState, size: int) -> Callable[..., Any]:
     """The network, forward and backward, as CUDA graphs of whole batches; its values stay as they are."""
     module = _Recorded(state.model).train()
     inputs, _ = _batch(state, size)
+    drawn = _python_draws()
     with untouched(state.model), torch.autocast("cuda", torch.bfloat16, enabled=state.half, cache_enabled=False):
         replayed: Callable[..., Any] = torch.cuda.make_graphed_callables(module, (inputs,), allow_unused_input=True)
+    if _python_draws() != drawn:
+        raise RuntimeError("its code draws random numbers in Python, which a replay would not")
     return replayed
+
+
+def _python_draws() -> str:
+    """Where the random numbers of Python and numpy are."""
+    return repr((random.getstate(), np.random.get_state(legacy=False)))
 
 
 def _batch(state: TrainState, size: int) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from backbones.arguments import explained
 from backbones.errors import SecateurError
 from backbones.inputs import move_tensors, sample_count, split_samples
-from backbones.modes import device_of
+from backbones.modes import device_of, same_sums
 from scoring.batch_norm import recalibrate
 from search.data.data import Data
 from search.data.task import Meter
@@ -103,7 +103,10 @@ def train(
         wanted["after_epoch"] = str(getattr(after_epoch, "key", ""))
         wanted["arithmetic"] = "bfloat16" if state.half else "float32"
         try:
-            with torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []):
+            with (
+                torch.random.fork_rng(devices=[processes.device] if processes.device.type == "cuda" else []),
+                same_sums(),
+            ):
                 return _run(state, place, wanted, after_epoch, progress, test)
         finally:
             move_model(model, home, torch.contiguous_format)

@@ -319,14 +319,22 @@ class Chance(nn.Module):
         return inputs if random.random() < 0.5 else inputs * 2
 
 
-def test_what_python_does_in_a_pass_is_not_recorded(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hooks_are_not_recorded(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
     Replayed(monkeypatch)
-    hooked, chance = state_of(digits), state_of(digits)
+    hooked = state_of(digits)
     hooked.model[0].register_forward_hook(lambda *_: None)  # type: ignore[index]
-    chance.model.append(Chance())  # type: ignore[operator]
-    for state in (hooked, chance):
-        assert not compiling._can_be_recorded(state, 64)
+    assert not compiling._can_be_recorded(hooked, 64)
     assert compiling._can_be_recorded(state_of(digits), 64)
+
+
+def test_what_python_draws_in_a_pass_is_not_replayed(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    Replayed(monkeypatch)
+    chance = state_of(digits, compile=True)
+    chance.model.append(Chance())  # type: ignore[operator]
+    with pytest.warns(UserWarning, match=r"CUDA graphs failed \(its code draws random numbers in Python"):
+        compiling.compile_training(chance, None, 1000)
+    assert chance.network is chance.model
+    assert chance.compiled == 0
 
 
 def test_a_recording_that_fails_is_done_without(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:

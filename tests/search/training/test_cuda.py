@@ -31,7 +31,7 @@ def test_recorded_steps_are_the_unrecorded_ones(precision: Any, tmp_path: Path) 
     same = recipe(precision=precision, slim=1e-3, clip=1.0, ema=0.9)
     train(recorded, data, sc.Recipe(**{**vars_of(same), "compile": True}), device="cuda", folder=tmp_path / "whole")
     train(plain, data, sc.Recipe(**{**vars_of(same), "compile": False}), device="cuda")
-    torch.testing.assert_close(weights(recorded), weights(plain), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weights(recorded), weights(plain), rtol=0.05, atol=1e-3)
     saved = torch.load(tmp_path / "whole" / "checkpoint.pt", weights_only=True)
     assert saved["compiled"] == 64
     with pytest.raises(StopError):
