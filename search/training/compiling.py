@@ -198,7 +198,7 @@ def _recorded(state: TrainState, size: int) -> Callable[..., Any]:
 
 def _python_draws() -> str:
     """Where the random numbers of Python and numpy are."""
-    return repr((random.getstate(), np.random.get_state(legacy=False)))
+    return repr((random.getstate(), np.random.get_state(legacy=False)))  # noqa: NPY002 (a network may use it)
 
 
 def _batch(state: TrainState, size: int) -> tuple[Any, Any]:
