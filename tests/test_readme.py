@@ -82,6 +82,8 @@ TUTORIALS = {
     "two_inputs": FOUR.format(r"(\d+\.\d+)"),
     "own_network": r"^dense \d+\.\d%, pruned \d+\.\d% with Cost\(macs=[45]\d{6}, ",
     "read_a_front": r"^best: [0-9a-f]{12}, best within 30 %: [0-9a-f]{12}, knee: [0-9a-f]{12}$",
+    "compare_pruners": r"^other: 128,956 MACs, .* on test\nsearch: 12[0-8],\d{3} MACs, .* on test$",
+    "deploy": r"^small: (\d+\.\d)%, .*\nonnx: \1%, .*\nint8: [89]\d\.\d%, ",
     "resume_and_workers": r"^stopped: 5 trials\nalone: 8 trials\nstudy 'shared' .*\ntrials: 16 scored; ",
 }
 
@@ -114,6 +116,10 @@ def test_tutorials(
         lower = name in ("regression", "two_inputs")
         assert (cut > refitted) if lower else (cut < refitted)
         assert abs(retrained - dense) < 0.5 * abs(cut - dense)
+    if name == "deploy":
+        widths = [int(width) for width in re.findall(r" (\d+)(?:,|$)", said.splitlines()[0])]
+        assert len(widths) == 3
+        assert all(width % 8 == 0 for width in widths)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
 
