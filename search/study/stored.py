@@ -21,9 +21,7 @@ from search.formatting import WIDTH, amount, significant, text_table
 from search.review.candidate import Candidate, ranked, ties
 from search.review.front import Front
 from search.review.records import training_record, training_text
-from search.study.candidates import candidate_of
-from search.study.confirmation import confirmed_scores
-from search.study.fork import REMEMBERED
+from search.study.candidates import candidate_of, confirmed_scores
 from search.study.heartbeat import SECONDS, HeartbeatMonitor, records_in
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.metadata import StudyMetadata, dense_accuracy_of, dense_candidate, read_metadata
@@ -42,6 +40,7 @@ from search.study.storage import (
     shown_url,
 )
 from search.study.trials import FINISHED
+from search.study.warm_start import REMEMBERED
 
 if TYPE_CHECKING:
     import pandas

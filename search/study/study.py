@@ -29,10 +29,8 @@ from search.space.feasibility import feasibility_table
 from search.space.prepare import check_classes, confirming_task, prepare_problem, scoring_task
 from search.space.proposals import unpack
 from search.space.space import Space
-from search.study.candidates import candidate_of, given_structure
-from search.study.confirmation import confirm, confirmed_scores
+from search.study.candidates import candidate_of, confirm, confirmed_scores, given_structure
 from search.study.finalists import Finalists, check_finalists, finalists_of, given_finalists
-from search.study.fork import ForkResult, fork_study, recall_scores
 from search.study.identity import identity_of, scorer_text, to_record
 from search.study.interrupts import stop_between_trials, stop_if_asked
 from search.study.loops import Proposer, search_distributed, search_sequentially, with_bar
@@ -45,7 +43,7 @@ from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS
 from search.study.scores import ScoreCache
 from search.study.storage import quiet, shown_url
 from search.study.trials import TrialStore
-from search.study.warm_start import RULES, WarmStart
+from search.study.warm_start import RULES, ForkResult, WarmStart, fork_study, recall_scores
 from search.training.flows import Flow
 from search.training.metrics import check_task, measure
 from search.training.recipe import Recipe

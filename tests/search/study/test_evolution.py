@@ -21,10 +21,9 @@ from search.space.layer_removal import Removal
 from search.space.problem import LAYERS, SearchProblem
 from search.space.proposals import propose, unpack
 from search.space.space import KINDS, Space
-from search.study.evolution import PARENTS
+from search.study.evolution import PARENTS, guess_from
 from search.study.samplers import SamplerHistory, sampler_for
 from search.study.study import Study
-from search.study.surrogate import guess_from
 from search.study.warm_start import WarmStart, parameters
 from tests.search.space.problems import problem
 from tests.search.study.study_samples import BUDGETS, small_data, small_graph, small_model
