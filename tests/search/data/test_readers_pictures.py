@@ -210,7 +210,7 @@ def test_caltech_256_is_split_by_seed_with_so_many_images_a_class(tmp_path: Path
 
 def test_caltech_256_leaves_the_clutter_out_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_caltech(tmp_path / "caltech")
-    monkeypatch.setattr("search.data.caltech256._CLUTTER", 3)  # so that 257 folders of pictures are not needed
+    monkeypatch.setattr("search.data.class_folders._CLUTTER", 3)  # so that 257 folders of pictures are not needed
     for number in range(4, 258):
         [place] = (tmp_path / "caltech").glob(f"{number:03d}.*")
         place.rename(tmp_path / place.name)
