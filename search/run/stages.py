@@ -20,13 +20,14 @@ from search.run.folder import RunFolder, environment, locked, timed
 from search.run.front_context import (
     comparison,
     known_references,
+    refit_best,
     with_dense_accuracy,
     with_footprints,
     with_references,
+    with_refits,
 )
 from search.run.inputs import RunInputs, load_run_inputs, read_structure, warm_sources
 from search.run.pages import importances, run_report, write_card
-from search.run.refitted import refit_best, with_refits
 from search.run.study_file import StudyFile
 from search.space.feasibility import check_early
 from search.space.prepare import ImageDraws, check_classes

@@ -17,8 +17,7 @@ from backbones.errors import SecateurError, one_line
 from scoring.scorers import REPLACED
 from search.checks import check_study_name
 from search.run.evaluation_plan import Plan
-from search.run.scales import Tables, at_scale, with_variant
-from search.run.schema import read_table, to_toml, unknown_key
+from search.run.schema import Tables, at_scale, read_table, to_toml, unknown_key, with_variant
 from search.run.sections import (
     TASK_KEYS,
     BudgetSection,

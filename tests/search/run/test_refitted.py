@@ -15,7 +15,7 @@ from backbones.artefact import read_artefact
 from backbones.errors import SecateurError
 from search.cli import main
 from search.review.front import Front
-from search.run import refitted
+from search.run import front_context
 from search.run.study_file import read_study, read_written_study, settings, study_toml
 from search.training import engine
 from tests.search.test_cli import STUDY, called, folder, refused
@@ -67,7 +67,7 @@ def test_a_search_ends_with_networks_that_work(folder: Path, capsys: pytest.Capt
 def test_what_is_refitted_is_not_refitted_again(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, made = refitted._refit, list[str]()
+    whole, made = front_context._refit, list[str]()
 
     def killed(study: object, one: secateur.Candidate, path: Path, device: str) -> None:
         if made:
@@ -76,7 +76,7 @@ def test_what_is_refitted_is_not_refitted_again(
         whole(study, one, path, device)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(refitted, "_refit", killed)
+        patched.setattr(front_context, "_refit", killed)
         code, _, err = called(capsys, "run", "study.toml", "--quiet")
     assert (code, err.splitlines()[-1]) == (130, "to go on: secateur resume runs/tiny")
     [(name, time)] = written().items()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backbones.errors import SecateurError
-from search.run.scales import at_scale, merged
+from search.run.schema import at_scale, merged
 from search.run.study_file import SECTIONS, read_study, read_variants, study_toml
 
 STUDIES = sorted((Path(__file__).resolve().parents[3] / "studies").glob("*.toml"))
