@@ -8,11 +8,11 @@ a DataLoader with workers, float32, the default memory order. Both train the sam
 where SECATEUR_DATA is set, random bytes of the same shape elsewhere: timing does not depend on the pixels) with SGD and
 Nesterov momentum at batch size 128. The last table says where our step spends its time.
 
-With --ways our step alone, in every way that it can run: float32 and bfloat16, uncompiled and compiled, in one process
-with all threads and in as many processes of one thread as there are threads, which share the batch and average their
-gradients. --macs cuts the network at random to that share of its MACs first. Uncompiled, one process is what ratios
-refer to. On a machine that others use, two threads wait for each other in every layer: take OMP_NUM_THREADS=1 there and
-the images a second of processor time.
+With --ways our step alone, in every way that it can run: float32 and bfloat16, uncompiled and compiled (with --device
+cuda: replayed as CUDA graphs), in one process with all threads and, on a CPU, in as many processes of one thread as
+there are threads, which share the batch and average their gradients. --macs cuts the network at random to that share of
+its MACs first. Uncompiled, one process is what ratios refer to. On a machine that others use, two threads wait for each
+other in every layer: take OMP_NUM_THREADS=1 there and the images a second of processor time.
 """
 
 from __future__ import annotations
@@ -208,9 +208,11 @@ def in_turns(
 
 def ways(chosen: argparse.Namespace, data: Data) -> dict[str, object]:
     """Our step in every way that it can run."""
-    threads = torch.get_num_threads()
-    own = f"{threads} threads" if threads > 1 else "1 thread"
-    result: dict[str, object] = {"clock": "wall" if threads > 1 else "processor"}
+    device = torch.device(chosen.device)
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    own = f"{threads} threads" if threads > 1 else "1 thread" if device.type == "cpu" else "CUDA"
+    by_wall = threads > 1 or device.type != "cpu"
+    result: dict[str, object] = {"clock": "wall" if by_wall else "processor"}
     with tempfile.TemporaryDirectory() as folder:
         for precision in chosen.precisions:
             loops: dict[str, Loop] = {}
@@ -218,12 +220,12 @@ def ways(chosen: argparse.Namespace, data: Data) -> dict[str, object]:
                 recipe = Recipe(batch_size=BATCH, precision=precision, compile=compiled)
                 word = "compiled" if compiled else "uncompiled"
                 model = network(chosen.backbone, data, chosen.macs)
-                loops[f"1 process, {own}, {word}"] = our_loop(data, model, recipe)
+                loops[f"1 process, {own}, {word}"] = our_loop(data, model, recipe, ProcessGroup(0, 1, device))
                 if threads > 1:
                     meeting = f"{folder}/{precision}-{word}"
                     model = network(chosen.backbone, data, chosen.macs)
                     loops[f"{threads} processes, 1 thread, {word}"] = together(model, recipe, threads, meeting)
-            clock = time.perf_counter if threads > 1 else time.process_time
+            clock = time.perf_counter if by_wall else time.process_time
             rates = in_turns(loops, chosen.rounds, chosen.steps, clock)
             for name, loop in loops.items():
                 if "processes" in name:
@@ -245,6 +247,7 @@ def main() -> None:
     options.add_argument("--backbone", default="resnet20")
     options.add_argument("--macs", type=float)
     options.add_argument("--ways", action="store_true")
+    options.add_argument("--device", default="cpu", help="of --ways")
     options.add_argument("--precisions", nargs="+", default=["bfloat16", "float32"], help="of --ways")
     options.add_argument("--steps", type=int, default=6)
     options.add_argument("--rounds", type=int, default=3)
@@ -254,7 +257,10 @@ def main() -> None:
     result = ways(chosen, data) if chosen.ways else beside_plain_loops(chosen, data)
     result |= {
         "backbone": chosen.backbone,
-        "machine": {"processor": _processor(), "threads": torch.get_num_threads(), "torch": torch.__version__},
+        "machine": {
+            "processor": _processor(), "device": _device(chosen.device),
+            "threads": torch.get_num_threads(), "torch": torch.__version__,
+        },
         "settings": {
             "batch": BATCH, "steps": chosen.steps, "rounds": chosen.rounds, "data": data.name, "macs": chosen.macs,
         },
@@ -292,6 +298,10 @@ def beside_plain_loops(chosen: argparse.Namespace, data: Data) -> dict[str, obje
         "input_alone": {"ours": ours, "per sample, one process": theirs, "ratio": ours / theirs},
         "profile_of_default_recipe": operations,
     }
+
+
+def _device(name: str) -> str:
+    return torch.cuda.get_device_name() if name.startswith("cuda") else name
 
 
 def _processor() -> str:
