@@ -158,10 +158,11 @@ def _train_dense(plan: ComparisonPlan, name: str) -> str:
 
 
 def _search(plan: ComparisonPlan, name: str) -> str:
-    """Searches one variant; returns its name."""
-    inputs, folder = load_variant(plan, name, {}), plan.run_folder(name)
-    with locked(folder), searched(plan.variants[name], inputs, folder, Console(quiet=True)):
-        return name
+    """Searches one variant and looks again at its best, once for all seeds; returns its name."""
+    study, inputs, folder = plan.variants[name], load_variant(plan, name, {}), plan.run_folder(name)
+    with locked(folder), searched(study, inputs, folder, Console(quiet=True)) as opened:
+        opened.finalists(study.retrain.top, study.retrain.finalists, study.retrain.recipe.epochs)
+    return name
 
 
 def _retrain(plan: ComparisonPlan, name: str, seed: int) -> tuple[str, int]:

@@ -12,18 +12,18 @@ from typing import Any
 from backbones.files import write_text
 from search.compare.variant import DenseResult, SeedStats, VariantResult
 from search.data.task import ACCURACY, MetricSpec
-from search.formatting import amount, counted, csv_table, markdown_table, percent, text_table
+from search.formatting import amount, counted, csv_table, markdown_table, milliseconds, percent, text_table
 from search.review.footprint import Footprint, footprint_cells
 
 TERMINAL_HEADER = ("", "MACs", "params", "ms", "test", "drop", "Omega")
 PAGE_HEADER = (
-    "", "MACs", "parameters", "size", "ms a batch", "validation, %", "test, %", "drop, points", "NetScore",
+    "", "MACs", "parameters", "size", "ms a batch", "ms one", "validation, %", "test, %", "drop, points", "NetScore",
     "search, s", "structures",
 )  # fmt: skip
 ABOUT = (
     "Shares are of the dense network above. {values}: last epoch, mean ± sample standard deviation over the seeds; "
     "of several structures of a variant the one with the best mean validation {metric}. Milliseconds: a batch of "
-    "{batch} images on {threads}, the dense network and its variants measured side by side.{netscore}"
+    "{batch} images, and one alone, on {threads}, the dense network and its variants measured side by side.{netscore}"
 )
 NETSCORE = (
     " NetScore (Omega): 20 log10(a² / √(p m)), a in percent of the test images, p in millions of parameters, m in 10⁹ "
@@ -156,30 +156,35 @@ def _headings(metric: MetricSpec) -> list[str]:
 
 
 def _dense_cells(dense: DenseResult) -> list[str]:
-    latency, size = footprint_cells(dense.footprint)
     accuracies = [_value(dense.validation, dense.metric), _value(dense.test, dense.metric)]
     return [
-        dense.label, amount(dense.macs), amount(dense.params), size, latency, *accuracies, "",
+        dense.label, amount(dense.macs), amount(dense.params), *_footprint_cells(dense.footprint), *accuracies, "",
         _number(dense.netscore), "", "",
     ]  # fmt: skip
 
 
 def _cells(one: VariantResult, dense: DenseResult) -> list[list[str]]:
-    latency, size = footprint_cells(one.footprint)
     shares = [percent(one.macs.mean / dense.macs), percent(one.params.mean / dense.params, 2)]
     metric = dense.metric
     drop = metric.difference(dense.lost(one.test.mean), 2)
     search = ["-" if one.search_seconds is None else f"{one.search_seconds:.1f}", str(one.scored)]
     accuracies = [_values(one.validation, metric), _values(one.test, metric)]
-    rows = [[one.variant, *shares, size, latency, *accuracies, drop, _with_deviation(one.netscore), *search]]
+    measured = _footprint_cells(one.footprint)
+    rows = [[one.variant, *shares, *measured, *accuracies, drop, _with_deviation(one.netscore), *search]]
     if one.sparse is not None:
         shares[1] = percent(one.sparse.nonzero.mean / dense.params, 2)
         accuracies = [_values(one.sparse.validation, metric), _values(one.sparse.test, metric)]
         drop = metric.difference(dense.lost(one.sparse.test.mean), 2)
         rows.append(
-            [_sparse_name(one), *shares, "", "", *accuracies, drop, _with_deviation(one.sparse.netscore), "", ""]
+            [_sparse_name(one), *shares, "", "", "", *accuracies, drop, _with_deviation(one.sparse.netscore), "", ""]
         )
     return rows
+
+
+def _footprint_cells(footprint: Footprint | None) -> list[str]:
+    """Size, milliseconds of a batch and of one sample."""
+    latency, size = footprint_cells(footprint)
+    return [size, latency, milliseconds(footprint and footprint.single)]
 
 
 def _sparse_name(one: VariantResult) -> str:
@@ -197,7 +202,7 @@ def _record(one: Any, footprint: Footprint | None) -> dict[str, Any]:
         else:
             found[name] = value
     if footprint is not None:
-        found |= {"latency": footprint.latency, "disk_bytes": footprint.disk}
+        found |= {"latency": footprint.latency, "single": footprint.single, "disk_bytes": footprint.disk}
     return found
 
 
