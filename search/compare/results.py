@@ -184,7 +184,7 @@ def _cells(one: VariantResult, dense: DenseResult) -> list[list[str]]:
 def _footprint_cells(footprint: Footprint | None) -> list[str]:
     """Size, milliseconds of a batch and of one sample."""
     latency, size = footprint_cells(footprint)
-    return [size, latency, milliseconds(footprint and footprint.single)]
+    return [size, latency, milliseconds(None if footprint is None else footprint.single)]
 
 
 def _sparse_name(one: VariantResult) -> str:
