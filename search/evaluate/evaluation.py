@@ -33,7 +33,7 @@ from search.space.families import SampledStructure, draw
 from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
 from search.study.identity import to_record
-from search.study.refitter import Refitter
+from search.study.networks import Refitter
 from search.study.retrain import RetrainConfig
 from search.training.metrics import check_task
 from search.training.parallel import fitting_threads

@@ -35,8 +35,7 @@ from search.study.identity import identity_of, scorer_text, to_record
 from search.study.interrupts import stop_between_trials, stop_if_asked
 from search.study.loops import Proposer, search_distributed, search_sequentially, with_bar
 from search.study.metadata import StudyMetadata, dense_candidate, known_dense_accuracy, write_metadata
-from search.study.networks import RETRAIN_FOLDER
-from search.study.refitter import Refitter
+from search.study.networks import RETRAIN_FOLDER, Refitter
 from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
 from search.study.rules import use_rule
 from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS

@@ -20,8 +20,8 @@ from scoring.reconstruction.targets import gather_targets
 from search.data.data import Data
 from search.data.sources import Split
 from search.review.candidate import Candidate
-from search.study import refitter
-from search.study.refitter import Refitter
+from search.study import networks
+from search.study.networks import Refitter
 from search.study.retrain import STARTS, RetrainConfig
 from search.training.flows import Flow
 from search.training.metrics import accuracy
@@ -37,7 +37,7 @@ def weights(model: nn.Module) -> torch.Tensor:
 
 def test_one_network_by_trial_candidate_and_structure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gathered = Mock(side_effect=gather_targets)
-    monkeypatch.setattr(refitter, "gather_targets", gathered)
+    monkeypatch.setattr(networks, "gather_targets", gathered)
     model = small_model()
     graph, data = small_graph(model), small_data()
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, (model, graph, data), seed=3)
@@ -80,14 +80,14 @@ def test_what_has_no_structure_is_named(tmp_path: Path) -> None:
 def test_fewer_images_where_they_are_large_and_too_few_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = small_model(), small_data()
     graph = small_graph(model)
-    assert Refitter(model, graph, data, 0).count == len(data.train) < refitter.IMAGES
-    monkeypatch.setattr(refitter, "IMAGES", 40)
+    assert Refitter(model, graph, data, 0).count == len(data.train) < networks.IMAGES
+    monkeypatch.setattr(networks, "IMAGES", 40)
     assert Refitter(model, graph, data, 0).count == 40
-    monkeypatch.setattr(refitter, "MOST_ACTIVATIONS", 200_000)
+    monkeypatch.setattr(networks, "MOST_ACTIVATIONS", 200_000)
     few = Refitter(model, graph, data, 0)
     assert 2 <= few.count < 40
     assert len(few.targets.inputs[0]) == few.count
-    monkeypatch.setattr(refitter, "IMAGES", 1)
+    monkeypatch.setattr(networks, "IMAGES", 1)
     with pytest.raises(SecateurError, match="at least 2 are needed to refit on, but got 1"):
         Refitter(model, graph, data, 0)(Structure.full(graph))
 
