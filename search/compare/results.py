@@ -108,13 +108,14 @@ class Comparison:
         facts = self.environment
         versions = ", ".join(f"{name} {facts[name]}" for name in ("secateur", "python", "torch") if name in facts)
         scorers = dict.fromkeys(one.scorer for one in self.variants)
+        place = facts["device"] if facts["device"] == "cpu" else facts.get("gpu", facts["device"])
         lines = [
             f"# {self.name}",
             "",
             f"`{facts['command']}`",
             "",
             f"{counted(self.seeds, 'seed')}; {facts['time']}; {versions}; {facts['platform']}, "
-            f"{facts['cpus']} cores; trained on {facts['device']}. Score: {', '.join(scorers)}.",
+            f"{facts['cpus']} cores; trained on {place}. Score: {', '.join(scorers)}.",
             "",
             ABOUT.format(batch="-" if first is None else first.batch, threads=threads, **told),
             "",

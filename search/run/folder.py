@@ -17,6 +17,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
@@ -272,4 +274,5 @@ def environment() -> dict[str, Any]:
         **{name: version(name) for name in NOTED_LIBRARIES},
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
+        **({"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}),
     }
