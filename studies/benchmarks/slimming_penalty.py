@@ -6,9 +6,10 @@
 System 2's B-CNN on digits, by the recipes of `studies/system2_bilinear.toml` at its small scale, trained without
 penalty, with the same penalty on every batch norm, with ten times of it on the last one, and with that on the last one
 alone; with AdamW as the study does, and with SGD, whose steps are as long as the gradient. Each is cut to the study's
-budget by one threshold on the scales as they are (network slimming), and on each scale over its layer's mean; scored
-with renewed batch-norm statistics, and retrained as the study retrains. Results are kept in slimming_penalty.json
-beside this file, each as it is made and not made again; weights are kept under --runs.
+budget by one threshold on the scales as they are (network slimming), and on each scale over its layer's mean, this also
+with as many filters of the last layer drawn at random; scored with renewed batch-norm statistics, and retrained as the
+study retrains. Results are kept in slimming_penalty.json beside this file, each as it is made and not made again;
+weights are kept under --runs.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ from search.training.metrics import measure
 
 HERE = Path(__file__).resolve().parent
 OUT = HERE / "slimming_penalty.json"
-RULES = {"as they are": 1.0, "over the layer's mean": 0.0}
+RULES: dict[str, tuple[float, int | None]] = {"as they are": (1.0, None), "over the layer's mean": (0.0, None)}
+RULES |= {f"over the mean, last layer's at random {seed}": (0.0, seed) for seed in (1, 2)}
+"""How the scales are compared -> exponent of `GlobalThreshold`, and a seed where the filters that the last layer keeps
+are drawn, as many as the threshold leaves."""
 SGD = {"optimiser": "sgd", "lr": 0.05}
 RENEWED = 512
 """Training images that batch-norm statistics are renewed on."""
@@ -63,9 +67,14 @@ def cut(study: StudyFile, inputs: RunInputs, rule: str) -> sc.Structure:
     """What one threshold leaves within the study's budget."""
     targets = study.budget.budget().targets(inputs.graph.costs.dense)
     problem = problem_of_weights(study.space.space(), inputs.model, inputs.graph, targets)
-    found = project(problem, GlobalThreshold(problem.tables, problem.limits, RULES[rule]), targets[0])
+    exponent, seed = RULES[rule]
+    found = project(problem, GlobalThreshold(problem.tables, problem.limits, exponent), targets[0])
     assert not isinstance(found, Infeasible), found.reason
-    return found.structure
+    if seed is None:
+        return found.structure
+    kept, last = dict(found.structure.keep), inputs.graph.groups[-1]
+    drawn = torch.randperm(last.size, generator=torch.Generator().manual_seed(seed))[: len(kept[last.name])]
+    return sc.Structure.of(inputs.graph, {**kept, last.name: [int(channel) for channel in drawn.sort().values]})
 
 
 def judged(study: StudyFile, inputs: RunInputs, rule: str, place: Path) -> dict[str, Any]:
