@@ -42,7 +42,7 @@ RULES: dict[str, tuple[float, int | None]] = {"as they are": (1.0, None), "over 
 RULES |= {f"over the mean, last layer's at random {seed}": (0.0, seed) for seed in (1, 2)}
 """How the scales are compared -> exponent of `GlobalThreshold`, and a seed where the filters that the last layer keeps
 are drawn, as many as the threshold leaves."""
-SGD = {"optimiser": "sgd", "lr": 0.05}
+SGD_RATE = 0.05
 RENEWED = 512
 """Training images that batch-norm statistics are renewed on."""
 Results = dict[str, dict[str, Any]]
@@ -53,7 +53,7 @@ def recipes(variants: dict[str, StudyFile], layers: list[str]) -> dict[str, sc.R
     even, heavy = (replace(variants[name].dense, compile=False) for name in ("one-shot", "one-shot-heavy"))
     alone = replace(heavy, slim_layers={**dict.fromkeys(layers, 0.0), **heavy.slim_layers})
     made = {"no penalty": replace(even, slim=0.0), "even": even, "heavy": heavy, "last alone": alone}
-    slow = {name: replace(made[name], **SGD) for name in ("even", "heavy")}
+    slow = {name: replace(made[name], optimiser="sgd", lr=SGD_RATE) for name in ("even", "heavy")}
     return made | {f"{name}, sgd": recipe for name, recipe in slow.items()}
 
 
