@@ -14,11 +14,11 @@ import sys
 def answer_requests() -> None:
     """Answers until standard input ends: {"call": function of vl_convert, "given": its arguments} -> its result."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
-    import vl_convert
-
     for line in sys.stdin:
         request = json.loads(line)
         try:
+            import vl_convert
+
             found = getattr(vl_convert, request["call"])(**request["given"])
             answer = {"bytes": base64.b64encode(found).decode()} if isinstance(found, bytes) else {"text": found}
         except Exception as error:

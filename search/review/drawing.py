@@ -30,7 +30,7 @@ class DrawingProcess:
         """What a function of vl_convert gives: text or bytes.
 
         Raises:
-            SecateurError: when the process dies of it.
+            SecateurError: when the process dies of it, or vl-convert-python is not installed.
             RuntimeError: when the function raises.
         """
         if self._process is None:
@@ -59,6 +59,8 @@ class DrawingProcess:
                 f"draw again with more memory, or raise ulimit -v"
             )
         answer = json.loads(line)
+        if answer.get("error", "").startswith("ModuleNotFoundError"):
+            raise SecateurError("pictures need vl-convert-python, which is not there: pip install vl-convert-python")
         if "error" in answer:
             raise RuntimeError(f"a picture could not be drawn: {answer['error']}")
         return base64.b64decode(answer["bytes"]) if "bytes" in answer else answer["text"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from backbones.errors import SecateurError
+from search.review import drawing
 from search.review.chart_style import to_svg, vega_bundle, write_both
 from search.review.drawing import drawn, one_drawing_process
 from search.review.front import Front
@@ -45,6 +46,16 @@ def test_without_memory_pictures_are_missing_and_results_are_whole(
     assert list(tmp_path.rglob("*.png")) == list(tmp_path.rglob("*.svg")) == []
     with pytest.raises(SecateurError, match=r"draws died .* raise ulimit -v"):
         plot_front(front)
+
+
+def test_without_the_drawing_library_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "drawer.py"
+    program.write_text(drawing.PROGRAM.read_text().replace("import vl_convert", "import vl_convert_is_gone"))
+    monkeypatch.setattr(drawing, "PROGRAM", program)
+    with pytest.raises(SecateurError, match="pictures need vl-convert-python, which is not there: pip"):
+        drawn("vegalite_to_svg", vl_spec=DOT)
+    with pytest.warns(UserWarning, match="pictures are missing"):
+        assert not write_both(DOT, tmp_path / "dot")
 
 
 def test_the_next_picture_is_drawn_by_a_new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
