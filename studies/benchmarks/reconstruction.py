@@ -58,6 +58,10 @@ CASES = (
 SETS = {("resnet20", 0.33): 40, ("resnet56", 0.20): 16}
 """Random structures of all families, as `secateur evaluate` draws them (sets A and C)."""
 IMAGES, ROWS, LOOKED_AT = 512, 16_384, 2_000
+IMAGES_AND_ROWS = (
+    *((64, 8192), (128, 8192), (256, 4096), (256, 8192), (256, 32768), (512, 16384), (512, 65536)),
+    *((1024, 16384), (1024, 65536), (2048, 16384), (2048, 65536), (4096, 65536)),
+)
 
 
 class Bench:
@@ -145,7 +149,7 @@ def accuracy_table(bench: Bench, budgets: list[float]) -> None:
 def images_table(bench: Bench) -> None:
     """Uniform widths and equal sensitivity at 33 %, by images and rows."""
     problem = bench.problem(0.33)
-    for images, rows in ((64, 8192), (128, 8192), (256, 4096), (256, 8192), (256, 32768), (512, 16384), (1024, 32768)):
+    for images, rows in IMAGES_AND_ROWS:
         for rule in ("uniform", "sensitivity"):
 
             def make(rule: str = rule, images: int = images, rows: int = rows) -> dict[str, Any]:
