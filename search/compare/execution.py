@@ -14,7 +14,7 @@ from search.run.folder import RunFolder, locked, timed
 from search.run.inputs import RunInputs, load_run_inputs
 from search.run.stages import check_before_training
 from search.run.study_file import StudyFile
-from search.training.parallel import in_processes
+from search.training.parallel import process_pool, results_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,19 +127,21 @@ def run_together(
     """
     console.head(f"{len(names)} variants, {processes} processes")
     leaders = list(first_variants(plan.variants, names).values())
-    for name in in_processes([partial(_train_dense, plan, name) for name in leaders], processes):
-        console.say(f"  {name}: the dense network is there")
-    for name in in_processes([partial(_search, plan, name) for name in names], processes):
-        console.say(f"  {name}: the structure is there")
     # Where finalists are trained the first seed finds out which of them the other seeds train.
     later = [name for name in names if plan.variants[name].retrain.finalists]
     sooner = [name for name in names if name not in later]
     firsts = [(name, 0) for name in later]
     others = [(name, seed) for seed in range(1, plan.seeds) for name in later]
-    for ones in ([*firsts, *((name, seed) for seed in range(plan.seeds) for name in sooner)], others):
-        for name, seed in in_processes([partial(_retrain, plan, *one) for one in ones], processes):
-            console.say(f"  {name}: seed {seed} is retrained")
-    found = dict(in_processes([partial(_run_alone, plan, name) for name in names], processes))
+    with process_pool(processes) as pool:
+        run = partial(results_of, pool, processes=processes)
+        for name in run([partial(_train_dense, plan, name) for name in leaders]):
+            console.say(f"  {name}: the dense network is there")
+        for name in run([partial(_search, plan, name) for name in names]):
+            console.say(f"  {name}: the structure is there")
+        for ones in ([*firsts, *((name, seed) for seed in range(plan.seeds) for name in sooner)], others):
+            for name, seed in run([partial(_retrain, plan, *one) for one in ones]):
+                console.say(f"  {name}: seed {seed} is retrained")
+        found = dict(run([partial(_run_alone, plan, name) for name in names]))
     loaded: dict[str, RunInputs] = {}
     for name in names:
         load_variant(plan, name, loaded)

@@ -114,25 +114,37 @@ def in_processes(tasks: Iterable[Callable[[], _T]], processes: int, begin: Begin
     Raises:
         Exception: what the first task that fails raises; the others are ended.
     """
+    with process_pool(processes, begin) as pool:
+        yield from results_of(pool, tasks, processes)
+
+
+@contextmanager
+def process_pool(processes: int, begin: Begin | None = None) -> Iterator[ProcessPoolExecutor]:
+    """Processes for one batch of tasks after another (`results_of`); ended with the block, at once where it fails."""
     threads = max(1, (os.cpu_count() or 1) // processes)
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (threads, begin))
-    running: set[Future[_T]] = set()
     try:
-        for task in tasks:
-            running.add(pool.submit(task))
-            if len(running) > processes:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        while running:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            yield from (future.result() for future in done)
+        yield pool
         pool.shutdown()
     except BaseException:
         for child in set(multiprocessing.active_children()) - before:
             child.terminate()
         pool.shutdown(cancel_futures=True)
         raise
+
+
+def results_of(pool: ProcessPoolExecutor, tasks: Iterable[Callable[[], _T]], processes: int) -> Iterator[_T]:
+    """Results of a pool's processes as they come; see `in_processes`."""
+    running: set[Future[_T]] = set()
+    for task in tasks:
+        running.add(pool.submit(task))
+        if len(running) > processes:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    while running:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        yield from (future.result() for future in done)
 
 
 def _begin(threads: int, begin: Begin | None) -> None:
