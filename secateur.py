@@ -9,14 +9,22 @@ Everything in `__all__` is stable; the rooms behind it (`backbones`, `scoring`, 
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 
 
 def _check_rooms() -> None:
-    """Raises ImportError in one line when a folder of the user's stands in front of one of our packages."""
+    """Raises ImportError in one line when a package of the user's stands in front of one of ours.
+
+    A plain folder, without `__init__.py`, stands in front only of a checkout that is installed as such: on the path
+    the checkout's packages go before it, as those of a wheel do.
+    """
     home = Path(__file__).resolve().parent
     for room in ("backbones", "scoring", "search"):
         spec = importlib.util.find_spec(room)
+        if spec is not None and spec.origin is None and str(home) not in sys.path:
+            sys.path.append(str(home))
+            spec = importlib.util.find_spec(room)
         origin = None if spec is None else spec.origin
         if origin is None or Path(origin).resolve().parent != home / room:
             where = origin or next(iter((spec and spec.submodule_search_locations) or ()), "nowhere")
@@ -157,8 +165,6 @@ __all__ = [
 ]
 
 if __name__ == "__main__":
-    import sys
-
     from search.cli import main
 
     sys.exit(main())

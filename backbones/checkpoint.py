@@ -40,8 +40,8 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Seq
             for a head with other classes, or for a bilinear CNN from a VGG-16.
 
     Raises:
-        SecateurError: when the file is missing or unreadable, a pattern of `skip` matches nothing, or the keys or
-            shapes do not fit (the first three are named).
+        SecateurError: when the file is missing or unreadable, a pattern of `skip` matches nothing, the keys or shapes
+            do not fit (the first three are named), or a weight is NaN or infinite.
     """
     own = model.state_dict()
     state = _respelled(_unwrapped(_read(path), own), own)
@@ -69,6 +69,11 @@ def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, skip: Seq
         heads = {name.partition(".")[0] for name in wrong}
         only = f"; skip=('{heads.pop()}.*',) would load the rest" if len(heads) == 1 and len(wrong) < len(own) else ""
         raise SecateurError(f"checkpoint {path} does not fit {type(model).__name__}: {shown}{only}")
+    for name, value in state.items():
+        if name not in kept and value.is_floating_point() and not is_finite(value):
+            raise SecateurError(
+                f"checkpoint {path}: {name} holds NaN or infinite values; take one from before they came"
+            )
     model.load_state_dict(state)
 
 
@@ -97,6 +102,11 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise SecateurError(f"checkpoint {path} holds no state dict; expected a mapping of names to tensors")
     return {str(name): value for name, value in content.items()}
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether all entries are; the sum nearly always tells in a fraction of the time."""
+    return bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value).all())
 
 
 def plain_name(name: str) -> str:

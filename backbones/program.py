@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
+from torch.utils._pytree import tree_leaves, tree_map
 
 from backbones.architectures.resnet_cifar import ZeroPadShortcut
 from backbones.multihead import drops_heads
@@ -141,6 +142,34 @@ class Program:
         """
         text = repr([(step.kind, step.op, _plain(step.args), _plain(step.kwargs)) for step in self.steps])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def replay(self, model: nn.Module, inputs: Any) -> list[Any]:
+        """What the operations give with the weights that a model has now: its outputs, taken out of their containers.
+
+        Args:
+            model: has the tensors that the program names.
+            inputs: as the example was, positions and names, all that stands in them.
+
+        Raises:
+            LookupError: where the code holds constants, whose values are not kept, or names a tensor that is gone.
+        """
+        tensors = dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+        leaves = iter(tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree_leaves(inputs)))
+        values: list[Any] = []
+        for step in self.steps:
+            args, kwargs = tree_map(
+                lambda leaf: values[leaf.step] if isinstance(leaf, Ref) else leaf, (step.args, dict(step.kwargs))
+            )
+            if step.kind == "output":
+                return tree_leaves(args)
+            if step.kind == "input":
+                values.append(next(leaves))
+            elif step.kind == "call" and step.target is not None:
+                values.append(step.target(*args, **kwargs))
+            else:
+                tensor = tensors[step.op]
+                values.append(tensor.clone() if step.kind == "buffer" else tensor)
+        raise LookupError("the program has no output")
 
 
 def _plain(value: Any) -> Any:

@@ -9,16 +9,19 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.utils._pytree import tree_leaves
 
 from backbones.arguments import explained
 from backbones.assemble import assemble
+from backbones.checkpoint import is_finite
 from backbones.errors import SecateurError
 from backbones.export_program import export, run
 from backbones.graph import ChannelGraph, Fixed, Frozen, owner
-from backbones.inputs import NamedInputs, named
+from backbones.inputs import NamedInputs, move_tensors, named, output_of
 from backbones.interpret import Interpreter
+from backbones.masked_reference import relative_difference
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with, runs_apart
 from backbones.program import Program
@@ -32,6 +35,10 @@ from backbones.size_attributes import (
     fitting_attributes,
 )
 from backbones.state import State, untouched
+from backbones.surgery import check_model
+
+UNEQUAL = 0.1
+"""Relative difference of outputs above which code is other code; autocast to half precision makes hundredths."""
 
 
 @explained
@@ -101,6 +108,40 @@ def trace(
     return graph
 
 
+def check_traced(model: nn.Module, graph: ChannelGraph) -> None:
+    """Raises SecateurError unless the graph is of this model as it is: also of its classes and of what its code does.
+
+    The traced operations, run with the model's weights, must give about what the model gives. Code that draws at
+    random or holds constants of its own cannot be compared so, and passes; so do weights that are not finite, which
+    have an error of their own.
+    """
+    check_model(model, graph)
+    traced = graph.program.tensors
+    for path, module in model.named_modules():
+        if traced.classes.get(path) != (found := type(module).__name__):
+            place = f"layer {path!r}" if path else "the network"
+            was = f"{place} a {traced.classes[path]}" if path in traced.classes else f"no {place}"
+            raise SecateurError(f"the graph was traced with {was}, in this model it is a {found}; trace the same model")
+    strange = [name for name, _ in model.named_parameters() if name not in traced.names]
+    if strange:
+        raise SecateurError(f"the graph was traced without {strange[0]}, which this model has; trace the same model")
+    try:
+        with evaluating(model), untouched(model), torch.no_grad():
+            example = move_tensors(random_inputs(graph.example), next(model.parameters()).device)
+            once = tree_leaves(output_of(model, example))
+            replayed = graph.program.replay(model, (tuple(example), named(example)))
+            if len(replayed) != len(once) or not relative_difference(replayed, once) > UNEQUAL:
+                return
+            again = tree_leaves(output_of(model, example))
+    except Exception:  # code that cannot be replayed, on another device perhaps
+        return
+    if relative_difference(again, once) <= UNEQUAL:
+        raise SecateurError(
+            f"the graph was traced with other code: it gives other outputs than this {type(model).__name__} with the "
+            f"same weights; trace the model as it is now"
+        )
+
+
 def _check_weights(model: nn.Module) -> None:
     if isinstance(model, torch.jit.ScriptModule):
         raise SecateurError("the model is a TorchScript module; pass the nn.Module it was made from")
@@ -115,7 +156,7 @@ def _check_weights(model: nn.Module) -> None:
     for name, value in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(value, (UninitializedParameter, UninitializedBuffer)):
             raise SecateurError(f"{name} has no shape yet; run the model once on an example")
-        if value.is_floating_point() and not _is_finite(value):
+        if value.is_floating_point() and not is_finite(value):
             raise SecateurError(f"{name} holds NaN or infinite values; every weight must be finite")
 
 
@@ -125,11 +166,6 @@ def _is_output(record: Frozen) -> bool:
 
 def _cloned(value: nn.Parameter) -> nn.Parameter:
     return nn.Parameter(value.detach().clone(), value.requires_grad)
-
-
-def _is_finite(value: Tensor) -> bool:
-    """Whether all entries are; the sum nearly always tells in a fraction of the time."""
-    return bool(torch.isfinite(value.detach().sum())) or bool(torch.isfinite(value).all())
 
 
 def _verified(

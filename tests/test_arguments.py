@@ -222,11 +222,26 @@ def test_a_source_without_an_end_is_not_read_for_ever(monkeypatch: pytest.Monkey
         def __getitem__(self, place: int) -> tuple[torch.Tensor, int]:
             return torch.rand(1, 8, 8), place % 4
 
+    class Sized(Endless):
+        def __len__(self) -> int:
+            return 40
+
     monkeypatch.setattr("search.data.materialise.UNSIZED", 100)
+    ends = TensorDataset(IMAGES, LABELS)
     endless: Any
     for endless in (Endless(), DataLoader(Endless()), NoLength()):
         with pytest.raises(sc.SecateurError, match="data 'd': train has no length and does not end after 100 samples"):
-            sc.Data.from_datasets("d", endless, TensorDataset(IMAGES, LABELS))
+            sc.Data.from_datasets("d", endless, ends)
+    monkeypatch.setattr("search.data.materialise.UNSIZED_BYTES", 50 * 8 * 8 * 4)
+    with pytest.raises(sc.SecateurError, match="train has no length and does not end after 50 samples"):
+        sc.Data.from_datasets("d", Endless(), ends)
+    task = sc.Task(nn.CrossEntropyLoss(), lambda outputs, targets: 0.0, name="m", direction="higher")
+    loaders: Any = {"train": DataLoader(Endless(), 4), "test": DataLoader(ends, 4), "validation": DataLoader(ends, 4)}
+    for options in ({"stream": True, "num_classes": 4}, {"task": task}):
+        with pytest.raises(sc.SecateurError, match="the loader's dataset has no length, and may never end; give it a"):
+            sc.Data.from_datasets("d", **loaders, **options)
+    loaders["train"] = DataLoader(Sized(), 4)
+    assert len(sc.Data.from_datasets("d", **loaders, stream=True, num_classes=4).train) == 40
 
 
 def test_floats_of_0_to_255_warn_where_their_scale_is_measured() -> None:
@@ -234,6 +249,38 @@ def test_floats_of_0_to_255_warn_where_their_scale_is_measured() -> None:
         sc.Data.from_tensors("d", (IMAGES.float(), LABELS), (IMAGES.float(), LABELS))
     normal = torch.randn(40, 1, 8, 8)
     sc.Data.from_tensors("d", (normal, LABELS), (normal, LABELS), mean=[0], std=[1])
+
+
+@pytest.mark.parametrize(
+    ("train", "held", "said"),
+    [
+        (IMAGES.float() / 0, IMAGES, "train images hold NaN or infinite values"),
+        (IMAGES, IMAGES.float(), r"test images go up to 2\d\d, training images to [01].*; give both in one scale"),
+        (IMAGES.float() / 255, IMAGES.float(), r"test images go up to 2\d\d, training images to"),
+        (IMAGES, IMAGES * 0, "test: every pixel is 0; nothing can be learned from them"),
+    ],
+)
+def test_images_of_another_scale_or_of_one_colour_are_refused_in_every_split(
+    train: torch.Tensor, held: torch.Tensor, said: str
+) -> None:
+    with pytest.raises(sc.SecateurError, match=f"data 'd': {said}"):
+        sc.Data.from_tensors("d", (train, LABELS), (held, LABELS))
+
+
+def streamed(images: torch.Tensor) -> sc.Data:
+    loader = DataLoader(TensorDataset(images, LABELS), 20)
+    good = DataLoader(TensorDataset(IMAGES.float() / 255, LABELS), 20)
+    return sc.Data.from_datasets("d", loader, good, validation=good, num_classes=4, stream=True)
+
+
+def test_the_first_images_of_a_loader_are_looked_at() -> None:
+    with pytest.warns(UserWarning, match=r"data 'd': float images go up to 2\d\d, but 0 to 1 is meant"):
+        streamed(IMAGES.float())
+    with pytest.raises(sc.SecateurError, match=r"data 'd': every pixel of the training images is 0\.5"):
+        streamed(torch.full_like(IMAGES, 0.5, dtype=torch.float32))
+    with pytest.raises(sc.SecateurError, match="data 'd': the loader's images hold NaN or infinite values"):
+        streamed(IMAGES.float() / 0)
+    assert len(streamed(torch.randn(40, 1, 8, 8)).train) == 40
 
 
 def test_what_behaves_like_the_type_is_taken_and_foreign_errors_pass() -> None:

@@ -194,6 +194,25 @@ def test_type_checkers_see_the_same_names_from_the_same_places() -> None:
     assert ast.literal_eval(listed.value) == secateur.__all__
 
 
+def test_a_plain_folder_of_the_users_does_not_stand_in_front_of_a_checkout(tmp_path: Path) -> None:
+    for room in PACKAGES:
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "mine.py").touch()
+    lines = (
+        "import importlib.util as machinery, sys",
+        f"sys.path[0] = {str(tmp_path)!r}",
+        "sys.modules['torch'] = None",  # the import ends there, long before all of it is loaded
+        # as editable installs do
+        f"spec = machinery.spec_from_file_location('secateur', {str(ROOT / 'secateur.py')!r})",
+        "try: spec.loader.exec_module(machinery.module_from_spec(spec))",
+        "except ImportError as error: print(error)",
+        f"print(*(machinery.find_spec(room).origin for room in {PACKAGES!r}))",
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    found = [str(ROOT / room / "__init__.py") for room in PACKAGES]
+    assert done.stdout.splitlines() == ["import of torch halted; None in sys.modules", " ".join(found)]
+
+
 def test_a_folder_of_the_users_in_front_of_ours_is_named(tmp_path: Path) -> None:
     (tmp_path / "scoring").mkdir()
     (tmp_path / "scoring" / "__init__.py").touch()

@@ -129,9 +129,6 @@ def _pictures(place: Path, classes: list[str]) -> list[ImageFile]:
             for path in sorted((place / name).rglob("*"))
             if path.suffix.lower() in ENDINGS and not path.name.startswith(".")
         ]
-        odd = [path for path in found if not path.is_file()]  # reading a pipe waits for ever
-        if odd:
-            raise SecateurError(f"{odd[0]} is no file, though it is named as a picture; remove or rename it")
         if not found:
             raise SecateurError(f"{place / name} holds no picture; one ends in {', '.join(sorted(ENDINGS))}")
         pictures += [ImageFile(path, label) for path in found]

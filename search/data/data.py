@@ -20,7 +20,7 @@ from search.checks import check_range
 from search.data.augment import Augment
 from search.data.items import Collate, Items, SampleBatch, form_of
 from search.data.materialise import materialise
-from search.data.sources import Split, Stream, check_images, counts, split_off
+from search.data.sources import Split, Stream, check_images, check_scale, counts, split_off
 from search.data.task import CLASSIFICATION, Task
 
 SplitName = Literal["train", "validation", "test"]
@@ -66,8 +66,7 @@ class Data:
             check_images(self.train, self.mean, self.std, f"data {self.name!r}")
         elif self.mean or self.std or self.augment != Augment():
             raise SecateurError(
-                f"data {self.name!r}: mean, std and augment are of images with classes; let the dataset normalise and "
-                "augment its samples"
+                f"data {self.name!r}: mean, std and augment are of images with classes; let the dataset see to it"
             )
         if not self.task.classes and (self.num_classes or self.classes):
             raise SecateurError(
@@ -95,6 +94,7 @@ class Data:
             raise SecateurError(
                 f"data {self.name!r}: {split} images are {source.shape}, training images {self.train.shape}"
             )
+        check_scale(source, self.train, f"data {self.name!r}: {split}")
         if not isinstance(source, Split):
             return
         check_labels(source.labels, self.num_classes, f"data {self.name!r}: {split}")

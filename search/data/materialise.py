@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampl
 from backbones.errors import SecateurError
 from search.data.sources import Split, image_batch
 
-UNSIZED = 250_000
-"""Samples of a source without a length that are read at most."""
+UNSIZED, UNSIZED_BYTES = 250_000, 8 * 2**30
+"""Samples of a source without a length that are read at most, and bytes."""
 
 
 def materialise(source: object, where: str) -> Split:
@@ -33,10 +33,10 @@ def materialise(source: object, where: str) -> Split:
             )
         images.append(image)
         labels.append(label)
-        if len(images) > UNSIZED and not _sized(source):
+        if (len(images) > UNSIZED or len(images) * image.nbytes > UNSIZED_BYTES) and not _sized(source):
             raise SecateurError(
-                f"{where} has no length and does not end after {UNSIZED:,} samples; give a dataset with a length, or "
-                "stream=True with a loader"
+                f"{where} has no length and does not end after {len(images) - 1:,} samples; give a dataset with a "
+                "length, or stream=True with a loader"
             )
     if not images:
         raise SecateurError(f"{where} is empty; it needs at least one image")

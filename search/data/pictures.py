@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -70,6 +71,7 @@ def usual_size(pictures: Sequence[ImageFile], most: int) -> int:
     """
     library, sides = pillow(), []
     for picture in pictures[:: -(-len(pictures) // MEASURED)]:
+        _status(picture)
         try:
             with library.open(picture.path) as image:
                 sides.append(min(image.size))
@@ -108,19 +110,31 @@ def read_pictures(
     """
     facts = []
     for picture in pictures:
-        try:
-            stat = picture.path.stat()
-        except OSError:
-            missing = SecateurError(f"{picture.path.parent}: {picture.path.name} is missing")
-            raise (source.missing(picture.path) if source else missing) from None
-        facts.append((str(picture.path).removeprefix(str(home)), stat.st_size, stat.st_mtime_ns, picture.box))
+        found = _status(picture, source)
+        facts.append((str(picture.path).removeprefix(str(home)), found.st_size, found.st_mtime_ns, picture.box))
     channels = 1 if view.grey else 3
 
     def job() -> DecodeJob:
         return DecodeJob(pictures, partial(decode, view=view, library=pillow()), (channels, view.size, view.size))
 
-    found = decoded(cache_folder(cache, home), f"{name}-{view.size}", key_of(view, facts), job)
-    return found.split([picture.label for picture in pictures])
+    images = decoded(cache_folder(cache, home), f"{name}-{view.size}", key_of(view, facts), job)
+    return images.split([picture.label for picture in pictures])
+
+
+def _status(picture: ImageFile, source: Publication | None = None) -> os.stat_result:
+    """What the system says of a picture's file.
+
+    Raises:
+        SecateurError: when it is missing, or a pipe or device, of which reading may never end.
+    """
+    try:
+        found = picture.path.stat()
+    except OSError:
+        missing = SecateurError(f"{picture.path.parent}: {picture.path.name} is missing")
+        raise (source.missing(picture.path) if source else missing) from None
+    if not stat.S_ISREG(found.st_mode):
+        raise SecateurError(f"{picture.path} is no file, though it is named as a picture; remove or rename it")
+    return found
 
 
 def decode(picture: ImageFile, view: View, library: ModuleType) -> Pixels:

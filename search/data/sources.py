@@ -24,6 +24,8 @@ from search.data.items import Items, SampleBatch, as_batch, digest_tree, joined
 
 ImageShape = tuple[int, ...]
 
+FAR = 8.0
+"""What no image in floats of 0 to 1 reaches, normalised or not."""
 FEWEST_SEEN, MOST_SEEN = 16, 256
 """Images, at least and at most, in which it is looked for what is wrong with all of them."""
 PIECE = 2**22  # values that are worked on at once where a whole data set may not fit
@@ -168,7 +170,9 @@ class Split:
 
 
 def check_images(source: Split | Stream | Items, mean: Sequence[float], std: Sequence[float], where: str) -> None:
-    """Checks how images are normalised, and of those in memory that there is something to see in their scale.
+    """Checks how images are normalised, and of some of them that there is something to see in their scale.
+
+    Mapped images are left alone: they are read when they are wanted.
 
     Args:
         source: the training images.
@@ -177,8 +181,8 @@ def check_images(source: Split | Stream | Items, mean: Sequence[float], std: Seq
         where: named in errors.
 
     Raises:
-        SecateurError: for a mean or std that is no finite number a channel, images that are all of one colour, or
-            floats of 0 to 255 where `mean` and `std` are of 0 to 1.
+        SecateurError: for a mean or std that is no finite number a channel, images that hold NaN or are all of one
+            colour, or floats of 0 to 255 in memory where `mean` and `std` are of 0 to 1.
 
     Warns:
         UserWarning: for floats of 0 to 255 otherwise.
@@ -190,20 +194,51 @@ def check_images(source: Split | Stream | Items, mean: Sequence[float], std: Seq
             f"{where}: mean and std need {channels} numbers, one a channel, and std > 0, "
             f"but got mean={tuple(mean)}, std={tuple(std)}"
         )
-    if not isinstance(source, Split) or source.rows is not None:  # mapped images are read when they are wanted
-        return
-    some, _ = source.take(torch.linspace(0, len(source) - 1, min(len(source), MOST_SEEN)).long())
-    low, high = float(some.min()), float(some.max())
-    if low == high and len(some) >= FEWEST_SEEN:
-        raise SecateurError(
-            f"{where}: every pixel of the training images is {low:g}; nothing can be learned from them; look at how "
-            "they are read"
-        )
-    if some.is_floating_point() and low >= 0 and high > 8:
+    if _goes_far(high := _highest(source, f"{where}: every pixel of the training images")):
         advice = f"float images go up to {high:g}, but 0 to 1 is meant; divide by 255, or give uint8"
-        if max(map(abs, mean)) <= 1 and max(std) <= 1:
+        if isinstance(source, Split) and max(map(abs, mean)) <= 1 and max(std) <= 1:
             raise SecateurError(f"{where}: {advice}")
         warnings.warn(f"{where}: {advice}", UserWarning, stacklevel=2)
+
+
+def check_scale(source: Split | Stream | Items, train: Split | Stream | Items, where: str) -> None:
+    """Raises SecateurError for images that are of one colour, hold NaN, or have another scale than those of training.
+
+    Args:
+        source: the images of another split.
+        train: the training images.
+        where: data and split, for errors.
+    """
+    high, usual = _highest(source, f"{where}: every pixel"), _highest(train, where)
+    if _goes_far(high) and usual is not None and not _goes_far(usual):
+        raise SecateurError(
+            f"{where} images go up to {high:g}, training images to {usual:g}; give both in one scale, 0 to 1 or uint8"
+        )
+
+
+def _goes_far(high: float | None) -> bool:
+    return high is not None and high > FAR
+
+
+def _highest(source: Split | Stream | Items, what: str) -> float | None:
+    """The largest value of some images, bytes as 0 to 1; 0 where some are below 0, None where none are looked at.
+
+    Raises:
+        SecateurError: beginning with `what`, where all that is seen has one value; for NaN or infinity.
+    """
+    if isinstance(source, Split):
+        if source.rows is not None:
+            return None
+        some, _ = source.take(torch.linspace(0, len(source) - 1, min(len(source), MOST_SEEN)).long())
+    else:
+        assert isinstance(source, Stream)  # of images
+        some = source.beginning
+    low, high = float(some.min()), float(some.max())
+    if not math.isfinite(low + high):
+        raise SecateurError(f"{what.partition(':')[0]}: the loader's images hold NaN or infinite values")
+    if low == high and len(some) >= FEWEST_SEEN:
+        raise SecateurError(f"{what} is {low:g}; nothing can be learned from them; look at how they are read")
+    return high / 255 if some.dtype == torch.uint8 else high if low >= 0 else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,22 +258,35 @@ class Stream:
         """A checked stream; reads one batch.
 
         Raises:
-            SecateurError: naming `where`, when it is not a DataLoader of such batches, or an empty one.
+            SecateurError: naming `where`, when it is not a DataLoader of such batches, an empty one, or one that
+                may never end.
         """
         if not isinstance(loader, DataLoader):
             raise SecateurError(f"{where}: a stream needs a torch DataLoader, but got {type(loader).__name__}")
         stream = Stream(loader, images)
+        try:
+            len(stream)
+        except TypeError:
+            raise SecateurError(
+                f"{where}: the loader's dataset has no length, and may never end; give it a __len__ (samples an epoch)"
+            ) from None
         stream.first(1, 0)
         return stream
 
     def __len__(self) -> int:
         sampler: Any = self.loader.sampler
-        return len(sampler)
+        return len(sampler if hasattr(sampler, "__len__") else self.loader.dataset)  # type: ignore[arg-type]
+
+    @cached_property
+    def beginning(self) -> Tensor:
+        """(B, C, H, W) images of the first batch, at most `FEWEST_SEEN`."""
+        images: Tensor = next(self.epoch(0))[0]
+        return images[:FEWEST_SEEN].clone()
 
     @cached_property
     def shape(self) -> ImageShape:
         """(C, H, W), or the shape of the first tensor of a sample's inputs."""
-        return tuple(tensors_in(self.first(1, 0)[0])[0].shape[1:])
+        return tuple((self.beginning if self.images else tensors_in(self.first(1, 0)[0])[0]).shape[1:])
 
     def epoch(self, seed: int) -> Iterator[SampleBatch]:
         """All batches of one epoch; the loader's order and its workers' draws follow from `seed`."""

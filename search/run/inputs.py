@@ -31,6 +31,9 @@ from search.run.sections import DataSection, ModelSection, TaskSection
 from search.run.study_file import StudyFile
 from search.training.metrics import check_fits
 
+ROOMS = ("backbones", "scoring", "search")
+"""Packages that no module of the user's can be in."""
+
 
 @contextmanager
 def importable(*folders: Path) -> Iterator[None]:
@@ -60,7 +63,9 @@ def find(path: str, label: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise SecateurError(f"{label} {path!r}: importing {module_name} raised {_short(error)}") from error
+        room = module_name.partition(".")[0]
+        ours = f"; {room} is a package of secateur's own, so give yours another name" if room in ROOMS else ""
+        raise SecateurError(f"{label} {path!r}: importing {module_name} raised {_short(error)}{ours}") from error
     function = getattr(module, name, None)
     if not callable(function):
         what = "has no such function" if function is None else f"has {name} = {function!r}, which cannot be called"
@@ -138,13 +143,29 @@ def load_inputs(study: StudyFile, source: Path, device: str, dense: Path | None 
         model = build_model(study.model, data)
     check_fits(model, data)
     if dense is not None and dense.is_file():
-        model.load_state_dict(load_artefact(dense, model).state_dict())
+        _take_weights(model, dense)
     elif study.model.checkpoint is not None:
         load_checkpoint(model, study.model.checkpoint)
     elif study.model.pretrained is not None:
         load_checkpoint(model, study.model.pretrained, skip=study.model.skip)
     graph = trace(model.eval(), data.example, ignore=study.space.ignore, only=study.space.only)
     return RunInputs(data, model, graph, place)
+
+
+def _take_weights(model: nn.Module, dense: Path) -> None:
+    """Gives the model the weights of a run's dense network.
+
+    Raises:
+        SecateurError: when `[model]` makes another network than that one: its code was edited since.
+    """
+    weights = load_artefact(dense, model).state_dict()
+    for name, value in model.state_dict().items():
+        if weights[name].shape != value.shape:
+            raise SecateurError(
+                f"{dense} does not fit the model {type(model).__name__}: {name} has shape {tuple(weights[name].shape)} "
+                f"there, {tuple(value.shape)} in what [model] makes now; put its code back, or give the study another name"
+            )
+    model.load_state_dict(weights)
 
 
 def choose_device(name: str) -> str:

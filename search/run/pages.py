@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
+from search.formatting import counted
 from search.review.candidate import Candidate
 from search.review.front import Front
 from search.review.records import training_record
@@ -113,8 +114,12 @@ def _front(folder: RunFolder) -> Front:
         return Front.load(folder.path)
     study = folder.study()
     try:
-        trials = sum(count for state, count in status(folder.storage, study.name).trials.items() if state in COUNTED)
+        found = status(folder.storage, study.name)
+        trials = sum(count for state, count in found.trials.items() if state in COUNTED)
         far = f"its search has {trials} of {study.search.trials} trials"
+        if found.retrained:
+            done, now = (found.retrained.get(state, 0) for state in ("scored", "running"))
+            far += f", {counted(done, 'retraining')} done and {now} running"
     except SecateurError:
         far = "its search has not begun" + ("" if folder.dense.is_file() else ", its dense network is not trained")
     raise SecateurError(

@@ -7,13 +7,14 @@ in /proc as well, so that a search that was killed can be resumed at once.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,8 @@ SECONDS = 30.0
 """A counter that stands still for so long has lost its process."""
 SETTLE = 0.1
 """Seconds after which a slot is looked at again, whether another process took it at the same time."""
+MOMENT = 2.0
+"""Seconds of waiting for another process after which it is said."""
 PREFIX = "worker "
 """How the names of the user attributes begin that hold the slots."""
 ALONE = "alone"
@@ -129,6 +132,7 @@ class Heartbeat:
         self._monitor, self._stop = HeartbeatMonitor(self.seconds), threading.Event()
         self._thread = threading.Thread(target=self._keep_beating, name="secateur heartbeat", daemon=True)
         self._beat, self.lost = 0, False
+        self._awaited: tuple[frozenset[str], float] = (frozenset(), 0.0)
         self._buried: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -170,6 +174,25 @@ class Heartbeat:
             if record.get("token") == token:
                 return self._monitor.is_alive(record) is False
         return self._monitor.missing(token)
+
+    def waits(self, tokens: Iterable[str], what: str) -> None:
+        """Called while others' work is waited for: says once whose, where it takes more than a moment.
+
+        Args:
+            tokens: those of the processes that are waited for.
+            what: each does, "retrains".
+        """
+        before, since = self._awaited
+        awaited, now = frozenset(tokens), time.monotonic()
+        if awaited != before:
+            self._awaited = (awaited, now)
+        elif now - since > MOMENT:
+            self._awaited = (awaited, math.inf)
+            holders = {str(record.get("token")): record for record in self._records().values()}
+            names = sorted(_holder(holders[one]) if one in holders else "a process that is gone" for one in awaited)
+            doubtful = any(one not in holders or not self._monitor.is_alive(holders[one]) for one in awaited)
+            whether = f", for up to {self.seconds:.0f} s to see whether it still works" if doubtful else ""
+            warnings.warn(f"waiting for what {', '.join(names)} {what}{whether}", stacklevel=2)
 
     def _records(self) -> dict[str, Record]:
         return self.writer.safely(lambda: records(self.study))

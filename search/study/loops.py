@@ -195,6 +195,7 @@ def search_distributed(
                 if len(store.finished) >= trials:
                     return
                 if not worker.left and len(store.finished) + len(store.running) >= trials:
+                    heartbeat.waits(map(claimant, store.running), "scores")
                     pause(SCORE_POLL)  # the last ones are being scored; their processes may die yet
                     continue
                 frozen = worker.trial()
@@ -272,9 +273,11 @@ class _Worker:
             self.sync()
             if structure.id in self.scores.known:
                 return self.scores.known[structure.id]
-            rivals = (t for t in self.store.running if t.user_attrs.get("structure") == structure.id)
-            if all(rival.number >= claim.number for rival in rivals):
+            same = (t for t in self.store.running if t.user_attrs.get("structure") == structure.id)
+            rivals = [one for one in same if one.number < claim.number]
+            if not rivals:
                 return next(self.scores.of([structure]))
+            self.heartbeat.waits(map(claimant, rivals), "scores")
             pause(SCORE_POLL)
 
     def _propose(self) -> FrozenTrial:

@@ -253,11 +253,12 @@ class Retrainer:
                         best = max(done.values(), key=self.metric.worth)
                         bar.set_postfix_str(f"best {self.metric.compact(best)}", refresh=False)
                         bar.update()
-                busy = {one.user_attrs["structure"] for one in trials if self._busy(one, heartbeat)}
+                busy = {one.user_attrs["structure"]: claimant(one) for one in trials if self._busy(one, heartbeat)}
                 free = [one for name, one in left.items() if name not in busy]
                 if free:
                     self._claim(free[0], config, heartbeat, device, progress)
                 elif left:
+                    heartbeat.waits((busy[name] for name in left), "retrains")
                     pause(RETRAIN_POLL)
 
     def _is_done(self, trial: FrozenTrial, config: RetrainConfig) -> bool:

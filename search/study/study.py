@@ -18,7 +18,7 @@ from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from backbones.surgery import check_model
+from backbones.trace import check_traced
 from scoring.scorers import DEFAULT_SCORER, check_scorer, refits
 from search.checks import check_range, check_study_name
 from search.data.data import Data
@@ -108,7 +108,7 @@ class Study:
         folder: str | Path | None = None,
     ) -> None:
         check_study_name(name)
-        check_model(model, graph)
+        check_traced(model, graph)
         check_scorer(scorer)
         check_name("sampler", sampler, SAMPLERS)
         self.name, self.model, self.graph, self.data = name, model, graph, data

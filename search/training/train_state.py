@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from backbones.checkpoint import is_finite
 from backbones.errors import SecateurError
 from backbones.inputs import map_tensors, move_tensors, run_on, tensors_in
 from backbones.modes import device_of, training_code
@@ -202,7 +203,7 @@ def move_model(model: nn.Module, device: torch.device, order: torch.memory_forma
 def check_finite(model: nn.Module, what: str, when: str) -> None:
     """Raises SecateurError `<what> <tensor> holds NaN or infinity <when>` where a tensor does."""
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not is_finite(tensor):
             raise SecateurError(f"{what} {name} holds NaN or infinity {when}")
 
 

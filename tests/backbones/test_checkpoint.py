@@ -132,6 +132,17 @@ def test_skips_that_cannot_be_meant(tmp_path: Path) -> None:
         load_checkpoint(model(1), tmp_path / "net.pth", skip=["*"])
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    source, target = model(0), model(1)
+    before = target.state_dict()["conv1.weight"].clone()
+    source.state_dict()["linear.weight"][0, 0] = float("inf")
+    torch.save(source.state_dict(), tmp_path / "net.pth")
+    with pytest.raises(SecateurError, match=r"net.pth: linear.weight holds NaN or infinite values"):
+        load_checkpoint(target, tmp_path / "net.pth")
+    assert torch.equal(target.state_dict()["conv1.weight"], before)
+    load_checkpoint(target, tmp_path / "net.pth", skip=["linear.*"])
+
+
 class Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.system, ("echo unpickled",)

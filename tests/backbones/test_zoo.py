@@ -15,7 +15,7 @@ from torch import nn
 from backbones.cost import cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from backbones.trace import trace
+from backbones.trace import check_traced, trace
 from tests.backbones.parity import assert_law, stirred
 from tests.backbones.zoo import Sample
 from tests.backbones.zoo_attention import ATTENTION
@@ -64,7 +64,8 @@ def traced(name: str) -> tuple[nn.Module, ChannelGraph, Sample]:
 @pytest.mark.parametrize("name", ZOO)
 class TestZoo:
     def test_finds_what_it_should(self, name: str) -> None:
-        _, graph, _ = traced(name)
+        model, graph, _ = traced(name)
+        check_traced(model, graph)
         assert " ".join(f"{group.name}:{group.size}" for group in graph.groups) == GROUPS[name]
         frozen = [record for record in graph.frozen if record.op != "output"]
         assert tuple(f"{record.layer}:{len(record.channels)} {record.op}" for record in frozen) == FROZEN.get(name, ())

@@ -332,6 +332,7 @@ def test_stopped_it_says_how_to_go_on(folder: Path, sent: signal.Signals, code: 
         ('"tiny:net"', '"tiny:frozen"', "the network has no prunable group"),
         ('"tiny:net"', '"tiny:poisoned"', "0.weight holds NaN or infinite values; every weight must be finite"),
         ('"tiny:net"', '"tiny:nett"', "[model] factory 'tiny:nett': tiny ({folder}/tiny.py) has no such function"),
+        ('"tiny:net"', '"search.net:make"', "search is a package of secateur's own, so give yours another name"),
         ('"tiny:net"', '"tinyy:net"', "[model] factory 'tinyy:net': importing tinyy raised ModuleNotFoundError"),
         ('"tiny:net"', '"tiny.net"', "[model] factory must be \"package.module:function\", but got 'tiny.net'"),
         ('"tiny:images"', '"tiny:wrong"', "[data] factory 'tiny:wrong' must return a Data, but returned int"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,10 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "valid").rmdir()
     (tmp_path / "train" / "eel" / "1.png").write_bytes(b"no picture")
     refused(r"train/eel/1.png cannot be read as an image: ")
+    (tmp_path / "train" / "eel" / "1.png").unlink()
+    os.mkfifo(tmp_path / "train" / "eel" / "1.png")  # of which reading would never end
+    for size in (8, None):
+        refused("train/eel/1.png is no file, though it is named as a picture; remove or rename it", size=size)
 
 
 STUDY = """

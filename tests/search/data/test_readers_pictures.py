@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,10 @@ def test_caltech_256_is_split_by_seed_with_so_many_images_a_class(tmp_path: Path
     with pytest.raises(SecateurError, match=r"caltech: 004\.\* is missing; Caltech-256 is published at https://data.c"):
         load_data("caltech256", folder=tmp_path / "caltech", size=8, per_class=4)
     (tmp_path / "caltech" / "257.clutter").rename(tmp_path / "257.clutter")
+    os.mkfifo(pipe := tmp_path / "caltech/001.ak47/pipe.jpg")
+    with pytest.raises(SecateurError, match=r"ak47/pipe.jpg is no file, though it is named as a picture"):
+        load_data("caltech256", folder=tmp_path / "caltech", size=8, per_class=5)
+    pipe.unlink()
     data = load_data("caltech256", folder=tmp_path / "caltech", size=8, per_class=5, validation=0.4)
     assert data.classes == ("ak47", "american-flag", "backpack")
     parts = {name: values(data, name) for name in ("train", "validation", "test")}

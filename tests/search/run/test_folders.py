@@ -155,9 +155,30 @@ def test_a_report_before_there_is_a_front_says_how_far_the_run_is(
 ) -> None:
     for name in ("front.json", "front.csv"):
         (RUN / name).unlink()
-    assert "has no front to report yet: its search has 8 of 8 trials" in refused(capsys, "report", str(RUN))
+    far = "has no front to report yet: its search has 8 of 8 trials, 2 retrainings done and 0 running; "
+    assert far in refused(capsys, "report", str(RUN))
     (RUN / "study.db").unlink()
     assert "has no front to report yet: its search has not begun" in refused(capsys, "report", str(RUN))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("12", "14", "3.weight has shape (12, 8, 3, 3) there, (14, 8, 3, 3) in what [model] makes now; put its code"),
+        ("12", "10", "dense.safetensors does not fit the model Sequential: "),
+        ("BatchNorm2d(12), nn.ReLU()", "BatchNorm2d(12), nn.Tanh()", "the code of model's forward"),
+    ],
+)
+def test_a_run_after_an_edit_of_ones_own_network_ends_in_one_sentence(
+    project: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    before, text = networks(), Path("tiny.py").read_text()
+    assert old in text
+    sys.modules.pop("tiny", None)
+    Path("tiny.py").write_text(text.replace(old, new))
+    for command in (("run", "study.toml"), ("resume", str(RUN))):
+        assert said in refused(capsys, *command, "-q")
+    assert networks() == before
 
 
 MADE_AGAIN = ("refitted", "refitted.safetensors", "front.json", "front.csv", "report.html", "plots")

@@ -389,3 +389,26 @@ def test_a_graph_of_another_model_is_refused(tmp_path: Path, parts: Parts) -> No
     with pytest.raises(SecateurError, match=r"the graph was traced with .* trace the same model"):
         make(tmp_path, (parts[0], graph, parts[2]))
     assert not list(tmp_path.iterdir())
+
+
+class Wider(Small):
+    """One layer more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra = nn.Linear(4, 4)
+
+
+def test_a_graph_of_a_model_with_equal_tensors_is_refused(tmp_path: Path, parts: Parts) -> None:
+    _, graph, data = parts
+    wider = type("Small", (Wider,), {})()  # as when the cell of a notebook that defines the class was run again
+    steeper = type("Small", (Steeper,), {})()
+    for model, said in (
+        (Steeper(), "was traced with the network a Small, in this model it is a Steeper; trace the same model"),
+        (wider, "was traced with no layer 'extra', in this model it is a Linear"),
+        (steeper, "was traced with other code: it gives other outputs than this Small with the same weights"),
+    ):
+        with pytest.raises(SecateurError, match=said):
+            make(tmp_path, (model.eval(), graph, data))
+    assert not list(tmp_path.iterdir())
+    make(tmp_path, (small_model(7), graph, data))  # other weights are another study, with the same graph

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from optuna.study import StudyDirection
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from torch import nn
 
 import search.study.heartbeat
@@ -23,6 +23,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study.heartbeat import Heartbeat, HeartbeatMonitor, boot_and_namespace, start_ticks
+from search.study.retrain import RetrainConfig
 from search.study.samplers import SAMPLERS
 from search.study.storage import open_storage
 from search.study.stored import status
@@ -241,6 +242,41 @@ def test_a_slot_that_was_given_away_is_left_alone(tmp_path: Path, parts: Parts, 
         assert not heartbeat.is_dead(heartbeat.token)
     assert study.optuna_study.user_attrs["worker 1"] == {}
     assert study.optuna_study.user_attrs["worker 0"]["token"] == "thief"
+
+
+def test_who_is_waited_for_is_said_once(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
+    monkeypatch.setattr(search.study.heartbeat, "MOMENT", 0.0)
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts)
+    study.optuna_study.set_user_attr("worker 7", record(token="far", place="elsewhere", host="there", process=12))
+    with Heartbeat(study.store, "work") as heartbeat:
+        heartbeat.waits(["far"], "retrains")
+        said = "waiting for what process 12 on there retrains, for up to 30 s to see whether it still works"
+        with pytest.warns(UserWarning, match=said):
+            heartbeat.waits(["far"], "retrains")
+        heartbeat.waits(["far"], "retrains")
+        study.optuna_study.set_user_attr("worker 8", record(token="near"))
+        heartbeat.waits(["near"], "scores")
+        with pytest.warns(UserWarning, match=rf"waiting for what process {os.getppid()} on \w+ scores$"):
+            heartbeat.waits(["near"], "scores")
+
+
+def test_a_retraining_of_a_process_that_left_no_trace_is_waited_for_aloud_and_done_again(
+    tmp_path: Path, parts: Parts, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(search.study.heartbeat, "SECONDS", 1.2)
+    monkeypatch.setattr(search.study.heartbeat, "MOMENT", 0.0)
+    monkeypatch.setattr("search.study.retrain.RETRAIN_POLL", 0.05)
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, parts)
+    study.search(4, progress=False)
+    [one] = study.finalists(1).members
+    recipe = Recipe(epochs=1, lr=0.05, batch_size=64)
+    facts = {"structure": one.id, "trial": one.number, "recipe": RetrainConfig(recipe).text}
+    left = create_trial(state=TrialState.RUNNING, user_attrs=facts)
+    study._retrainer().writer.claim(left, "gone/1")
+    with pytest.warns(UserWarning, match="waiting for what a process that is gone retrains, for up to 1 s"):
+        front = study.retrain(1, recipe=recipe, progress=False)
+    assert front.best().accuracy is not None
+    assert status(f"sqlite:///{tmp_path}/s.db").retrained == {"failed": 1, "scored": 1}
 
 
 def test_status_says_what_a_study_is_at(tmp_path: Path, parts: Parts) -> None:
