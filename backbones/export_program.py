@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
 from backbones.errors import SecateurError, first_line, source_line
-from backbones.inputs import named, output_of
+from backbones.inputs import named, output_of, without_dataclasses
 from backbones.program import Program, Ref, Step, Tensors
 
 WRAPPERS = {"wrap_with_set_grad_enabled": 1, "wrap_with_autocast": 4}
@@ -32,7 +32,7 @@ def export(model: nn.Module, example: Sequence[Any], batch: int) -> Program:
     """
     try:
         with exporting_quietly():
-            exported = torch.export.export(model, tuple(example), named(example), strict=False)
+            exported = exported_program(model, example)
     except Exception as error:
         raise SecateurError(
             f"torch.export cannot trace the model: {first_line(error)}{_where(error)}{_hint(error)}"
@@ -40,6 +40,17 @@ def export(model: nn.Module, example: Sequence[Any], batch: int) -> Program:
     reader = _Reader(exported)
     reader.read(exported.graph_module, {})
     return Program(tuple(reader.steps), Tensors.of(model), batch)
+
+
+def exported_program(
+    model: nn.Module, example: Sequence[Any], dynamic_shapes: Any = None
+) -> torch.export.ExportedProgram:
+    """What `torch.export` makes of a model; of a dataclass that the model returns, a dictionary of its tensors."""
+    hook = model.register_forward_hook(lambda module, inputs, output: without_dataclasses(output))
+    try:
+        return torch.export.export(model, tuple(example), named(example), dynamic_shapes=dynamic_shapes, strict=False)
+    finally:
+        hook.remove()
 
 
 @contextmanager

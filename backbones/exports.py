@@ -12,13 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from backbones.arguments import explained
 from backbones.errors import SecateurError, first_line
-from backbones.export_program import exporting_quietly
+from backbones.export_program import exported_program, exporting_quietly
 from backbones.files import atomic_write
-from backbones.inputs import NamedInputs, named, output_of
+from backbones.inputs import NamedInputs, named, output_of, sample_count, tensors_in
 from backbones.masked_reference import relative_difference
 from backbones.modes import evaluating
 from backbones.state import untouched
@@ -101,15 +101,15 @@ def export_onnx(
         entries = [entry.name for entry in session.get_inputs()]
         gaps = []
         for some in exported.examples:
-            inputs = [item.cpu().numpy() for item in tree_leaves(some) if isinstance(item, Tensor)]
+            inputs = [item.cpu().numpy() for item in tensors_in(some)]
             outputs = session.run(None, dict(zip(entries, inputs, strict=True)))
-            wanted = [item for item in tree_leaves(output_of(model, some)) if isinstance(item, Tensor)]
+            wanted = tensors_in(output_of(model, some))
             gaps.append(_checked([torch.from_numpy(item) for item in outputs], wanted, "ONNX"))
         return max(gaps)
 
 
 def _input_names(model: nn.Module, example: Sequence[Any], names: Sequence[str] | None) -> list[str] | None:
-    count = len([item for item in tree_leaves(NamedInputs(example, named(example))) if isinstance(item, Tensor)])
+    count = len(tensors_in(NamedInputs(example, named(example))))
     if names is not None:
         if len(names) != count or len(set(names)) != count:
             raise SecateurError(f"names: {count} different ones are needed, one an input, but got {list(names)}")
@@ -159,7 +159,7 @@ def _exported(model: nn.Module, example: Sequence[Any], *, dynamic: bool = True)
 def _program(model: nn.Module, inputs: NamedInputs, *, dynamic: bool) -> torch.export.ExportedProgram:
     shapes = None
     if dynamic:
-        size, batch = _batch(inputs), torch.export.Dim("batch")
+        size, batch = sample_count(inputs), torch.export.Dim("batch")
 
         def shape(item: Any) -> Any:
             return {0: batch} if isinstance(item, Tensor) and item.ndim and item.shape[0] == size else None
@@ -167,17 +167,12 @@ def _program(model: nn.Module, inputs: NamedInputs, *, dynamic: bool) -> torch.e
         shapes = tree_map(shape, [*inputs, *inputs.named.values()])
     with untouched(model), exporting_quietly():
         output_of(model, inputs)  # so that what the code keeps between calls is real by then
-        return torch.export.export(model, tuple(inputs), named(inputs), dynamic_shapes=shapes, strict=False)
-
-
-def _batch(inputs: NamedInputs) -> int:
-    """The size of the first input's first dimension."""
-    return next((int(item.shape[0]) for item in tree_leaves(inputs) if isinstance(item, Tensor) and item.ndim), 0)
+        return exported_program(model, inputs, shapes)
 
 
 def _repeated(inputs: NamedInputs) -> NamedInputs | None:
     """The samples of the inputs three times over; None without any."""
-    size = _batch(inputs)
+    size = sample_count(inputs)
 
     def repeat(item: Any) -> Any:
         return torch.cat([item] * 3) if isinstance(item, Tensor) and item.ndim and item.shape[0] == size else item

@@ -85,15 +85,26 @@ def map_tensors(change: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return tree_map(leaf, tree)
 
 
+def without_dataclasses(tree: Any) -> Any:
+    """The same tree with dictionaries of those fields that hold tensors in the place of dataclasses.
+
+    Torch's pytree takes no dataclass apart that was not registered.
+    """
+
+    def leaf(value: Any) -> Any:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            parts = {one.name: without_dataclasses(getattr(value, one.name)) for one in dataclasses.fields(value)}
+            return {
+                name: part for name, part in parts.items() if any(isinstance(one, Tensor) for one in tree_leaves(part))
+            }
+        return value
+
+    return tree_map(leaf, tree)
+
+
 def tensors_in(tree: Any) -> list[Tensor]:
     """The tensors of a tree, also in dataclasses, in order."""
-    found: list[Tensor] = []
-    for leaf in tree_leaves(tree):
-        if isinstance(leaf, Tensor):
-            found.append(leaf)
-        elif dataclasses.is_dataclass(leaf) and not isinstance(leaf, type):
-            found += tensors_in([getattr(leaf, one.name) for one in dataclasses.fields(leaf)])
-    return found
+    return [leaf for leaf in tree_leaves(without_dataclasses(tree)) if isinstance(leaf, Tensor)]
 
 
 def move_tensors(tree: Any, device: torch.device | str) -> Any:

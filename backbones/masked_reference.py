@@ -12,7 +12,7 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
 from backbones.graph import ChannelGraph
-from backbones.inputs import named
+from backbones.inputs import named, without_dataclasses
 from backbones.modes import evaluating
 from backbones.structure import Structure
 
@@ -46,9 +46,10 @@ def masked_reference(model: nn.Module, graph: ChannelGraph, structure: Structure
 def relative_difference(left: Any, right: Any) -> float:
     """The largest difference between two outputs, relative to the largest value; inf if shapes differ.
 
-    Outputs are tensors or anything that torch's pytree can take apart (tuples, lists, dicts, registered classes).
+    Outputs are tensors, dataclasses or anything that torch's pytree can take apart (tuples, lists, dicts, registered
+    classes).
     """
-    ones, others = tree_leaves(left), tree_leaves(right)
+    ones, others = (tree_leaves(without_dataclasses(output)) for output in (left, right))
     if len(ones) != len(others):
         return float("inf")
     gaps = [_gap(one, other) for one, other in zip(ones, others, strict=True)]

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from backbones.cost_table import Cost
 from backbones.errors import first_line, source_line
 from backbones.graph import ChannelGraph, Frozen, Group
-from backbones.inputs import output_of
+from backbones.inputs import output_of, tensors_in
 from backbones.masked_reference import masked_reference, relative_difference
 from backbones.modes import evaluating, training_code
 from backbones.module_copy import copy_with
@@ -308,7 +308,7 @@ def eval_output(model: nn.Module, example: Sequence[Any], mode: ModeBlock = eval
 
 
 def _shapes(output: Any) -> list[tuple[int, ...]]:
-    return [tuple(item.shape) for item in tree_leaves(output) if isinstance(item, Tensor)]
+    return [tuple(item.shape) for item in tensors_in(output)]
 
 
 def _twice(value: Any) -> Any:

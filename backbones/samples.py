@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 
 from backbones.errors import SecateurError
+from backbones.inputs import tensors_in
 from backbones.masked_reference import relative_difference
 
 SAME = 1e-3
@@ -31,11 +32,11 @@ def count_samples(output: Callable[[Any], Any], inputs: Any) -> int:
     Raises:
         SecateurError: when samples are not independent, or sizes of the batch are literal in the code.
     """
-    tensors = [leaf for leaf in tree_leaves(inputs) if isinstance(leaf, Tensor) and leaf.ndim > 0]
+    tensors = [leaf for leaf in tensors_in(inputs) if leaf.ndim > 0]
     if not tensors or tensors[0].shape[0] == 1:
         return 1
     first = tensors[0]
-    before = [leaf for leaf in tree_leaves(output(inputs)) if isinstance(leaf, Tensor)]
+    before = tensors_in(output(inputs))
     for dim in range(min(2, first.ndim)):
         if _independent(output, inputs, before, dim, first.shape[dim]):
             return int(first.shape[dim])
@@ -58,7 +59,7 @@ def _independent(output: Callable[[Any], Any], inputs: Any, before: list[Tensor]
 
     longer_inputs = tree_map(longer, inputs)
     try:
-        after = [leaf for leaf in tree_leaves(output(longer_inputs)) if isinstance(leaf, Tensor)]
+        after = tensors_in(output(longer_inputs))
     except Exception:
         return False
     cut = [_first_half(one, two) for one, two in zip(before, after, strict=False)]

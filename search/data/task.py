@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -205,12 +206,13 @@ class Meter:
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # of the values, and samples
         self._state: Any = None
         if task.is_object:
-            self._state = copy.deepcopy(task.metric)  # the user's own stays as it is
-            self._state.reset()
-            if hasattr(self._state, "to"):
-                self._state.to(device)
-            if hasattr(self._state, "sync_on_compute"):
-                self._state.sync_on_compute = False  # every process looks at all batches
+            with _Naming(task.name):
+                self._state = copy.deepcopy(task.metric)  # the user's own stays as it is
+                self._state.reset()
+                if hasattr(self._state, "to"):
+                    self._state.to(device)
+                if hasattr(self._state, "sync_on_compute"):
+                    self._state.sync_on_compute = False  # every process looks at all batches
 
     def update(self, outputs: Any, targets: Any, count: int) -> None:
         """Takes in one batch of `count` samples.
@@ -240,10 +242,11 @@ class Meter:
             return self._finite(total / count if count else math.nan, split)
         with _Naming(self.task.name):
             found = self._state.compute()
-        if isinstance(found, Tensor) and found.numel() == 1:
+        if isinstance(found, Tensor | np.ndarray | np.generic) and math.prod(found.shape) == 1:
             found = found.item()
         if isinstance(found, bool) or not isinstance(found, int | float):
-            what = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"{type(found).__name__} {found!r}"
+            shape = getattr(found, "shape", None)
+            what = f"{type(found).__name__} {found!r}" if shape is None else f"shape {tuple(shape)}"
             raise SecateurError(
                 f"metric {self.task.name!r} must compute one number, but gave {one_line(Exception(what), 100)}"
             )
@@ -265,7 +268,8 @@ def batch_sum(task: Task, outputs: Any, targets: Any, count: int) -> Tensor:
         SecateurError: when it gives something else than one number or one a sample.
     """
     found = task.metric(outputs, targets)
-    values = found if isinstance(found, Tensor) else torch.tensor(found) if isinstance(found, int | float) else None
+    numbers = isinstance(found, Tensor | np.ndarray | np.generic | int | float)
+    values = torch.as_tensor(found) if numbers else None
     if values is None or values.shape not in ((), (count,)):
         what = f"shape {tuple(values.shape)}" if values is not None else type(found).__name__
         raise SecateurError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 from search.data.task import ACCURACY, MetricSpec
@@ -23,6 +24,8 @@ RETRAINED_LOOKS = {word: LOOKS[word] for word in LOOKS if word != "infeasible"} 
     "dominated": (GREY, "circle", 60, 0.9)
 }
 HEIGHT = 340
+LETTERS = 44
+"""Of a line of the title beside an axis of this height."""
 LINE = 13
 """Pixels between two labels that stand above each other."""
 # Legends wrap on a phone; pictures side by side (width 0) are wide enough.
@@ -62,7 +65,12 @@ def front_chart(
         "axis": {"format": COST_AXES[axis].ticks, "tickCount": 6},
     }
     y = _scale(rows, measure, state, measure)
-    y |= {"title": _title(measure, scorer, metric), "axis": {**_ticks(measure, metric), "tickCount": 6}}
+    title = _title(measure, scorer, metric)
+    lines = textwrap.wrap(title, LETTERS)
+    y |= {
+        "title": title,
+        "axis": {**_ticks(measure, metric), "tickCount": 6, "title": lines if len(lines) > 1 else title},
+    }
     looks = _looks([row for row in rows if _inside(row[axis], x)], measure, state, several)
     tooltip = _tooltip(axis, state, scorer, several, metric)
     points: Spec = {

@@ -128,7 +128,7 @@ def check_fits(model: nn.Module, data: Data) -> None:
 
 
 def check_task(model: nn.Module, data: Data) -> None:
-    """Looks at one batch: the loss must give one number with a gradient, the metric a finite one, and no NaN.
+    """Looks at one batch: the loss must be one finite number whose gradient reaches weights, the metric finite.
 
     Of classification, whose loss and metric are known, only that the network fits. The network stays as it was.
 
@@ -141,12 +141,27 @@ def check_task(model: nn.Module, data: Data) -> None:
     place = device_of(model)
     inputs, targets = move_tensors(next(data.batches("train", CHECKED)), place)
     with untouched(model), training(model):
-        loss_of(data.task.loss, forward(model, inputs, data), targets)
+        _check_loss(model, loss_of(data.task.loss, forward(model, inputs, data), targets))
     meter = Meter(data.task, place)
     inputs, targets = move_tensors(next(data.batches("validation", CHECKED)), place)
     with untouched(model), evaluating(model), torch.no_grad():
         meter.update(forward(model, inputs, data), targets, sample_count(inputs))
     meter.value(lambda sums: sums, "validation")
+
+
+def _check_loss(model: nn.Module, loss: Tensor) -> None:
+    """Raises SecateurError for a loss that is not finite, or does not depend on any weight that can learn."""
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    if not math.isfinite(loss.item()):
+        raise SecateurError(f"the task's loss is {loss.item()} on the first training samples; it must be finite")
+    try:
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True) if weights else ()
+    except RuntimeError as error:
+        raise SecateurError(f"the gradient of the task's loss cannot be computed: {one_line(error)}") from error
+    if all(one is None for one in gradients):
+        raise SecateurError(
+            "the gradient of the task's loss reaches no weight of the network; compute it of the outputs"
+        )
 
 
 def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
@@ -164,7 +179,8 @@ def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
     if not isinstance(found, Tensor) or found.ndim or not found.requires_grad:
         what = type(found).__name__
         if isinstance(found, Tensor):
-            what = f"shape {tuple(found.shape)}" if found.ndim else "a number without a gradient"
+            shaped = f"shape {tuple(found.shape)}; take its mean() or sum()"
+            what = shaped if found.ndim else "a number without a gradient"
         raise SecateurError(
             f"the task's loss must give one number (a tensor of shape ()) with a gradient, but gave {what}"
         )

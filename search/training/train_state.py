@@ -195,9 +195,11 @@ def _widened(outputs: Any) -> Any:
 
 
 def move_model(model: nn.Module, device: torch.device, order: torch.memory_format) -> None:
-    """Moves `model` in place."""
-    mover: Any = model  # torch's annotations know either a device or a memory format
-    mover.to(device, memory_format=order)
+    """Moves `model` in place, its tensors of four dimensions in this memory order."""
+    model.to(device)
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=order)
 
 
 def check_finite(model: nn.Module, what: str, when: str) -> None:

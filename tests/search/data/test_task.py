@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,48 @@ def test_tasks_that_cannot_be_used(kind: str) -> None:
         Task(**{"loss": mse_loss, **parts})
 
 
+class Kept:
+    """Forgets nothing when it is reset."""
+
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        self.all: list[float] = []
+
+    def reset(self) -> None: ...
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        self.all += (outputs - targets).abs().tolist()
+
+    def compute(self) -> np.float32:
+        return np.float32(np.mean(self.all))
+
+
+def test_a_metric_that_keeps_its_state_tells_splits_apart_all_the_same() -> None:
+    task = Task(mse_loss, Kept(), name="kept")
+    assert value(task, [(torch.ones(3), torch.zeros(3))]) == 1.0
+    assert value(task, [(torch.ones(3), torch.ones(3))]) == 0.0
+    assert task.metric.all == []
+
+
+def test_a_metric_may_be_computed_by_numpy() -> None:
+    task = Task(mse_loss, lambda a, b: (a - b).abs().numpy(), name="m", direction="lower")
+    assert value(task, [(torch.ones(3), torch.zeros(3))]) == 1.0
+    mean = Task(mse_loss, lambda a, b: (a - b).abs().numpy().mean(), name="m", direction="lower")
+    assert value(mean, [(torch.ones(3), torch.zeros(3))]) == 1.0
+
+
+class Locked(Kept):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Unwilling(Kept):
+    def reset(self) -> None:
+        raise RuntimeError("never")
+
+
 class Broken:
     def __init__(self, found: Any) -> None:
         self.found = found
@@ -107,6 +150,8 @@ BAD_VALUES: dict[str, tuple[Any, str]] = {
     "object of nan": (Broken(torch.tensor(math.nan)), "metric 'm' is nan on the test split"),
     "object of many": (Broken(torch.zeros(2)), r"must compute one number, but gave shape \(2,\)"),
     "object of a dictionary": (Broken({"map": 1.0}), "must compute one number, but gave dict"),
+    "object that cannot be copied": (Locked(), "metric 'm' raised TypeError: cannot pickle '_thread.lock' object"),
+    "object that cannot be reset": (Unwilling(), "metric 'm' raised RuntimeError: never"),
     "object raises": (Broken(RuntimeError("no data")), "metric 'm' raised RuntimeError: no data"),
 }
 
@@ -115,7 +160,7 @@ BAD_VALUES: dict[str, tuple[Any, str]] = {
 def test_values_that_are_no_metric(kind: str) -> None:
     metric, message = BAD_VALUES[kind]
     with pytest.raises(SecateurError, match=message):
-        value(Task(mse_loss, metric, name="m", direction="higher"), [(torch.zeros(4), torch.zeros(4))])
+        value(Task(mse_loss, metric, name="m", direction="lower"), [(torch.zeros(4), torch.zeros(4))])
 
 
 def test_a_metric_reads_as_its_unit_says() -> None:

@@ -61,6 +61,8 @@ def test_its_name_stands_on_every_axis_and_column(tmp_path: Path) -> None:
         layer["encoding"]["y"].get("title") for layer in chart["layer"] if "title" in layer["encoding"].get("y", {})
     ]
     assert set(titles) == {"validation mean error, Hz after retraining (lower is better)"}
+    lines = {tuple(layer["encoding"]["y"]["axis"]["title"]) for layer in chart["layer"] if layer["encoding"].get("y")}
+    assert lines == {("validation mean error, Hz after retraining", "(lower is better)")}  # one line would be cut
     curves = curves_chart({"one": [{"epoch": 1, "validation_mean_error": 2.0}]}, "validation_mean_error", LOWER)
     assert curves["encoding"]["y"]["title"] == "validation mean error, Hz"
 

@@ -194,7 +194,18 @@ BAD: dict[str, tuple[Task, Recipe, str]] = {
     "no gradient": (
         Task(lambda o, t: o["sum"].detach().mean(), error, direction="lower"), FAST, "a number without a gradient"
     ),
-    "many numbers": (Task(lambda o, t: o["sum"].flatten(), error, direction="lower"), FAST, r"but gave shape \(8,\)"),
+    "many numbers": (
+        Task(lambda o, t: o["sum"].flatten(), error, direction="lower"), FAST, r"shape \(8,\); take its mean\(\)"
+    ),
+    "one number in a list": (
+        Task(lambda o, t: loss(o, t)[None], error, direction="lower"), FAST, r"gave shape \(1,\); take its mean"
+    ),
+    "loss of nan": (
+        Task(lambda o, t: loss(o, t) * math.nan, error, direction="lower"), FAST, "loss is nan on the first training"
+    ),
+    "no weight": (
+        Task(lambda o, t: torch.ones((), requires_grad=True), error, direction="lower"), FAST, "reaches no weight"
+    ),
     "raises": (Task(lambda o, t: o["nothing"], error, direction="lower"), FAST, "loss raised KeyError: 'nothing'"),
     "nan": (Task(loss, lambda o, t: math.nan, name="m", direction="lower"), FAST, "'m' is nan on the validation"),
     "smoothing": (ERROR, Recipe(batch_size=16, label_smoothing=0.1), "label_smoothing is of classification"),
