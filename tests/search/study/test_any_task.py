@@ -183,7 +183,9 @@ def test_inputs_have_any_number_of_dimensions(kind: str, shape: tuple[int, ...],
     train(model, data, FAST)
     study = study_of(model, data, tmp_path, "reconstruction")
     study.search(trials=2, progress=False)
-    assert study.retrain(top=1, recipe=FAST).best().cost.macs < 0.5 * study.problem.graph.costs.dense.macs + 1
+    best = study.retrain(top=1, recipe=FAST).best()
+    assert best.cost is not None
+    assert best.cost.macs <= 0.5 * study.problem.graph.costs.dense.macs
 
 
 class Endless(IterableDataset[Any]):
