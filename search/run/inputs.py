@@ -163,7 +163,8 @@ def _take_weights(model: nn.Module, dense: Path) -> None:
         if weights[name].shape != value.shape:
             raise SecateurError(
                 f"{dense} does not fit the model {type(model).__name__}: {name} has shape {tuple(weights[name].shape)} "
-                f"there, {tuple(value.shape)} in what [model] makes now; put its code back, or give the study another name"
+                f"there, {tuple(value.shape)} in what [model] makes now; put its code back, or give the study another "
+                "name"
             )
     model.load_state_dict(weights)
 
