@@ -24,7 +24,7 @@ from scoring.reconstruction.targets import DenseTargets, gather_targets
 from search.data.data import Data
 from search.space.prepare import RECALIBRATION_BATCH
 
-IMAGES = 512
+IMAGES = 2_048
 """Training images that structures are refitted on."""
 MOST_ACTIVATIONS = 4 * 2**30
 """Bytes that the dense network's activations may take; where the images are so large, fewer are taken."""
