@@ -128,7 +128,7 @@ def changed(study: StudyFile, arguments: argparse.Namespace) -> StudyFile:
 def opened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:
     """The study that the arguments name, and its run folder."""
     study = changed(read_study(arguments.study, arguments.scale), arguments)
-    return open_run(arguments.runs, study, arguments.study), study
+    return open_run(arguments.runs, study, arguments.study)
 
 
 def reopened(arguments: argparse.Namespace) -> tuple[RunFolder, StudyFile]:

@@ -70,13 +70,12 @@ def compare(
     check_range("seeds", count, 1)
     check_range("jobs", jobs, 1)
     _check_metric([known[name] for name in wanted], path.resolve().parent)
-    folder = open_run(Path(runs), study, path)
+    folder, study = open_run(Path(runs), study, path)
     place = folder.path / COMPARE_FOLDER
     with locked(folder):
         try:
             place.mkdir(exist_ok=True)
-            for name in wanted:
-                open_run(place, known[name], path)
+            known |= {name: open_run(place, known[name], path)[1] for name in wanted}
             plan = ComparisonPlan(known, place, device, count)
             if jobs > 1 and len(wanted) * count > 1:
                 found, loaded = run_together(plan, wanted, min(jobs, len(wanted) * count), console)

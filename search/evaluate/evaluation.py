@@ -38,6 +38,9 @@ from search.study.retrain import RetrainConfig
 from search.training.metrics import check_task
 from search.training.parallel import fitting_threads
 
+PLAN = "plan.json"
+"""File that says what a folder's results depend on."""
+
 
 @explained
 def evaluate(
@@ -84,12 +87,13 @@ def evaluate(
     place.mkdir(parents=True, exist_ok=True)
     needs = "+".join(plan.scorers)
     task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics, needs)
+    space = space.as_noted(_known(place / PLAN).get("space"))
     problem = prepare_problem(space, task, budget, scorer="params", seed=plan.recipe.seed)
     if len(problem.targets) != 1:
         raise SecateurError(f"an evaluation needs one target, but the budget has {len(problem.targets)}")
     [target] = problem.targets
-    facts = _identity(plan, budget, space, task, data)
-    _check_same(place / "plan.json", facts)
+    facts = _identity(plan, budget, problem.space, task, data)
+    _check_same(place / PLAN, facts)
     structures = draw(problem, target, plan.structures, plan.families, plan.set)
     results = retrain_all(
         _trainings(plan, task, structures, Refitter(model, graph, data, plan.recipe.seed)),
@@ -183,13 +187,19 @@ def _gather(
     return Evidence(name, settings, structures, scores, accuracies, table.seconds, plan.measure, metric)
 
 
+def _known(path: Path) -> dict[str, Any]:
+    """What a folder's results depend on; empty for a new folder."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
 def _check_same(path: Path, facts: Mapping[str, Any]) -> None:
     """Notes what a folder's results depend on; raises SecateurError when it holds results of anything else."""
     record = json.loads(to_record(facts))
-    if not path.is_file():
+    known = _known(path)
+    if not known:
         write_text(path, json.dumps(record, indent=1) + "\n")
         return
-    known = json.loads(path.read_text())
     different = [key for key in record if known.get(key) != record[key]]
     if different:
         key = different[0]

@@ -178,7 +178,7 @@ class RunFolder:
         self.note(storage={"url": shown, "whole": shown == url})
 
 
-def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
+def open_run(runs: Path, study: StudyFile, source: Path) -> tuple[RunFolder, StudyFile]:
     """The run folder of a study, made when it is not there yet.
 
     More trials and another [retrain] section than last time are taken over, and add to what is there; a search that
@@ -189,13 +189,19 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
         study: what is to be run.
         source: the file it was read from, noted for the import of the user's own modules.
 
+    Returns:
+        the folder, and the study; where no criterion was chosen, with the one that the folder was begun with.
+
     Raises:
         SecateurError: when the folder holds another study (what differs is named), or something else than a run.
     """
     check_study_name(study.name)
     folder = RunFolder(runs.resolve() / study.name)
     if folder.study_file.exists():
-        different = differences(study, folder.study())
+        there = folder.study()
+        criterion = study.space.space().as_noted(there.space.space().to_dict()).criterion
+        study = replace(study, space=replace(study.space, criterion=criterion))
+        different = differences(study, there)
         if different:
             more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""
             raise SecateurError(
@@ -210,7 +216,7 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> RunFolder:
     except OSError as error:
         raise SecateurError(f"{folder.shown} cannot be written: {error.strerror or error}") from None
     folder.note(source=str(source.resolve()), place=str(folder.path))
-    return folder
+    return folder, study
 
 
 def find_run(path: Path) -> tuple[RunFolder, StudyFile]:

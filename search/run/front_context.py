@@ -61,7 +61,7 @@ def baseline(
     Raises:
         SecateurError: for unknown names.
     """
-    settings = RuleSettings(criterion or study.space.criterion, measure, seed)
+    settings = RuleSettings(criterion, measure, seed)
     return rule_candidates(name, study.problem, study.scores, settings)
 
 

@@ -19,7 +19,7 @@ from scoring.scorers import DEFAULT_SCORER, check_scorer
 from search.checks import check_range
 from search.space.budget import Amount, Budget
 from search.space.layer_removal import Removal
-from search.space.space import KINDS, Space
+from search.space.space import AUTO, KINDS, Space
 from search.study.finalists import check_finalists
 from search.study.retrain import DEFAULT_START, STARTS, RetrainConfig
 from search.study.rules import BASELINES
@@ -192,7 +192,8 @@ class SpaceSection:
         kind: "ratios" (a keep ratio per group), "hybrid" (one norm and one distance threshold and one cap on what goes
             for all layers), "hybrid+ratios" (the thresholds, and a cap per group), or "global" (one threshold for the
             worth of all filters: network slimming with criterion "bn_gamma").
-        criterion: how much a filter is worth: "l2", "l1", ...
+        criterion: how much a filter is worth: "reconstruction" (how little the others can stand in for it), "l2", "l1",
+            ...; "auto" is "reconstruction", and "l2" where that cannot be measured or layers may go.
         linkage: how clusters of similar filters grow: "average", "complete", ...
         features: what filters are compared by: "fan_in", "fan_out" or "both".
         reduction: how the worth of a filter in several coupled layers becomes one: "sum", "mean", "max", "first".
@@ -211,7 +212,7 @@ class SpaceSection:
     """
 
     kind: str = "ratios"
-    criterion: str = "l2"
+    criterion: str = AUTO
     linkage: str = "average"
     features: str = "fan_in"
     reduction: str = "sum"
@@ -228,7 +229,7 @@ class SpaceSection:
 
     def __post_init__(self) -> None:
         known_name("kind", self.kind, KINDS)
-        known_name("criterion", self.criterion, CRITERIA)
+        known_name("criterion", self.criterion, (*CRITERIA, AUTO))
         known_name("linkage", self.linkage, LINKAGES)
         known_name("features", self.features, FEATURES)
         known_name("reduction", self.reduction, REDUCTIONS)

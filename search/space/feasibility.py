@@ -14,7 +14,6 @@ from torch import nn
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from scoring.criteria import CRITERIA
 from search.formatting import WIDTH, aligned
 from search.space.budget import BUDGET_AXES, Bound, Budget, Target, cost_text
 from search.space.cost_model import Floats, Ints
@@ -81,8 +80,8 @@ def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Bud
         SecateurError: for limits or a budget that this network cannot meet, a removal without layers, or the criterion
             "bn_gamma" where a group has no batch norm.
     """
-    criterion = space.criterion if CRITERIA[space.criterion].needs == "weights" else "l1"
-    space = replace(space, criterion=criterion)
+    if space.needs != "weights":
+        space = replace(space, criterion="l1")
     problem = problem_of_weights(space, model, graph)
     problem.limits.floors(problem.tables)
     layers = () if space.removal is None else space.removal.candidates(graph)
@@ -144,6 +143,8 @@ def feasibility_table(problem: SearchProblem) -> str:
         blocks = [_block(axes[:2], ends, targets), _block(axes[2:], ends, targets)]
     if problem.removal_order is not None:
         blocks.append(textwrap.fill(f"layers that may go: {', '.join(problem.removal_order.order)}", WIDTH))
+    if problem.second_choice:
+        blocks.append(textwrap.fill(f"filters go by {problem.space.criterion}: {problem.second_choice}", WIDTH))
     return "\n\n".join(blocks)
 
 

@@ -112,7 +112,7 @@ def check_classes(space: Space, scorer: str, data: Data) -> None:
     if data.task.classes:
         return
     check_scorer(scorer, classes=False)
-    if CRITERIA[space.criterion].needs == "gradients":
+    if space.needs == "gradients":
         others = ", ".join(name for name, one in CRITERIA.items() if one.needs != "gradients")
         raise SecateurError(
             f"criterion {space.criterion!r} needs classes, which the task has not; these do not: {others}"
@@ -180,10 +180,11 @@ def prepare_problem(
         SecateurError: for a criterion, a removal or a memory budget that this network does not allow, a budget that
             cannot be reached (the nearest value is named), or an engine that is not there or cannot take the network.
     """
-    model, graph = task.model, task.graph
+    model, graph, images = task.model, task.graph, (task.batch, task.labels)
+    space, tables, reason = space.decided(model, graph, images, seed)
 
     def make(some: ChannelGraph) -> FilterTables:
-        return space.tables(model, some, (task.batch, task.labels), seed)
+        return space.tables(model, some, images, seed)
 
     latency = None
     if "latency" in budget.axes:
@@ -193,7 +194,7 @@ def prepare_problem(
     order = None if space.removal is None else LayerRemovalOrder.of(space.removal, task, make, scorer)
     costs = CostModel(graph.costs, latency, memory)
     targets = budget.targets(costs.dense)
-    problem = SearchProblem(space, task, make(graph), costs, targets, budget.objectives, order)
+    problem = SearchProblem(space, task, tables, costs, targets, budget.objectives, order, reason)
     check_reachable(problem)
     if "+" not in scorer:
         return problem

@@ -30,13 +30,14 @@ class SearchProblem:
     """Everything that the trials of a search share; `search.space.prepare.prepare_problem` makes it whole.
 
     Attributes:
-        space: what a trial may propose.
+        space: what a trial may propose; its criterion is decided.
         task: the dense network, its channel graph and the images that structures are scored on.
         tables: the filter tables of the dense network.
         cost_model: what structures cost, on every axis that the budget bounds.
         targets: what a structure may cost; trials aim at one of them each.
         objectives: 1 (maximise the score) or 2 (minimise the MACs as well).
         removal_order: the layers that may go; None where none may.
+        second_choice: why filters are not chosen by the criterion that a space has by default, where they should be.
     """
 
     space: Space
@@ -46,6 +47,7 @@ class SearchProblem:
     targets: tuple[Target, ...]
     objectives: int = 1
     removal_order: LayerRemovalOrder | None = None
+    second_choice: str = ""
     _reduced_cost_models: dict[int, CostModel] = field(default_factory=dict, repr=False)
 
     @property
@@ -95,7 +97,8 @@ def problem_of_weights(
     """The problem of a network as far as its weights alone define it: no data, no scores, no layer removal.
 
     Args:
-        space: what may be proposed; its criterion must need nothing but weights, its `removal` is not looked at.
+        space: what may be proposed; its criterion must need nothing but weights ("auto" is "l2" here); `removal` is not
+            looked at.
         model: the network.
         graph: of `trace(model, …)`; the traced example stands where images to score on would.
         targets: in MACs and parameters.
@@ -103,5 +106,5 @@ def problem_of_weights(
     Raises:
         SecateurError: for a criterion that this network or the lack of data does not allow.
     """
-    task = ScoringTask(model, graph, graph.example)
+    task, space = ScoringTask(model, graph, graph.example), space.of_weights
     return SearchProblem(space, task, space.tables(model, graph), CostModel(graph.costs), tuple(targets))

@@ -7,7 +7,7 @@ A proposal is a direction: on the filter tables of the network, with some layers
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +20,7 @@ from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
-from scoring.criteria import CRITERIA, REDUCTIONS
+from scoring.criteria import CRITERIA, REDUCTIONS, Needs
 from scoring.criterion_inputs import LabelledImages
 from scoring.limits import Limits
 from scoring.tables import FilterTables, filter_tables
@@ -33,6 +33,10 @@ Direction = Callable[[FilterTables, Limits, Ints], WidthAllocation]
 """Makes a proposal's allocation on filter tables under limits; the last argument is (groups,) the number of the dense
 network's group that each group of the tables belongs to, to look up what was proposed per group."""
 
+AUTO = "auto"
+"""The criterion where none was chosen: the first of these two that the network and the images allow."""
+PREFERRED, PLAIN = "reconstruction", "l2"
+
 
 @dataclass(frozen=True, slots=True)
 @explains("__post_init__")
@@ -43,7 +47,9 @@ class Space:
         kind: `hybrid` (a norm threshold, a distance threshold and a pruning-rate cap, one of each for all groups),
             `ratios` (a keep ratio per group), `hybrid+ratios` (the thresholds with a cap per group), or `global` (one
             threshold for the worth of all channels, the network slimming rule with criterion `bn_gamma`).
-        criterion: what filters are worth, a key of `scoring.criteria.CRITERIA`.
+        criterion: what filters are worth, a key of `scoring.criteria.CRITERIA`; by default "auto": "reconstruction",
+            which chooses best by the evidence (studies/README.md, "Which filters"), and "l2" where it cannot measure
+            every group, or layers may go.
         linkage: how clusters of similar filters grow, a key of `scoring.clusters.LINKAGES`.
         limits: how much of a group may go.
         features: what filters are compared by, "fan_in", "fan_out" or "both".
@@ -54,7 +60,7 @@ class Space:
     """
 
     kind: str = "ratios"
-    criterion: str = "l2"
+    criterion: str = AUTO
     linkage: str = "average"
     limits: Limits = field(default_factory=Limits)
     features: str = "fan_in"
@@ -64,7 +70,7 @@ class Space:
 
     def __post_init__(self) -> None:
         check_name("space", self.kind, KINDS)
-        check_name("criterion", self.criterion, CRITERIA)
+        check_name("criterion", self.criterion, (*CRITERIA, AUTO))
         check_name("linkage", self.linkage, LINKAGES)
         check_name("features", self.features, FEATURES)
         check_name("reduction", self.reduction, REDUCTIONS)
@@ -84,10 +90,58 @@ class Space:
             del record["removal"]["least"]
         return record
 
+    @property
+    def needs(self) -> Needs:
+        """What its criterion wants to see first, as in `Criterion.needs`."""
+        return CRITERIA[PREFERRED if self.criterion == AUTO else self.criterion].needs
+
+    @property
+    def of_weights(self) -> Space:
+        """What it is where no images are at hand: "auto" goes by the weights."""
+        return replace(self, criterion=PLAIN) if self.criterion == AUTO else self
+
+    def as_noted(self, record: Mapping[str, Any] | None) -> Space:
+        """What it is for a study that was begun before: where no criterion is chosen, what that meant then.
+
+        Args:
+            record: the study's space, as `to_dict` gave it; None for a new study.
+        """
+        noted = (record or {}).get("criterion")
+        return replace(self, criterion=noted) if self.criterion == AUTO and noted in (PREFERRED, PLAIN) else self
+
+    def decided(
+        self, model: nn.Module, graph: ChannelGraph, data: LabelledImages | None = None, seed: int = 0
+    ) -> tuple[Space, FilterTables, str]:
+        """The space with "auto" decided for a network as a whole: the worth of its groups has one unit.
+
+        Args:
+            model: the network.
+            graph: its channel graph.
+            data: (images, labels), for criteria that look at data.
+            seed: what the criterion "random" draws with.
+
+        Returns:
+            the space, its filter tables, and why "auto" is not "reconstruction" (empty where it is, or was not asked).
+
+        Raises:
+            SecateurError: as `filter_tables`.
+        """
+        reason = ""
+        if self.criterion == AUTO and self.removal is not None:
+            reason = f"{PREFERRED} was measured in networks that keep their layers, and here layers may go"
+        elif self.criterion == AUTO and data is not None:
+            space = replace(self, criterion=PREFERRED)
+            try:
+                return space, space.tables(model, graph, data, seed), reason
+            except SecateurError as error:
+                reason = str(error)
+        space = self.of_weights
+        return space, space.tables(model, graph, data, seed), reason
+
     def tables(
         self, model: nn.Module, graph: ChannelGraph, data: LabelledImages | None = None, seed: int = 0
     ) -> FilterTables:
-        """The filter tables of a network as this space wants them.
+        """The filter tables of a network as this space wants them; "auto" is decided for each network (`decided`).
 
         Args:
             model: the network.
@@ -98,6 +152,8 @@ class Space:
         Raises:
             SecateurError: as `filter_tables`.
         """
+        if self.criterion == AUTO:
+            return self.decided(model, graph, data, seed)[1]
         return filter_tables(
             model,
             graph,
@@ -105,7 +161,7 @@ class Space:
             linkage=self.linkage,
             features=self.features,
             reduction=self.reduction,
-            data=data if CRITERIA[self.criterion].needs != "weights" else None,
+            data=data if self.needs != "weights" else None,
             seed=seed,
         )
 

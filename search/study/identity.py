@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +20,7 @@ from scoring.scoring_task import ScoringTask
 from search.data.data import Data
 from search.space.budget import Budget
 from search.space.space import Space
+from search.study.storage import STORAGE_FAILURES, existing_storage, find_study
 
 STUDY_FORMAT = 3
 """Version of what a study keeps in its storage."""
@@ -79,6 +81,14 @@ def identity_of(
         "space": to_record(space.to_dict()),
         **others,
     }
+
+
+def noted_space(name: str, url: str) -> dict[str, Any] | None:
+    """The space that a study was begun with, as `Space.to_dict` gave it; None where there is no such study yet."""
+    with suppress(SecateurError, *STORAGE_FAILURES), existing_storage(url) as storage:
+        found: dict[str, Any] = json.loads(find_study(name, url, storage).user_attrs[IDENTITY]["space"])
+        return found
+    return None
 
 
 def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:

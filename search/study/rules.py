@@ -44,13 +44,14 @@ class RuleSettings:
     """What a rule may be asked to do otherwise.
 
     Attributes:
-        criterion: name of the criterion that filters are kept by; the rule "random" draws them instead.
+        criterion: name of the criterion that filters are kept by; None for that of the problem's space. The rule
+            "random" draws them instead.
         measure: what "sensitivity" watches fall: "accuracy" on the scoring batch, or a key of `SCORERS`; None for
             accuracy, and "fidelity" where the task has no classes.
         seed: seed of the rule "random".
     """
 
-    criterion: str = "l2"
+    criterion: str | None = None
     measure: str | None = None
     seed: int = 0
 
@@ -152,8 +153,8 @@ class EqualLoss:
         return {"allowed loss": strength}
 
 
-def _tables(problem: SearchProblem, criterion: str, seed: int = 0) -> FilterTables:
-    if criterion == problem.tables.criterion:
+def _tables(problem: SearchProblem, criterion: str | None, seed: int = 0) -> FilterTables:
+    if criterion in (None, problem.tables.criterion):
         return problem.tables
     data = (problem.task.batch, problem.task.labels)
     return replace(problem.space, criterion=criterion).tables(problem.task.model, problem.graph, data, seed)
@@ -249,8 +250,7 @@ def use_rule(problem: SearchProblem, scores: ScoreCache, store: TrialStore, rule
     if isinstance(rule, Structure):
         _use_structure(problem, scores, store, rule)
     elif len(_written(store)) < len(problem.targets):
-        settings = RuleSettings(problem.space.criterion, seed=seed)
-        _write(problem, store, rule, rule_candidates(rule, problem, scores, settings))
+        _write(problem, store, rule, rule_candidates(rule, problem, scores, RuleSettings(seed=seed)))
 
 
 def _use_structure(problem: SearchProblem, scores: ScoreCache, store: TrialStore, structure: Structure) -> None:

@@ -28,10 +28,10 @@ from search.space.budget import Budget
 from search.space.feasibility import feasibility_table
 from search.space.prepare import check_classes, confirming_task, prepare_problem, scoring_task
 from search.space.proposals import unpack
-from search.space.space import Space
+from search.space.space import AUTO, Space
 from search.study.candidates import candidate_of, confirm, confirmed_scores, given_structure
 from search.study.finalists import Finalists, check_finalists, finalists_of, given_finalists
-from search.study.identity import identity_of, scorer_text, to_record
+from search.study.identity import identity_of, noted_space, scorer_text, to_record
 from search.study.interrupts import stop_between_trials, stop_if_asked
 from search.study.loops import Proposer, search_distributed, search_sequentially, with_bar
 from search.study.metadata import StudyMetadata, dense_candidate, known_dense_accuracy, write_metadata
@@ -65,7 +65,8 @@ class Study:
         data: the task and its samples; the scoring batch is drawn from the training samples.
         budget: what a structure may cost.
         storage: Optuna storage URL.
-        space: what is proposed; a kind by name, or a `Space`.
+        space: what is proposed; a kind by name, or a `Space`. Where it names no criterion, a study that is there
+            already goes on by the one that it was begun with.
         scorer: a key of `SCORERS`, or a rank sum "a+b": where a structure stands among some of the same budget.
         sampler: a key of `SAMPLERS`.
         warm_start: what the first trials are: rules (keys of `BASELINES`), for every target of the budget, and
@@ -118,14 +119,17 @@ class Study:
         check_classes(self.space, scorer, data)
         check_task(model, data)
         task = scoring_task(model, graph, data, batch, seed, statistics, scorer)
-        self.problem = prepare_problem(self.space, task, budget, scorer=scorer, seed=seed, folder=self.folder)
+        url = storage or f"sqlite:///{name}.db"
+        begun = noted_space(name, url) if self.space.criterion == AUTO else None
+        chosen = self.space.as_noted(begun)
+        self.problem = prepare_problem(chosen, task, budget, scorer=scorer, seed=seed, folder=self.folder)
         self.warm = WarmStart.of(self.problem, warm_start, seed)
         self.scores = ScoreCache(scorer, self.problem.task)
         self.refitter = Refitter(model, graph, data, seed)
         looked_at = scorer_text(scorer, self.problem.task, batch, statistics, to_record(budget.to_dict()))
         others = {"scorer": looked_at, "sampler": sampler + self.warm.text, "seed": str(seed)}
-        identity = identity_of(model, graph, data, budget, self.space, **others)
-        self.store = TrialStore(name, storage or f"sqlite:///{name}.db", budget.objectives, identity, WINDOWS[sampler])
+        identity = identity_of(model, graph, data, budget, self.problem.space, **others)
+        self.store = TrialStore(name, url, budget.objectives, identity, WINDOWS[sampler])
         write_metadata(
             self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps, data.task.spec)
         )

@@ -126,8 +126,7 @@ class WarmStart:
 
     def _ruled(self, rule: str, aim: Target) -> Projected | Infeasible:
         if rule not in self._allocations:
-            settings = RuleSettings(self.problem.space.criterion, seed=self.seed)
-            self._allocations[rule] = BASELINES[rule](self.problem, settings)
+            self._allocations[rule] = BASELINES[rule](self.problem, RuleSettings(seed=self.seed))
         allocation = self._allocations[rule]
         found = project(self.problem, allocation, aim)
         order = self.problem.removal_order

@@ -60,7 +60,7 @@ def chooser_of(space: Space, parameters: Mapping[str, float]) -> Chooser:
 
 @dataclass(frozen=True, slots=True)
 class Chooser:
-    """A rule for a flow: any width allocation, and any criterion that needs the weights alone.
+    """A rule for a flow: any width allocation, and any criterion that needs the weights alone ("auto" is "l2" here).
 
     Attributes:
         allocate: makes the allocation on fresh filter tables: `GlobalThreshold`, the `Proposed` of a trial, ...
@@ -85,7 +85,7 @@ class Chooser:
     @property
     def key(self) -> str:
         """Names the rule, so that a training can tell whether it is continued with the same."""
-        name, space = getattr(self.allocate, "__name__", repr(self.allocate)), self.space
+        name, space = getattr(self.allocate, "__name__", repr(self.allocate)), self.space.of_weights
         return f"{name} {space.criterion} {space.linkage} {space.features} {space.reduction} {space.limits}"
 
 

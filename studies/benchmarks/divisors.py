@@ -60,7 +60,7 @@ def measured(name: str, options: argparse.Namespace) -> None:
         (engine, batch): on_engine(model, engine, (images[:batch],)) for engine in options.engines for batch in BATCHES
     }
     for divisor in DIVISORS:
-        space = sc.Space("ratios", limits=sc.Limits(divisor=divisor))
+        space = sc.Space("ratios", criterion="l2", limits=sc.Limits(divisor=divisor))
         for macs in BUDGETS:
             try:
                 problem = prepare_problem(space, task, sc.Budget(macs=macs), scorer="macs")

@@ -101,7 +101,7 @@ def main() -> None:
     for budget in (Budget(macs=options.band), Budget(macs=0.2)):
         for kind in KINDS:
             for removal in (None, Removal(most=8)):
-                problem = prepare_problem(Space(kind, removal=removal), task, budget, scorer="naswot_last")
+                problem = prepare_problem(Space(kind, "l2", removal=removal), task, budget, scorer="naswot_last")
                 row = {"space": kind, "removal": "up to 8 blocks" if removal else "none", "budget": str(budget.macs)}
                 rows.append({**row, **tried(problem, options.trials, options.seed)})
                 print(json.dumps(rows[-1]), flush=True)

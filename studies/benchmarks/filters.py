@@ -53,7 +53,7 @@ def measure(network: str, found: dict[str, dict[str, float]]) -> None:
     inputs = load_inputs(file, HERE.parent, "cpu")
     model, graph, data = inputs.model.eval(), inputs.graph, inputs.data
     task = scoring_task(model, graph, data, BATCH, 0, scorer="reconstruction")
-    problem = prepare_problem(sc.Space("ratios"), task, file.budget.budget(), scorer="reconstruction")
+    problem = prepare_problem(sc.Space("ratios", criterion="l2"), task, file.budget.budget(), scorer="reconstruction")
     fresh, score, target = confirming_task(task, data, 0), scorer_of("reconstruction"), problem.targets[0]
     given = {name: structure_of(name, problem, target) for name in RULES}
     given |= {f"random {n}": one.structure for n, one in enumerate(draw(problem, target, RANDOM, FAMILIES, 0))}

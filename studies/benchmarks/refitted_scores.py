@@ -43,7 +43,7 @@ def scores(network: str, number: int, rows: list[dict[str, Any]], known: dict[st
     file = read_study(HERE.parent / f"scorers_{network}.toml")
     inputs = load_inputs(file, HERE.parent, "cpu")
     task = scoring_task(inputs.model, inputs.graph, inputs.data, 128, 0, scorer="reconstruction")
-    problem = prepare_problem(Space("ratios"), task, file.budget.budget(), scorer="params")
+    problem = prepare_problem(Space("ratios", criterion="l2"), task, file.budget.budget(), scorer="params")
     drawn = {one.structure.id: one.structure for one in draw(problem, problem.targets[0], len(rows), FAMILIES, number)}
     for row in rows:
         if row["structure"] in known:

@@ -31,7 +31,7 @@ def test_the_reference_network_works_without_training(shared_data: Path) -> None
     model, graph, data = inputs.model.eval(), inputs.graph, inputs.data
     targets = gather_targets(model, graph, data.batch(512, 0)[0])
     task = scoring_task(model, graph, data, 128, 0)
-    problem = prepare_problem(Space("ratios"), task, Budget(macs=0.33), scorer="region_kernel")
+    problem = prepare_problem(Space("ratios", criterion="l2"), task, Budget(macs=0.33), scorer="region_kernel")
     assert isinstance(data.validation, Split)
     images, labels = data.normalise(data.validation.images[:2000]), data.validation.labels[:2000]
     for rule, expected in GOLDEN.items():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from backbones.errors import SecateurError
 from search.data.augment import Augment
 from search.run.evaluation_plan import Plan
+from search.run.folder import open_run
 from search.run.sections import RetrainSection
 from search.run.study_file import differences, read_study, settings, study_toml
 from search.run.template import template
@@ -215,6 +216,16 @@ def test_more_trials_is_the_same_study_and_another_sampler_is_not(tmp_path: Path
     assert differences(longer, study) == []
     assert other.fingerprint != study.fingerprint
     assert differences(other, study) == ['[search] sampler is "nsga2", not "evolution"']
+
+
+def test_a_run_folder_keeps_the_criterion_that_no_criterion_meant_then(tmp_path: Path) -> None:
+    before = read_study(write(tmp_path, SMALL + '[space]\ncriterion = "l2"\n'))
+    open_run(tmp_path, before, tmp_path / "study.toml")
+    folder, study = open_run(tmp_path, read_study(write(tmp_path, SMALL)), tmp_path / "study.toml")
+    assert study == folder.study() == before
+    other = read_study(write(tmp_path, SMALL + '[space]\ncriterion = "std"\n'))
+    with pytest.raises(SecateurError, match=r'\[space\] criterion is "std", not "l2" there'):
+        open_run(tmp_path, other, tmp_path / "study.toml")
 
 
 def test_another_retraining_is_the_same_study_with_other_results(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_removal_reaches_further_down() -> None:
 
 
 def test_the_table_has_a_column_for_every_axis_of_the_budget_and_the_layers_that_may_go() -> None:
-    here = problem(Space(removal=Removal(most=2)), Budget(memory="50%"))
+    here = problem(Space(criterion="l2", removal=Removal(most=2)), Budget(memory="50%"))
     text = feasibility_table(here)
     lines = text.splitlines()
     assert "memory" in lines[0]
@@ -94,7 +94,7 @@ def test_the_table_has_a_column_for_every_axis_of_the_budget_and_the_layers_that
 
 def test_a_table_of_many_axes_is_shown_in_two_parts() -> None:
     budget = Budget(macs="20%..30%", latency="1%..100%", memory="50%")
-    text = feasibility_table(problem(Space(removal=Removal(most=5)), budget))
+    text = feasibility_table(problem(Space(criterion="l2", removal=Removal(most=5)), budget))
     assert max(map(len, text.splitlines())) <= 80
     first, second, _ = text.split("\n\n")
     assert (first.split()[:3], second.split()[:3]) == (["MACs", "of", "dense"], ["latency", "of", "dense"])

@@ -9,29 +9,77 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
+from backbones.trace import trace
 from scoring.limits import Limits
 from scoring.scoring_task import ScoringTask
+from search.run.sections import SpaceSection
 from search.space.budget import Budget
 from search.space.families import FAMILIES, draw
+from search.space.feasibility import feasibility_table
 from search.space.layer_removal import Removal
 from search.space.prepare import REFERENCES, ImageDraws, confirming_task, prepare_problem, scoring_task
 from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, project
 from search.space.proposals import cost_of, pack, unpack
 from search.space.space import Space
+from search.study.rules import RuleSettings, structure_of
 from tests.search.space.problems import problem, suggested, task
 from tests.search.study.study_samples import small_data, small_graph, small_model
 
 
-def small_problem(budget: Budget, scorer: str = "params", limits: Limits | None = None) -> SearchProblem:
+def small_problem(
+    budget: Budget, scorer: str = "params", limits: Limits | None = None, criterion: str = "l2", images: int = 16
+) -> SearchProblem:
     model, data = small_model(), small_data()
-    small = ScoringTask(model, small_graph(model), *data.batch(16))
-    return prepare_problem(Space("ratios", limits=limits or Limits()), small, budget, scorer=scorer)
+    small = ScoringTask(model, small_graph(model), *data.batch(images))
+    return prepare_problem(Space("ratios", criterion, limits=limits or Limits()), small, budget, scorer=scorer)
+
+
+class Plain(nn.Module):
+    """A linear layer of one's own: nothing measures what it reads or makes."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight)
+
+
+def test_filters_go_by_reconstruction_where_no_criterion_is_chosen() -> None:
+    by_default, asked = (small_problem(Budget(macs=0.4), criterion=name) for name in ("auto", "reconstruction"))
+    assert Space().criterion == SpaceSection().criterion == "auto"
+    assert by_default.space == asked.space
+    assert by_default.tables.key == asked.tables.key
+    assert "filters go by" not in feasibility_table(by_default)
+    target = by_default.targets[0]
+    uniform = structure_of("uniform", by_default, target)
+    assert uniform == structure_of("uniform", by_default, target, RuleSettings("reconstruction"))
+    assert uniform != structure_of("uniform", by_default, target, RuleSettings("l2"))
+
+
+def test_the_default_criterion_refuses_no_network_that_l2_takes() -> None:
+    model = nn.Sequential(nn.Flatten(), Plain(16, 6), nn.ReLU(), Plain(6, 5), nn.ReLU(), nn.Linear(5, 3)).eval()
+    small = ScoringTask(model, trace(model, torch.zeros(1, 1, 4, 4)), torch.randn(8, 1, 4, 4))
+    here = prepare_problem(Space(), small, Budget(macs=0.6), scorer="params")
+    assert here.space == Space(criterion="l2")
+    assert here.tables.key == Space(criterion="l2").tables(model, small.graph).key
+    told = " ".join(feasibility_table(here).split())
+    assert "filters go by l2: criterion 'reconstruction' needs a convolution or linear layer" in told
+    with pytest.raises(SecateurError, match="take another criterion"):
+        prepare_problem(Space(criterion="reconstruction"), small, Budget(macs=0.6), scorer="params")
+    assert small_problem(Budget(macs=0.4), criterion="auto", images=1).space.criterion == "l2"
+
+
+def test_where_layers_may_go_the_default_criterion_is_l2() -> None:
+    here = problem(Space(removal=Removal(most=2)))
+    assert here.space.criterion == here.tables.criterion == "l2"
+    assert "layers may go" in here.second_choice
 
 
 def test_a_set_is_in_the_band_different_and_grows_without_changing() -> None:

@@ -27,11 +27,14 @@ from scoring import scorers
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
+from search.space.space import Space
 from search.study.samplers import DEFAULT_SAMPLER
 from search.study.study import Study
 from search.training.recipe import Recipe
 
 BUDGETS = {"cap": Budget(macs=0.3), "targets": Budget(macs=[0.2, 0.4]), "band": Budget(macs="20%..40%")}
+BY_L2 = Space("ratios", criterion="l2")
+"""Asks for no forward pass; most tests need any criterion."""
 
 
 class Small(nn.Module):
@@ -69,7 +72,7 @@ def small_graph(model: nn.Module) -> ChannelGraph:
 
 
 def make(url: str, folder: Path, parts: tuple[nn.Module, ChannelGraph, Data], **options: Any) -> Study:
-    settings: dict[str, Any] = {"budget": BUDGETS["cap"], "space": "ratios", "scorer": "random", "batch": 16}
+    settings: dict[str, Any] = {"budget": BUDGETS["cap"], "space": BY_L2, "scorer": "random", "batch": 16}
     model, graph, data = parts
     name = options.pop("name", "s")
     return Study(name, model, graph, data, storage=url, folder=folder, **(settings | options))

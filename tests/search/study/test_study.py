@@ -26,6 +26,7 @@ from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
 from search.space.budget import Budget
+from search.space.space import Space
 from search.study import samplers
 from search.study.identity import IDENTITY, VERSIONS
 from search.study.samplers import SAMPLERS, Window
@@ -246,6 +247,23 @@ def test_another_study_of_that_name_is_refused_by_item(
     make(tmp_path, parts).search(2, progress=False)
     with pytest.raises(SecateurError, match=f"another {item}"):
         make(tmp_path, parts, **options)
+
+
+@pytest.mark.parametrize("criterion", ["l2", "reconstruction", "std"])
+def test_a_study_goes_on_by_the_criterion_that_no_criterion_meant_when_it_was_begun(
+    tmp_path: Path, parts: Parts, criterion: str
+) -> None:
+    space = Space("hybrid", criterion=criterion)
+    make(tmp_path / "whole", parts, space=space).search(12, progress=False)
+    make(tmp_path, parts, space=space).search(8, progress=False)
+    if criterion == "std":  # it never was the default: chosen once, it is chosen again
+        with pytest.raises(SecateurError, match=r"another space .*std.*, now .*reconstruction"):
+            make(tmp_path, parts, space="hybrid")
+        return
+    again = make(tmp_path, parts, space="hybrid")
+    again.search(12, progress=False)
+    assert again.problem.space == space
+    assert finished(again) == finished(make(tmp_path / "whole", parts, space=space))
 
 
 def test_other_weights_are_refused(tmp_path: Path, parts: Parts) -> None:
