@@ -172,27 +172,27 @@ def _rings(x: Spec, y: Spec, colour: str) -> Spec:
 
 
 def _baseline_names(rows: Sequence[Row], x: Spec, y: Spec, state: str) -> Spec | None:
-    """The baselines' names beside their points, pushed apart where they would lie on each other."""
+    """The baselines' names beside their points, pushed apart where they would lie on each other or below the axis."""
     (left, right), (low, high) = x["scale"]["domain"], y["scale"]["domain"]
     shown = [row for row in rows if row[state] == "baseline" and _inside(row[x["field"]], x)]
     shown = sorted((row for row in shown if _inside(row[y["field"]], y)), key=lambda row: -row[y["field"]])
     labels: list[Spec] = []
     for side in (-1, 1):
+        beside = [row for row in shown if (-1 if 2 * row[x["field"]] > left + right else 1) == side]
         last = -float("inf")
-        for row in shown:
-            if (-1 if 2 * row[x["field"]] > left + right else 1) != side:
-                continue
+        for number, row in enumerate(beside):
             own = HEIGHT * (high - row[y["field"]]) / (high - low)
-            last = max(own, last + LINE)
+            lowest = HEIGHT - LINE / 2 - LINE * (len(beside) - 1 - number)  # the others stand below, above the axis
+            last = min(max(own, last + LINE), lowest)
             place = {x["field"]: row[x["field"]], y["field"]: row[y["field"]]}
             labels.append({**place, "text": row["name"], "side": side, "shift": last - own})
     if not labels:
         return None
-    beside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": "9 * datum.side"}}
+    aside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": "9 * datum.side"}}
     mark = {"type": "text", "baseline": "middle", "dy": {"expr": "datum.shift"}, "clip": True}
     return {
         "data": {"values": labels},
-        "mark": {**mark, **beside},
+        "mark": {**mark, **aside},
         "encoding": {"x": x, "y": y, "text": {"field": "text"}},
     }
 

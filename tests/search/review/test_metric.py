@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from backbones.errors import SecateurError
 from search.data.task import MetricSpec
 from search.review.candidate import Candidate, ranked
 from search.review.front import Front
-from search.review.front_chart import front_chart
+from search.review.front_chart import HEIGHT, LINE, front_chart
 from search.review.records import result_cells
 from search.review.report import Report
 from search.review.report_files import write_report
@@ -76,3 +77,14 @@ def test_the_report_says_it_and_fronts_of_two_metrics_are_refused(tmp_path: Path
     other = replace(FRONT, name="other", metric=MetricSpec())
     with pytest.raises(SecateurError, match=r"need one metric, but have mean error, Hz \(lower is better\), accuracy"):
         write_report(Report((FRONT, other)), tmp_path)
+
+
+def test_names_of_rules_stay_above_the_axis_where_the_best_is_at_the_bottom() -> None:
+    rules = tuple(replace(ONES[4], number=-1, label=f"rule {i}") for i in range(5))
+    chart = front_chart(trial_rows([replace(FRONT, baselines=rules)]), "accuracy", metric=LOWER)
+    [named] = [layer for layer in chart["layer"] if "shift" in layer.get("data", {}).get("values", [{}])[0]]
+    low, high = named["encoding"]["y"]["scale"]["domain"]
+    at = [HEIGHT * (high - one["accuracy"]) / (high - low) + one["shift"] for one in named["data"]["values"]]
+    assert len(at) == 5
+    assert at[-1] <= HEIGHT - LINE / 2
+    assert min(after - before for before, after in itertools.pairwise(at)) >= LINE - 1e-9
