@@ -214,4 +214,4 @@ def test_examples_run(task: str, folder: Path, capsys: pytest.CaptureFixture[str
     key = MetricSpec(**metric).key
     [best], dense = found["retrained"], found["dense"]
     gap = abs(best[f"cut_{key}"] - dense[f"validation_{key}"])
-    assert abs(best[f"validation_{key}"] - dense[f"validation_{key}"]) < 0.5 * gap
+    assert abs(best[f"validation_{key}"] - dense[f"validation_{key}"]) <= 0.5 * gap  # a good cut may lose nothing

@@ -27,6 +27,7 @@ from search.training.choosing import Chooser
 from search.training.double_pruning import sparsify
 from search.training.engine import train
 from search.training.flows import Flow, run_flow
+from search.training.losses import gammas
 from search.training.metrics import accuracy, measure
 from search.training.recipe import Recipe
 from tests.search.training.test_training import StopError, assert_same, digits, network, stop_at
@@ -188,6 +189,14 @@ def test_flows_and_double_pruning_go_by_the_task() -> None:
     assert tuned.history.metric == ERROR.spec
     with pytest.raises(SecateurError, match="NetScore is of an accuracy, not of 'error'"):
         tuned.netscore(1e6)
+
+
+def test_slimming_makes_scales_small_by_any_loss() -> None:
+    plain, slim = sums(), sums()
+    train(plain, signals(), FAST)
+    train(slim, signals(), Recipe(epochs=3, lr=0.02, batch_size=16, slim=1.0))
+    before, after = (gammas(model)["body.1"].abs().sum() for model in (plain, slim))
+    assert after < 0.9 * before
 
 
 BAD: dict[str, tuple[Task, Recipe, str]] = {
