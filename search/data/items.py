@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -168,6 +168,20 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(others[0])
             np.random.set_state(others[1])  # noqa: NPY002
+
+
+def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
+    """The batches of a loader.
+
+    Raises:
+        SecateurError: where its samples cannot be put into one.
+    """
+    try:
+        yield from loader
+    except (RuntimeError, TypeError) as error:
+        raise SecateurError(
+            f"the loader cannot make a batch ({one_line(error)}); make its samples equal, or give it a collate_fn"
+        ) from error
 
 
 def as_batch(batch: Any, where: str) -> SampleBatch:

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from backbones.errors import SecateurError, one_line
 from backbones.inputs import first_samples, sample_count, tensors_in
 from search.checks import check_range
-from search.data.items import Items, SampleBatch, as_batch, digest_tree, joined
+from search.data.items import Items, SampleBatch, as_batch, batches_of, digest_tree, joined
 
 ImageShape = tuple[int, ...]
 
@@ -297,7 +297,7 @@ class Stream:
             self.loader.generator.manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            batches = iter(self.loader)
+            batches = batches_of(self.loader)
             head = list(itertools.islice(batches, 1))  # a sampler draws its order when the first batch is asked for
         for batch in itertools.chain(head, batches):
             yield image_batch(batch, "loader") if self.images else as_batch(batch, "loader")

@@ -236,6 +236,10 @@ BAD_DATA: dict[str, tuple[Any, str]] = {
         lambda: Data.from_datasets("d", Odd(8), Odd(8), task=ERROR).batch(3),
         r"data 'd': train: samples \d to \d cannot be put into one batch .* make them equal, or give `collate`",
     ),
+    "unequal in a loader": (
+        lambda: Data.from_datasets("d", *[DataLoader(Odd(8), 4)] * 2, validation=DataLoader(Odd(8), 4), task=ERROR),
+        r"the loader cannot make a batch \(stack expects .*\); make its samples equal, or give it a collate_fn",
+    ),
     "empty": (lambda: Data.from_datasets("d", Signals(4), Signals(0), task=ERROR), "the test split is empty"),
     "empty loader": (
         lambda: Data.from_datasets("d", Signals(4), Signals(4), validation=DataLoader(Signals(0)), task=ERROR),
