@@ -76,6 +76,15 @@ def test_the_default_criterion_refuses_no_network_that_l2_takes() -> None:
     assert small_problem(Budget(macs=0.4), criterion="auto", images=1).space.criterion == "l2"
 
 
+def test_of_very_wide_groups_the_default_criterion_is_l2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("search.space.space.WIDEST", 5)
+    here = small_problem(Budget(macs=0.4), criterion="auto")
+    assert here.space.criterion == "l2"
+    told = " ".join(feasibility_table(here).split())
+    assert "filters go by l2: reconstruction takes minutes for groups of more than 5 channels" in told
+    assert small_problem(Budget(macs=0.4), criterion="reconstruction").space.criterion == "reconstruction"
+
+
 def test_where_layers_may_go_the_default_criterion_is_l2() -> None:
     here = problem(Space(removal=Removal(most=2)))
     assert here.space.criterion == here.tables.criterion == "l2"
