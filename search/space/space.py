@@ -36,7 +36,7 @@ network's group that each group of the tables belongs to, to look up what was pr
 AUTO = "auto"
 """The criterion where none was chosen: the first of these two that the network and the images allow."""
 PREFERRED, PLAIN = "reconstruction", "l2"
-WIDEST = 2_048
+WIDEST_ORDERED = 2_048
 """Channels of a group up to which "auto" orders them by reconstruction; beyond, to open a study takes minutes."""
 
 
@@ -51,7 +51,7 @@ class Space:
             threshold for the worth of all channels, the network slimming rule with criterion `bn_gamma`).
         criterion: what filters are worth, a key of `scoring.criteria.CRITERIA`; by default "auto": "reconstruction",
             which chooses best by the evidence (studies/README.md, "Which filters"), and "l2" where it cannot measure
-            every group, a group has more than `WIDEST` channels, or layers may go.
+            every group, a group has more than `WIDEST_ORDERED` channels, or layers may go.
         linkage: how clusters of similar filters grow, a key of `scoring.clusters.LINKAGES`.
         limits: how much of a group may go.
         features: what filters are compared by, "fan_in", "fan_out" or "both".
@@ -131,8 +131,10 @@ class Space:
         reason = ""
         if self.criterion == AUTO and self.removal is not None:
             reason = f"{PREFERRED} was measured in networks that keep their layers, and here layers may go"
-        elif self.criterion == AUTO and (widest := max((one.size for one in graph.groups), default=0)) > WIDEST:
-            reason = f"{PREFERRED} takes minutes for groups of more than {WIDEST:,} channels, and one has {widest:,}"
+        elif self.criterion == AUTO and (widest := max((one.size for one in graph.groups), default=0)) > WIDEST_ORDERED:
+            reason = (
+                f"{PREFERRED} takes minutes for groups of more than {WIDEST_ORDERED:,} channels, and one has {widest:,}"
+            )
         elif self.criterion == AUTO and data is not None:
             space = replace(self, criterion=PREFERRED)
             try:

@@ -77,7 +77,7 @@ def test_the_default_criterion_refuses_no_network_that_l2_takes() -> None:
 
 
 def test_of_very_wide_groups_the_default_criterion_is_l2(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.space.space.WIDEST", 5)
+    monkeypatch.setattr("search.space.space.WIDEST_ORDERED", 5)
     here = small_problem(Budget(macs=0.4), criterion="auto")
     assert here.space.criterion == "l2"
     told = " ".join(feasibility_table(here).split())
