@@ -31,10 +31,10 @@ def test_work_status_and_fork_go_together(folder: Path, capsys: pytest.CaptureFi
     assert main(["work", "study.toml", "--trials", "12", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["trials"] == 12
-    assert len(result["retrained"]) == 2
+    assert len(result["retrained"]) in (2, 3)  # the two best of 12, and the best of the first 8 where it is another
     assert main(["status", "runs/tiny", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["retrained"] == {"scored": 2}
+    assert told["retrained"] == {"scored": len(result["retrained"])}
     assert told["trials"]["scored"] + told["trials"].get("infeasible", 0) == 12
 
     (folder / "new.toml").write_text(STUDY.replace('"tiny"\n[model]', '"new"\n[model]').replace("30%..50%", "20%..45%"))
