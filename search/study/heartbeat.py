@@ -143,8 +143,7 @@ class Heartbeat:
             with held_signals():  # a thread that is not known to have started is never stopped
                 self._thread.start()
         except BaseException:  # the slot, if it is taken already, now has no holder
-            self._stop.set()
-            _held.discard(self.token)
+            self._end()
             raise
         return self
 
@@ -157,7 +156,15 @@ class Heartbeat:
                 self._thread.join()
                 self._quietly(lambda: self.study.set_user_attr(PREFIX + self.slot, {}) if self._is_mine() else None)
         finally:
-            _held.discard(self.token)
+            self._end()
+
+    def _end(self) -> None:
+        """Ends the thread, also where a signal came before its end was asked for."""
+        self._stop.set()
+        _held.discard(self.token)
+        if self._thread.is_alive():
+            with held_signals():
+                self._thread.join()
 
     def check(self) -> None:
         """Raises SecateurError when another search took the study over because this one stood still for too long."""

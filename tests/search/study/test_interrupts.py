@@ -80,6 +80,29 @@ def test_interrupts_at_random_moments_cost_nothing(
     assert finished(study) == finished(whole)
 
 
+@pytest.mark.parametrize("moment", ["it has just begun", "it is about to end"])
+def test_a_heartbeat_that_is_interrupted_ends_before_the_search_does(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, small_parts())
+    blocks = iter([moment == "it has just begun", moment == "it is about to end"])
+
+    @contextlib.contextmanager
+    def interrupted() -> Iterator[None]:
+        now = next(blocks, False)
+        if now and moment == "it is about to end":
+            raise KeyboardInterrupt
+        yield
+        if now:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(search.study.heartbeat, "held_signals", interrupted)
+    with pytest.raises(KeyboardInterrupt), Heartbeat(study.store, "search"):
+        pass
+    assert not [one for one in threading.enumerate() if one.name == "secateur heartbeat"]
+    study.search(2, progress=False)
+
+
 def test_the_first_interrupt_stops_between_trials_and_the_second_at_once(tmp_path: Path) -> None:
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, small_parts())
 
