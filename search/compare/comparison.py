@@ -23,9 +23,8 @@ from search.run.console import Console
 from search.run.dense import dense_accuracy
 from search.run.folder import environment, locked, open_run
 from search.run.front_context import measured_footprints
-from search.run.inputs import RunInputs, choose_device, importable, read_task
+from search.run.inputs import RunInputs, choose_device, importable, read_task, run_threads
 from search.run.study_file import StudyFile, read_study, read_variants
-from search.training.parallel import fitting_threads
 
 COMPARE_FOLDER = "compare"
 
@@ -140,7 +139,7 @@ def _measured(
         models |= {name: load_artefact(path, inputs.model) for name, path in files.items()}
         files[label] = plan.run_folder(family[0].variant).dense
         batch, _ = inputs.data.batch(study.budget.latency_batch or study.search.batch, study.seed)
-        with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+        with run_threads(study, inputs):
             sizes |= measured_footprints(models, inputs, batch, study.budget.engine, files)
     return (
         tuple(replace(one, footprint=sizes[one.label]) for one in dense.values()),

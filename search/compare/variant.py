@@ -19,7 +19,7 @@ from search.run.console import Console
 from search.run.dense import ensure_dense
 from search.run.folder import RunFolder, locked, timed
 from search.run.front_context import with_dense_accuracy
-from search.run.inputs import RunInputs
+from search.run.inputs import RunInputs, run_threads
 from search.run.sections import SparsifySection
 from search.run.stages import check_before_training, note_command, search_stage, study_from_file
 from search.run.study_file import StudyFile
@@ -28,7 +28,6 @@ from search.study.retrain import RetrainConfig
 from search.study.study import Study
 from search.training.double_pruning import sparsify
 from search.training.metrics import netscore
-from search.training.parallel import fitting_threads
 from search.training.recipe import Recipe
 
 
@@ -252,7 +251,7 @@ def searched(study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Co
     """The search of a variant, done as far as it was not; in the block torch computes on as many threads as fit."""
     check_before_training(study, inputs)
     note_command(folder, inputs.device)
-    with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+    with run_threads(study, inputs):
         with timed(folder, "dense network"):
             ensure_dense(inputs, study, folder, console)
         opened = study_from_file(study, inputs, folder)
@@ -269,7 +268,7 @@ def retrain_seed(study: StudyFile, inputs: RunInputs, folder: RunFolder, seed: i
         folder: the variant's run folder, not locked: trainings are claimed in the study's storage.
         seed: its number, from 0; with finalists the first one chooses what the others train.
     """
-    with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+    with run_threads(study, inputs):
         opened, wanted = study_from_file(study, inputs, folder), study.retrain
         places: int | list[Candidate] = wanted.top
         if seed and wanted.finalists:

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from search.run.folder import RunFolder
 from search.run.sections import DataSection, ModelSection, TaskSection
 from search.run.study_file import StudyFile
 from search.training.metrics import check_fits
+from search.training.parallel import fitting_threads
 
 ROOMS = ("backbones", "scoring", "search")
 """Packages that no module of the user's can be in."""
@@ -113,6 +114,11 @@ class RunInputs:
     model: nn.Module
     graph: ChannelGraph
     device: str
+
+
+def run_threads(study: StudyFile, inputs: RunInputs) -> AbstractContextManager[None]:
+    """Within the block torch computes on as many threads as fit the network and the larger of a run's batches."""
+    return fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch))
 
 
 def load_run_inputs(study: StudyFile, folder: RunFolder, device: str) -> RunInputs:

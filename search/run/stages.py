@@ -26,7 +26,7 @@ from search.run.front_context import (
     with_references,
     with_refits,
 )
-from search.run.inputs import RunInputs, load_run_inputs, read_structure, warm_sources
+from search.run.inputs import RunInputs, load_run_inputs, read_structure, run_threads, warm_sources
 from search.run.pages import importances, run_report, write_card
 from search.run.study_file import StudyFile
 from search.space.feasibility import check_early
@@ -140,7 +140,7 @@ def _run(
     inputs = load_run_inputs(study, folder, device)
     check_before_training(study, inputs)
     note_command(folder, inputs.device)
-    with fitting_threads(inputs.graph.costs.dense.macs, max(study.dense.batch_size, study.search.batch)):
+    with run_threads(study, inputs):
         return _run_stages(study, inputs, folder, console, stages, jobs, fork)
 
 

@@ -125,9 +125,7 @@ def _whole_batch(state: TrainState) -> int:
 def _worth_it(state: TrainState, size: int, steps: int) -> float:
     """Seconds of an uncompiled step where compiling would pay, else 0."""
     if _can_be_recorded(state, size):
-        _seconds_a_step(state, size, 1)
-        seconds = _seconds_a_step(state, size, 1)
-        return seconds if GAIN * steps > RECORDING else 0.0
+        return _seconds_a_step(state, size, 2) if GAIN * steps > RECORDING else 0.0
     if not _has_compiler(state.processes.device) or _has_hooks(state.model):
         return 0.0
     cost = SECONDS_A_LAYER * _layers(state.model)
