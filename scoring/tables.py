@@ -33,6 +33,8 @@ from scoring.channel_weights import FEATURES, Floats, feature_blocks
 from scoring.clusters import BLOCK_ROWS, LINKAGES, Blocks, block_starts, later_distances, leaving_heights, merge_tree
 from scoring.criteria import CRITERIA, REDUCTIONS, CriterionInputs, importance
 from scoring.criterion_inputs import LabelledImages, gather_inputs
+from scoring.reconstruction.channel_order import ORDER_RIDGE
+from scoring.reconstruction.targets import ROWS
 
 #: Raised whenever the meaning of a stored number changes, so that old caches are made again.
 TABLES_FORMAT = 1
@@ -162,10 +164,10 @@ def filter_tables(
 
     Raises:
         SecateurError: for unknown names, weights that are not finite, a graph without groups, a criterion without the
-            data or the batch norm that it needs, a cache that cannot be written.
+            data or the batch norm that it needs.
 
     Warns:
-        UserWarning: when a cache cannot be read; it is made again.
+        UserWarning: when a cache cannot be read, and is made again, or cannot be written.
     """
     check_name("criterion", criterion, CRITERIA)
     check_name("linkage", linkage, LINKAGES)
@@ -175,10 +177,11 @@ def filter_tables(
     if not graph.groups:
         raise SecateurError("the network has no prunable group; see graph.frozen for the reasons")
     settings = {"criterion": criterion, "linkage": linkage, "features": features, "reduction": reduction}
-    drawn = seed if criterion == "random" else None
-    key = tables_key(
-        model, graph, {**settings, "seed": drawn}, data if CRITERIA[criterion].needs != "weights" else None
-    )
+    needs = CRITERIA[criterion].needs
+    rests_on: dict[str, object] = {**settings, "seed": seed if criterion == "random" else None}
+    if needs == "grams":
+        rests_on |= {"rows": ROWS, "ridge": ORDER_RIDGE}
+    key = tables_key(model, graph, rests_on, data if needs != "weights" else None)
     groups = None if cache is None else read_cache(cache, key)
     if groups is None:
         groups = _build(model, graph, settings, gather_inputs(model, graph, criterion, data, seed), workers)
@@ -280,7 +283,8 @@ def tables_key(
         model: whose weights count.
         graph: which channels are coupled.
         settings: criterion, linkage and the like, by name.
-        data: images and labels that the criterion looks at, None where it needs none.
+        data: images and labels that the criterion looks at, None where it needs none; where it does, what the forward
+            pass makes of them counts too.
     """
     digest = hashlib.sha256(repr((TABLES_FORMAT, sorted(settings.items()))).encode())
     for name, tensor in model.state_dict().items():
@@ -290,6 +294,8 @@ def tables_key(
         for member in group.members:
             digest.update(f"{group.name} {member.tensor} {member.dim} {member.role} {member.index.shape}".encode())
             digest.update(np.ascontiguousarray(member.index).data)
+    if data is not None:
+        digest.update(f"{graph.id} {graph.program.id}".encode())
     for part in data or ():
         digest.update(b"none" if part is None else b"")
         for tensor in tensors_in(part):
@@ -327,8 +333,8 @@ def write_cache(cache: str | os.PathLike[str], key: str, groups: Sequence[GroupT
         key: of `tables_key`.
         groups: the tables, in the graph's order.
 
-    Raises:
-        SecateurError: when the file cannot be written.
+    Warns:
+        UserWarning: when the file cannot be written; the tables are then made again next time.
     """
     path = _path(cache, key)
     try:
@@ -345,7 +351,7 @@ def write_cache(cache: str | os.PathLike[str], key: str, groups: Sequence[GroupT
                 trees=np.concatenate([group.tree for group in groups]),
             )
     except OSError as error:
-        raise SecateurError(f"cache {path} cannot be written: {error.strerror}") from None
+        warnings.warn(f"cache {path} cannot be written: {error.strerror}", UserWarning, stacklevel=3)
 
 
 def _groups(stored: Mapping[str, NDArray[Any]]) -> list[GroupTable]:

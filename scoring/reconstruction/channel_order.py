@@ -172,6 +172,26 @@ def channel_errors(
     Raises:
         SecateurError: as `gather_grams`; for a group that no convolution or linear layer reads or makes.
     """
+    readers = channel_readers(model, graph, images, rows=rows, ridge=ridge)
+    with threadpool_limits(1):
+        return {name: drop_in_order(found) for name, found in readers.items()}
+
+
+def channel_readers(
+    model: nn.Module, graph: ChannelGraph, images: Any, *, rows: int = ROWS, ridge: float = ORDER_RIDGE
+) -> dict[str, Readers]:
+    """Per group what the layers that read it make of its channels: what `channel_errors` orders them by.
+
+    Args:
+        model: the traced network; not changed.
+        graph: of `trace`.
+        images: as `gather_grams` takes them.
+        rows: positions a layer.
+        ridge: relative to the mean diagonal of the Gram.
+
+    Raises:
+        SecateurError: as `channel_errors`.
+    """
     read = {group.name: _watched(model, group.inputs, makes=False) for group in graph.groups}
     grams = gather_grams(model, graph, images, rows=rows)
     readers = {group.name: Readers(group.size) for group in graph.groups}
@@ -185,7 +205,7 @@ def channel_errors(
         unread = [group for group in graph.groups if not readers[group.name].seen]
         if unread:
             _note_makers(unread, model, graph, images, rows, ridge, readers)
-        return {name: drop_in_order(found) for name, found in readers.items()}
+    return readers
 
 
 def _watched(model: nn.Module, members: Sequence[Member], *, makes: bool) -> dict[str, Member]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,15 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.inspect_table import describe, mac_shares, minimum
 from search.commands.options import STUDIES, Command, add_path, add_study_file
+from search.formatting import WIDTH
 from search.run.console import Console
 from search.run.inputs import load_inputs
 from search.run.study_file import read_study
 from search.run.template import EXAMPLE_FILES, example_file, template
+from search.space.feasibility import criterion_line
+
+SEEN = 8
+"""Training images that `inspect` runs the network on, to see whether filters can be measured."""
 
 
 def _add_new(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +58,17 @@ INIT = Command(
 
 def _inspect(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     study = read_study(arguments.study, arguments.scale)
-    graph = load_inputs(study, arguments.study.resolve().parent, "cpu").graph
+    inputs = load_inputs(study, arguments.study.resolve().parent, "cpu")
+    graph, space = inputs.graph, study.space.space()
+    few = min(SEEN, study.search.batch, len(inputs.data.train))
+    criterion, reason = space.foreseen(inputs.model, graph, inputs.data.batch(few, study.seed)[0])
+    again = space.of_weights.criterion if study.retrain.way.chooses_again else criterion
     console.result(describe(graph))
+    console.result("\n" + criterion_line(criterion, reason))
+    if again != criterion:
+        console.result(
+            textwrap.fill(f"the flow {study.retrain.flow} chooses them again as weights change, by {again}", WIDTH)
+        )
     share = mac_shares(graph)
     return {
         "name": study.name,
@@ -68,6 +83,7 @@ def _inspect(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
             }
             for group in graph.groups
         ],
+        "criterion": {"name": criterion, "reason": reason, "in_flow": again},
         "frozen": [asdict(record) for record in graph.frozen],
         "unreached": list(graph.unreached),
     }
@@ -80,7 +96,7 @@ INSPECT = Command(
 Traces the network that a study file names and prints its groups of coupled
 channels (size, member layers, share of the MACs), the channels that stay with
 the reason and the line of code, the dense cost and the smallest that can be
-reached. Nothing is trained or written.
+reached, and by what filters go. Nothing is trained or written.
 
   secateur inspect study.toml""",
     (add_study_file,),

@@ -88,7 +88,7 @@ def evaluate(
     needs = "+".join(plan.scorers)
     task = scoring_task(model, graph, data, plan.batch, plan.recipe.seed, plan.statistics, needs)
     space = space.as_noted(_known(place / PLAN).get("space"))
-    problem = prepare_problem(space, task, budget, scorer="params", seed=plan.recipe.seed)
+    problem = prepare_problem(space, task, budget, scorer="params", seed=plan.recipe.seed, folder=place)
     if len(problem.targets) != 1:
         raise SecateurError(f"an evaluation needs one target, but the budget has {len(problem.targets)}")
     [target] = problem.targets

@@ -61,11 +61,6 @@ class RunFolder:
         return self.path / "dense.safetensors"
 
     @property
-    def tables(self) -> Path:
-        """Cache of the filter tables."""
-        return self.path / "tables.npz"
-
-    @property
     def best(self) -> Path:
         """The best retrained network."""
         return self.path / "best.safetensors"

@@ -144,8 +144,18 @@ def feasibility_table(problem: SearchProblem) -> str:
     if problem.removal_order is not None:
         blocks.append(textwrap.fill(f"layers that may go: {', '.join(problem.removal_order.order)}", WIDTH))
     if problem.second_choice:
-        blocks.append(textwrap.fill(f"filters go by {problem.space.criterion}: {problem.second_choice}", WIDTH))
+        blocks.append(criterion_line(problem.space.criterion, problem.second_choice))
     return "\n\n".join(blocks)
+
+
+def criterion_line(criterion: str, reason: str = "") -> str:
+    """By what filters go, for people; more than one line where the terminal asks for it.
+
+    Args:
+        criterion: its name.
+        reason: why it is not the preferred one; empty where it is.
+    """
+    return textwrap.fill(f"filters go by {criterion}{': ' if reason else ''}{reason}", WIDTH)
 
 
 def _block(axes: Sequence[str], ends: Mapping[str, Cost], targets: Sequence[Target]) -> str:

@@ -37,6 +37,9 @@ FIT, HELD_OUT, CONFIRM, MOST_FIT = 256, 1024, 2048, 512
 """Images that structures are refitted on for a score, that they are scored on, that the best are
 confirmed on, and those that these are refitted on at most."""
 
+TABLES = "tables"
+"""Part of a study's folder that keeps its filter tables."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageDraws:
@@ -174,17 +177,19 @@ def prepare_problem(
         scorer: the search's scorer: for a removal guided by it, and because a rank sum "a+b" ranks structures among
             `REFERENCES` others of the budget, which are drawn here.
         seed: what the criterion "random" and those structures are drawn with.
-        folder: keeps the latency calibration, so that a resumed search predicts the same.
+        folder: keeps the filter tables and the latency calibration, so that a resumed search proposes and predicts the
+            same, and begins at once; None keeps nothing.
 
     Raises:
         SecateurError: for a criterion, a removal or a memory budget that this network does not allow, a budget that
             cannot be reached (the nearest value is named), or an engine that is not there or cannot take the network.
     """
     model, graph, images = task.model, task.graph, (task.batch, task.labels)
-    space, tables, reason = space.decided(model, graph, images, seed)
+    cache = None if folder is None else folder / TABLES
+    space, tables, reason = space.decided(model, graph, images, seed, cache)
 
     def make(some: ChannelGraph) -> FilterTables:
-        return space.tables(model, some, images, seed)
+        return space.tables(model, some, images, seed, cache)
 
     latency = None
     if "latency" in budget.axes:
@@ -194,7 +199,7 @@ def prepare_problem(
     order = None if space.removal is None else LayerRemovalOrder.of(space.removal, task, make, scorer)
     costs = CostModel(graph.costs, latency, memory)
     targets = budget.targets(costs.dense)
-    problem = SearchProblem(space, task, tables, costs, targets, budget.objectives, order, reason)
+    problem = SearchProblem(space, task, tables, costs, targets, budget.objectives, order, reason, cache)
     check_reachable(problem)
     if "+" not in scorer:
         return problem

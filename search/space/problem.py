@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -38,6 +39,7 @@ class SearchProblem:
         objectives: 1 (maximise the score) or 2 (minimise the MACs as well).
         removal_order: the layers that may go; None where none may.
         second_choice: why filters are not chosen by the criterion that a space has by default, where they should be.
+        cache: a folder that keeps filter tables; None for none.
     """
 
     space: Space
@@ -48,6 +50,7 @@ class SearchProblem:
     objectives: int = 1
     removal_order: LayerRemovalOrder | None = None
     second_choice: str = ""
+    cache: Path | None = None
     _reduced_cost_models: dict[int, CostModel] = field(default_factory=dict, repr=False)
 
     @property

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -21,8 +22,9 @@ from backbones.graph import ChannelGraph
 from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS, Needs
-from scoring.criterion_inputs import LabelledImages
+from scoring.criterion_inputs import LabelledImages, measuring
 from scoring.limits import Limits
+from scoring.reconstruction.channel_order import channel_readers
 from scoring.tables import FilterTables, filter_tables
 from search.checks import check_range
 from search.space.allocations import GlobalThreshold, KeepRatios, QuantileThresholds, WidthAllocation
@@ -111,8 +113,46 @@ class Space:
         noted = (record or {}).get("criterion")
         return replace(self, criterion=noted) if self.criterion == AUTO and noted in (PREFERRED, PLAIN) else self
 
+    def foreseen(self, model: nn.Module, graph: ChannelGraph, images: Any) -> tuple[str, str]:
+        """The criterion that filters will go by, and why that is not the preferred one, without valuing any filter.
+
+        Args:
+            model: the network.
+            graph: its channel graph.
+            images: a few samples, as the network takes them.
+
+        Returns:
+            a key of `CRITERIA`, and the reason as `decided` gives it; NaN in trained weights is not foreseen.
+        """
+        if self.criterion != AUTO:
+            return self.criterion, ""
+        reason = self._ruled_out(graph)
+        if not reason:
+            try:
+                with measuring(model, images):
+                    channel_readers(model, graph, images)
+            except SecateurError as error:
+                reason = str(error)
+        return (PLAIN if reason else PREFERRED), reason
+
+    def _ruled_out(self, graph: ChannelGraph) -> str:
+        """Why "auto" cannot be the preferred criterion on this network, whatever the images; empty where it can."""
+        widest = max((one.size for one in graph.groups), default=0)
+        if self.removal is not None:
+            return f"{PREFERRED} was measured in networks that keep their layers, and here layers may go"
+        if widest > WIDEST_ORDERED:
+            return (
+                f"{PREFERRED} takes minutes for groups of more than {WIDEST_ORDERED:,} channels, and one has {widest:,}"
+            )
+        return ""
+
     def decided(
-        self, model: nn.Module, graph: ChannelGraph, data: LabelledImages | None = None, seed: int = 0
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        data: LabelledImages | None = None,
+        seed: int = 0,
+        cache: Path | None = None,
     ) -> tuple[Space, FilterTables, str]:
         """The space with "auto" decided for a network as a whole: the worth of its groups has one unit.
 
@@ -121,6 +161,7 @@ class Space:
             graph: its channel graph.
             data: (images, labels), for criteria that look at data.
             seed: what the criterion "random" draws with.
+            cache: a folder that keeps the tables.
 
         Returns:
             the space, its filter tables, and why "auto" is not "reconstruction" (empty where it is, or was not asked).
@@ -128,24 +169,23 @@ class Space:
         Raises:
             SecateurError: as `filter_tables`.
         """
-        reason = ""
-        if self.criterion == AUTO and self.removal is not None:
-            reason = f"{PREFERRED} was measured in networks that keep their layers, and here layers may go"
-        elif self.criterion == AUTO and (widest := max((one.size for one in graph.groups), default=0)) > WIDEST_ORDERED:
-            reason = (
-                f"{PREFERRED} takes minutes for groups of more than {WIDEST_ORDERED:,} channels, and one has {widest:,}"
-            )
-        elif self.criterion == AUTO and data is not None:
+        reason = self._ruled_out(graph) if self.criterion == AUTO else ""
+        if self.criterion == AUTO and not reason and data is not None:
             space = replace(self, criterion=PREFERRED)
             try:
-                return space, space.tables(model, graph, data, seed), reason
+                return space, space.tables(model, graph, data, seed, cache), reason
             except SecateurError as error:
                 reason = str(error)
         space = self.of_weights
-        return space, space.tables(model, graph, data, seed), reason
+        return space, space.tables(model, graph, data, seed, cache), reason
 
     def tables(
-        self, model: nn.Module, graph: ChannelGraph, data: LabelledImages | None = None, seed: int = 0
+        self,
+        model: nn.Module,
+        graph: ChannelGraph,
+        data: LabelledImages | None = None,
+        seed: int = 0,
+        cache: Path | None = None,
     ) -> FilterTables:
         """The filter tables of a network as this space wants them; "auto" is decided for each network (`decided`).
 
@@ -154,12 +194,13 @@ class Space:
             graph: its channel graph, whole or without some layers.
             data: (images, labels), for criteria that look at data.
             seed: what the criterion "random" draws with.
+            cache: a folder that keeps them, so that the same network and images are not measured again.
 
         Raises:
             SecateurError: as `filter_tables`.
         """
         if self.criterion == AUTO:
-            return self.decided(model, graph, data, seed)[1]
+            return self.decided(model, graph, data, seed, cache)[1]
         return filter_tables(
             model,
             graph,
@@ -167,6 +208,7 @@ class Space:
             linkage=self.linkage,
             features=self.features,
             reduction=self.reduction,
+            cache=cache,
             data=data if self.needs != "weights" else None,
             seed=seed,
         )

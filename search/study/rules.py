@@ -157,7 +157,8 @@ def _tables(problem: SearchProblem, criterion: str | None, seed: int = 0) -> Fil
     if criterion in (None, problem.tables.criterion):
         return problem.tables
     data = (problem.task.batch, problem.task.labels)
-    return replace(problem.space, criterion=criterion).tables(problem.task.model, problem.graph, data, seed)
+    space = replace(problem.space, criterion=criterion)
+    return space.tables(problem.task.model, problem.graph, data, seed, problem.cache)
 
 
 def _uniform(problem: SearchProblem, settings: RuleSettings) -> WidthAllocation:

@@ -75,7 +75,7 @@ class Study:
         statistics: images for the batch-norm statistics of pruned networks, for scorers that renew them; 0 for the
             scoring batch itself, which is cheapest.
         seed: seed of the proposals and of the draw of the scoring batch.
-        folder: holds retrained networks and the latency calibration; `runs/<name>` by default.
+        folder: holds retrained networks, filter tables and the latency calibration; `runs/<name>` by default.
 
     Attributes:
         problem: what the trials propose from: network, space, filter tables, cost model, targets.

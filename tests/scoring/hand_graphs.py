@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from backbones.graph import ChannelGraph, Group, Member, Role
+from backbones.program import Program
 from scoring.tables import FilterTables
 
 
 def graph_of(*groups: Group) -> ChannelGraph:
     """A graph of which only the groups are real."""
     rest: dict[str, Any] = {field.name: None for field in dataclasses.fields(ChannelGraph)}
-    return ChannelGraph(**{**rest, "groups": groups, "tensors": {}})
+    return ChannelGraph(**{**rest, "groups": groups, "tensors": {}, "program": Program((), rest["program"], 1)})
 
 
 def member(tensor: str, size: int, role: Role = "filter", dim: int = 0, width: int = 1) -> Member:

@@ -44,6 +44,18 @@ def images():
 def frozen(num_classes, in_channels):
     return nn.Sequential(nn.Flatten(), nn.Linear(64 * in_channels, num_classes))
 
+class Own(nn.Module):
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs))
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight)
+
+def own(num_classes, in_channels):
+    layers = Own(64 * in_channels, 6), nn.ReLU(), Own(6, 5), nn.ReLU(), nn.Linear(5, num_classes)
+    return nn.Sequential(nn.Flatten(), *layers)
+
 def poisoned(num_classes, in_channels):
     model = net(num_classes, in_channels)
     model[0].weight.data[0, 0, 0, 0] = float("nan")
@@ -426,6 +438,38 @@ def test_inspect_shows_groups_and_what_stays(folder: Path, capsys: pytest.Captur
     record = json.loads(capsys.readouterr().out)
     assert record["dense"]["macs"] > record["minimum"]["macs"] > 0
     assert all(group["layers"] for group in record["groups"])
+    assert record["criterion"] == {"name": "reconstruction", "reason": "", "in_flow": "reconstruction"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ("batch = 32", "batch = 32", "filters go by reconstruction"),
+        ('kind = "hybrid"', 'kind = "hybrid"\ncriterion = "l1"', "filters go by l1"),
+        ('kind = "hybrid"', 'kind = "hybrid"\nremoval = "cosine"', "filters go by l2: reconstruction was measured in .*"
+         "here layers may go"),
+        ('factory = "tiny:net"', 'factory = "tiny:own"', "filters go by l2: criterion 'reconstruction' needs a "
+         "convolution or linear layer that .* but group '1' has none that ran; .*"),
+        ("top = 2", 'top = 2\nflow = "soft"', "filters go by reconstruction the flow soft chooses them again as "
+         "weights change, by l2"),
+    ],
+)  # fmt: skip
+def test_inspect_says_by_what_filters_go(
+    folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, line: str
+) -> None:
+    change(folder, old, new)
+    code, out, err = called(capsys, "inspect", "study.toml")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(line, " ".join(out[out.index("filters go by") :].split()))
+
+
+def test_inspect_says_that_a_group_is_too_wide(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.space.space.WIDEST_ORDERED", 3)
+    out = called(capsys, "inspect", "study.toml")[1]
+    assert "filters go by l2: reconstruction takes minutes for groups of more than 3 channels" in " ".join(out.split())
+    assert not (folder / "runs").exists()
 
 
 def test_init_writes_a_study_and_replaces_none(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +18,8 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.trace import trace
 from scoring.limits import Limits
+from scoring.reconstruction import channel_order
+from scoring.reconstruction.grams import DenseGrams, gather_grams
 from scoring.scoring_task import ScoringTask
 from search.run.sections import SpaceSection
 from search.space.budget import Budget
@@ -28,8 +32,9 @@ from search.space.projection import Infeasible, project
 from search.space.proposals import cost_of, pack, unpack
 from search.space.space import Space
 from search.study.rules import RuleSettings, structure_of
+from tests.scoring.hand_graphs import digest
 from tests.search.space.problems import problem, suggested, task
-from tests.search.study.study_samples import small_data, small_graph, small_model
+from tests.search.study.study_samples import BY_L2, small_data, small_graph, small_model
 
 
 def small_problem(
@@ -38,6 +43,10 @@ def small_problem(
     model, data = small_model(), small_data()
     small = ScoringTask(model, small_graph(model), *data.batch(images))
     return prepare_problem(Space("ratios", criterion, limits=limits or Limits()), small, budget, scorer=scorer)
+
+
+def problem_in(folder: Path, space: Space) -> SearchProblem:
+    return prepare_problem(space, task(), Budget(macs="0.1%..100%"), scorer="params", folder=folder)
 
 
 class Plain(nn.Module):
@@ -83,6 +92,69 @@ def test_of_very_wide_groups_the_default_criterion_is_l2(monkeypatch: pytest.Mon
     told = " ".join(feasibility_table(here).split())
     assert "filters go by l2: reconstruction takes minutes for groups of more than 5 channels" in told
     assert small_problem(Budget(macs=0.4), criterion="reconstruction").space.criterion == "reconstruction"
+
+
+@pytest.fixture
+def gathered(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many times Grams were gathered: an entry each."""
+    calls: list[int] = []
+
+    def counted(*args: Any, **kwargs: Any) -> DenseGrams:
+        calls.append(len(calls))
+        return gather_grams(*args, **kwargs)
+
+    monkeypatch.setattr(channel_order, "gather_grams", counted)
+    return calls
+
+
+def test_a_study_that_is_opened_again_measures_no_filter_again(tmp_path: Path, gathered: list[int]) -> None:
+    def opened(images: int = 16, weights: int = 0, folder: Path | None = tmp_path / "runs" / "one") -> SearchProblem:
+        model = small_model(weights)
+        small = ScoringTask(model, small_graph(model), *small_data().batch(images))
+        return prepare_problem(Space(), small, Budget(macs=0.4), scorer="params", folder=folder)
+
+    def measured(before: int, **other: Any) -> bool:
+        opened(**other)
+        return len(gathered) > before
+
+    fresh, again, without = opened(), opened(), opened(folder=None)
+    assert len(gathered) == 2
+    assert fresh.space == again.space == Space(criterion="reconstruction")
+    assert fresh.tables.key == again.tables.key == without.tables.key
+    assert digest(fresh.tables) == digest(again.tables) == digest(without.tables)
+    assert measured(2, images=17)
+    assert measured(3, weights=1)
+    assert not any(measured(4, **other) for other in ({}, {"images": 17}, {"weights": 1}))
+    assert structure_of("error", again, again.targets[0]) == structure_of("error", fresh, fresh.targets[0])
+    kept = sorted((tmp_path / "runs" / "one" / "tables").iterdir())
+    assert len(kept) == 3
+    for file in kept:
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"cache .*tables-\w+\.npz cannot be read and is made again"):
+        mended = opened()
+    assert digest(mended.tables) == digest(fresh.tables)
+    assert not measured(5)
+
+
+def test_a_study_whose_folder_cannot_be_written_begins_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("a file")
+    model = small_model()
+    small = ScoringTask(model, small_graph(model), *small_data().batch(16))
+    with pytest.warns(UserWarning, match=r"tables-\w+\.npz cannot be written"):
+        here = prepare_problem(Space(), small, Budget(macs=0.4), scorer="params", folder=tmp_path / "runs")
+    assert here.space.criterion == "reconstruction"
+
+
+def test_rules_and_networks_without_layers_keep_their_tables_too(tmp_path: Path, gathered: list[int]) -> None:
+    for _ in range(2):
+        model = small_model()
+        small = ScoringTask(model, small_graph(model), *small_data().batch(16))
+        here = prepare_problem(BY_L2, small, Budget(macs=0.4), scorer="params", folder=tmp_path)
+        structure_of("error", here, here.targets[0])  # by the error table, whatever the space's criterion
+    assert len(gathered) == 1
+    found = problem_in(tmp_path / "fewer layers", Space(removal=Removal(most=2)))
+    assert len(list((tmp_path / "fewer layers" / "tables").iterdir())) == 3
+    assert found.space.criterion == "l2"
 
 
 def test_where_layers_may_go_the_default_criterion_is_l2() -> None:
