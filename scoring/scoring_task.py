@@ -268,7 +268,7 @@ class ScoredStructure:
 
     @cached_property
     def _refitted(self) -> nn.Module:
-        return refit(self.task.targets(""), self.structure, for_training=False).eval()
+        return refit(self.task.targets(""), self.structure, forward_only=True).eval()
 
     @cached_property
     def after_refit(self) -> RefittedStructure:

@@ -21,7 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import _pop_mode_temporarily
 
 from backbones.inputs import output_of
-from backbones.modes import evaluating
+from backbones.modes import evaluating, fast_precision
 from backbones.structure import Structure
 from backbones.surgery import PruningPlan, prune
 from scoring.batch_norm import BatchNorm, observed
@@ -54,7 +54,7 @@ def refit(
     *,
     ridge: float = RIDGE,
     rounds: int = ROUNDS,
-    for_training: bool = True,
+    forward_only: bool = False,
 ) -> nn.Module:
     """A structure of the dense network, refitted to its targets.
 
@@ -63,8 +63,10 @@ def refit(
         structure: what is kept.
         ridge: how strongly weights are drawn to the cut ones, relative to the mean diagonal of the inputs' Gram; > 0.
         rounds: alternations with the targets that a ReLU leaves free; 0 for plain least squares.
-        for_training: write batch norms so that batch statistics give the same function; without, which is faster, the
-            network is right in evaluation mode only.
+        forward_only: for forward passes in evaluation mode alone, which is faster: batch norms are folded into the
+            refitted layers that they read, and the pass is made in bfloat16 where `fast_precision` says so (the layers
+            are solved for in float32 all the same). Without, batch norms are written so that batch statistics give the
+            same function in training.
 
     Returns:
         the pruned network, in the training flags of the dense one. `secateur_as_cut` names the layers that were not
@@ -76,13 +78,17 @@ def refit(
     pruned = prune(targets.model, targets.graph, structure, check=False)
     plan = pruned.secateur_origin
     assert isinstance(plan, PruningPlan)
-    run = _Pass(targets, pruned, plan, ridge, rounds, for_training)
-    with evaluating(pruned), torch.no_grad(), run.attached(), run.additions:
+    run = _Pass(targets, pruned, plan, ridge, rounds, forward_only)
+    precision = fast_precision(targets.inputs[0] if forward_only and len(targets.inputs) == 1 else None)
+    with evaluating(pruned), torch.no_grad(), run.attached(), run.additions, precision:
         output_of(pruned, targets.inputs)
     if run.additions.waiting:  # the cut network never adds them: each layer by itself
         alone = {path: replace(target, other=None) for path, target in targets.layers.items()}
         targets = replace(targets, layers=alone)
-        return refit(targets, structure, ridge=ridge, rounds=rounds, for_training=for_training)
+        return refit(targets, structure, ridge=ridge, rounds=rounds, forward_only=forward_only)
+    for path in run.folded:
+        parent, _, name = path.rpartition(".")
+        setattr(pruned.get_submodule(parent), name, nn.Identity())
     here = dict(pruned.named_modules())
     as_cut = {path: reason for path, reason in {**targets.left, **run.failed}.items() if path in here}
     pruned.secateur_as_cut = as_cut  # type: ignore[assignment]
@@ -108,15 +114,20 @@ class _Layer:
 
     def plain(self, *args: Any, **kwargs: Any) -> Any:
         """What the module computes."""
-        return type(self.module).forward(self.module, *args, **kwargs)
-
-    def plain_with(self, weight: Tensor, bias: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """What the module would compute with another weight and bias."""
         own = self.module._parameters
-        kept = own["weight"], own["bias"]
-        own["weight"], own["bias"] = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        return self.plain_with(own["weight"], own.get("bias"), *args, **kwargs)
+
+    def plain_with(self, weight: Tensor | None, bias: Tensor | None, *args: Any, **kwargs: Any) -> Any:
+        """What the module would compute with another weight and bias, in the precision of its input.
+
+        Mixed precision does not reach a call out of `WatchAdditions`.
+        """
+        own, dtype = self.module._parameters, (args[0] if args else kwargs["input"]).dtype
+        kept = own["weight"], own.get("bias")
+        given = (None if one is None else nn.Parameter(one.to(dtype), False) for one in (weight, bias))
+        own["weight"], own["bias"] = given
         try:
-            return self.plain(*args, **kwargs)
+            return type(self.module).forward(self.module, *args, **kwargs)
         finally:
             own["weight"], own["bias"] = kept
 
@@ -137,9 +148,10 @@ class _Pass:
     plan: PruningPlan
     ridge: float
     rounds: int
-    for_training: bool
+    forward_only: bool
     additions: WatchAdditions = field(default_factory=WatchAdditions)
     failed: dict[str, str] = field(default_factory=dict)
+    folded: list[str] = field(default_factory=list)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -211,7 +223,8 @@ class _Pass:
         assert isinstance(weight, Tensor)
         dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
         base, scale = (None, None) if norm is None else self._norm(end).affine(dtype)
-        found = self._solve(layer, entered, other, weight.to(dtype), base, scale)
+        with torch.autocast(weight.device.type, enabled=False):
+            found = self._solve(layer, entered, other, weight.to(dtype), base, scale)
         if found is None:
             self.failed[layer.target.layer.path] = "no finite solution: its inputs or weights overflow"
             return self._as_cut(layer, args, kwargs)
@@ -220,9 +233,14 @@ class _Pass:
         if base is None or scale is None or norm is None:
             _write(module, read, constant)
             return layer.plain(*args, **kwargs)
+        if self.forward_only and layer.whole:
+            module._parameters["bias"] = nn.Parameter(constant.to(weight.dtype), False)
+            _write(module, read, constant)
+            self.folded.append(end)
+            return layer.plain(*args, **kwargs)
         raw = constant * scale + base
         if layer.whole:
-            left = layer.plain_with(read, constant.to(weight.dtype), *args, **kwargs)
+            left = layer.plain_with(read, constant, *args, **kwargs)
         _write(module, weight_of(module, matrix * split_outputs(scale[None], parts(module)), weight), raw)
         shift = raw if module.bias is None else torch.zeros_like(raw)
         if not layer.whole:
@@ -282,7 +300,7 @@ class _Pass:
     ) -> None:
         """Sets a batch norm; `now` measures its inputs, `constant` is what the fit before it left to it."""
         dense = self._norm(path)
-        if constant is not None and not self.for_training:
+        if constant is not None and self.forward_only:
             shift_norm(module, dense, constant)
             return
         calls, kept = self.targets.moments[path], self._kept(f"{path}.running_mean").get(0)

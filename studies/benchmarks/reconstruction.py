@@ -14,12 +14,14 @@ at the last epoch. Every row is kept in reconstruction.json beside this file as 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -58,6 +60,7 @@ CASES = (
 SETS = {("resnet20", 0.33): 40, ("resnet56", 0.20): 16}
 """Random structures of all families, as `secateur evaluate` draws them (sets A and C)."""
 IMAGES, ROWS, LOOKED_AT = 512, 16_384, 2_000
+RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 IMAGES_AND_ROWS = (
     *((64, 8192), (128, 8192), (256, 4096), (256, 8192), (256, 32768), (512, 16384), (512, 65536)),
     *((1024, 16384), (1024, 65536), (2048, 16384), (2048, 65536), (4096, 65536)),
@@ -168,16 +171,53 @@ def settings_table(bench: Bench) -> None:
     ways |= {f"ridge {ridge}": (whole, {"ridge": ridge}) for ridge in (0.003, 0.01, 0.1)}
     ways |= {f"{rounds} rounds with the ReLU": (whole, {"rounds": rounds}) for rounds in (0, 1, 4)}
     ways["branches do not make up for the stream"] = (alone, {})
-    for name, (targets, options) in ways.items():
+    makers = {name: partial(refit, targets, **options) for name, (targets, options) in ways.items()}
+    makers["a second sweep"] = partial(_swept_twice, whole)
+    makers |= {f"ridge of each layer by {how}": partial(_ridges_chosen, whole, how) for how in ("GCV", "other images")}
+    for name, make_network in makers.items():
         for rule in ("uniform", "sensitivity"):
 
-            def make(
-                rule: str = rule, targets: sc.DenseTargets = targets, options: dict[str, Any] = options
-            ) -> dict[str, Any]:
-                structure = structure_of(rule, problem, problem.targets[0])
-                return {"layers": bench.accuracy(refit(targets, structure, **options))}
+            def make(rule: str = rule, make_network: Callable[..., nn.Module] = make_network) -> dict[str, Any]:
+                return {"layers": bench.accuracy(make_network(structure_of(rule, problem, problem.targets[0])))}
 
             bench.keep("settings", {"way": name, "structure": rule}, make)
+
+
+def _swept_twice(targets: sc.DenseTargets, structure: sc.Structure) -> nn.Module:
+    """Refits once more, now drawn to the weights that the first pass has found."""
+    first = refit(targets, structure)
+    with mock.patch.object(refit_module, "prune", return_value=copy.deepcopy(first)):
+        return refit(targets, structure)
+
+
+def _ridges_chosen(targets: sc.DenseTargets, how: str, structure: sc.Structure) -> nn.Module:
+    """Refits with the ridge of every layer that fits best, out of `RIDGES`, to its targets before any is freed.
+
+    By generalised cross-validation (Golub, Heath, Wahba, Technometrics 1979, equation 1.4), which takes rows for
+    independent, or on the images of the last quarter of the rows (rows lie image by image) with weights of the rest.
+    """
+    plain = fit_module.fit
+
+    def fit(patches: Tensor, wanted: Tensor, old: Tensor, **options: Any) -> Any:
+        rows, (inputs, residual) = patches.shape[1], (patches.double(), (wanted - patches @ old).double())
+        if options["centred"]:
+            inputs, residual = inputs - inputs.mean(1, keepdim=True), residual - residual.mean(1, keepdim=True)
+        first = rows if how == "GCV" else rows * 3 // 4
+        values, turn = torch.linalg.eigh(inputs[:, :first].mT @ inputs[:, :first])
+        along = turn.mT @ (inputs[:, :first].mT @ residual[:, :first])
+        mean = values.clamp(min=0).mean(1)[:, None]
+
+        def error(ridge: float) -> float:
+            shrunk = values.clamp(min=0) + ridge * mean + 1e-12
+            weights = turn @ (along / shrunk[..., None])
+            left = (residual[:, first:] if first < rows else residual) - inputs[:, first % rows :] @ weights
+            used = (values / shrunk).sum(1) / rows if how == "GCV" else torch.zeros(len(values))
+            return float((left.square().sum((1, 2)) / (1 - used).clamp(min=1e-3).square()).sum())
+
+        return plain(patches, wanted, old, **{**options, "ridge": min(RIDGES, key=error)})
+
+    with mock.patch.object(refit_module, "fit", fit):
+        return refit(targets, structure)
 
 
 def _ways(bench: Bench) -> dict[str, tuple[sc.DenseTargets, int]]:
@@ -263,7 +303,7 @@ def _timed_refit(targets: sc.DenseTargets, structure: sc.Structure, rounds: int)
             for place, name in places:
                 stack.enter_context(mock.patch.object(place, name, timing(part, getattr(place, name))))
         start = time.process_time()
-        network = refit(targets, structure, rounds=rounds, for_training=False)
+        network = refit(targets, structure, rounds=rounds, forward_only=True)
         whole = time.process_time() - start
     return network, {**spent, "rest": whole - sum(spent.values()), "refit": whole}
 

@@ -45,7 +45,7 @@ def test_the_whole_network_scores_nothing_and_less_is_below(task: ScoringTask) -
 
 def test_it_is_the_divergence_of_the_refitted_network_on_the_images_held_out(task: ScoringTask) -> None:
     structure = Structure.random(task.graph, macs=0.4, seed=1)
-    network = refit(task.targets(""), structure, for_training=False).eval()
+    network = refit(task.targets(""), structure, forward_only=True).eval()
     with torch.no_grad():
         ours, dense = (F.log_softmax(one(images(2, 20)).double(), 1) for one in (network, task.model))
     by_hand = -float((dense.exp() * (dense - ours)).sum(1).mean())
@@ -68,7 +68,7 @@ def test_other_outputs_are_compared_by_their_relative_distance() -> None:
     graph = trace(model, images(0, 1))
     task = ScoringTask(model, graph, images(0, 12), fit=images(1, 24), held_out=images(2, 20))
     structure = Structure.random(graph, keep=0.5, seed=1)
-    network = refit(task.targets(""), structure, for_training=False).eval()
+    network = refit(task.targets(""), structure, forward_only=True).eval()
     with torch.no_grad():
         by_hand = -float(relative_distance(network(images(2, 20)), model(images(2, 20))))
     assert SCORERS["reconstruction"](ScoredStructure(task, structure)) == pytest.approx(by_hand, rel=1e-5)
@@ -77,7 +77,7 @@ def test_other_outputs_are_compared_by_their_relative_distance() -> None:
 
 def test_a_scorer_of_the_refitted_network_sees_that_network(task: ScoringTask) -> None:
     structure = Structure.random(task.graph, macs=0.4, seed=2)
-    network = refit(task.targets(""), structure, for_training=False).eval()
+    network = refit(task.targets(""), structure, forward_only=True).eval()
     scored = ScoredStructure(task, structure)
     assert scorer_of("refitted:naswot")(scored) == pytest.approx(naswot(network, task.batch), rel=1e-9)
     assert scorer_of("refitted:naswot")(scored) != scorer_of("naswot")(scored)

@@ -355,12 +355,12 @@ def test_the_pass_leaves_no_forward_behind() -> None:
     assert all("forward" not in vars(module) for module in [*small.modules(), *model.modules()])
 
 
-def test_for_training_or_not_is_one_function_in_evaluation() -> None:
+def test_for_forward_passes_only_or_not_is_one_function_in_evaluation() -> None:
     model, graph = residual()
     images, structure = noise(16, 3, 8, 8), Structure.of(graph, {"first": [0, 2, 3, 6], "stem": [0, 1, 4]})
     targets = gather_targets(model, graph, images, rows=500)
     with torch.no_grad():
-        ready, quick = (refit(targets, structure, for_training=way).eval()(images) for way in (True, False))
+        ready, quick = (refit(targets, structure, forward_only=way).eval()(images) for way in (False, True))
     torch.testing.assert_close(quick, ready, rtol=1e-9, atol=1e-9)
 
 
@@ -408,3 +408,29 @@ def test_fewer_rows_for_layers_with_few_weights() -> None:
     assert rows == {"stem": 16, "first": 4 * 54 // 16 * 16, "second": 4 * 72 // 16 * 16, "head": 16}
     with pytest.raises(SecateurError, match="rows_per_unknown >= 1 must hold, but got rows_per_unknown=0"):
         gather_targets(model, graph, noise(16, 3, 8, 8), rows_per_unknown=0)
+
+
+def test_for_forward_passes_only_norms_are_folded_into_the_layers_before_them() -> None:
+    model, graph = residual()
+    targets = gather_targets(model, graph, noise(16, 3, 8, 8), rows=500)
+    quick = refit(targets, Structure.of(graph, {"first": [0, 2, 3, 6]}), forward_only=True)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in quick.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def test_a_pass_in_bfloat16_gives_float32_layers_close_to_those_of_a_pass_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, graph = residual()
+    model, images = model.float(), noise(16, 3, 8, 8).float()
+    graph = trace(model, images[:1])
+    structure = Structure.of(graph, {"first": [0, 2, 3, 6], "stem": [0, 1, 4]})
+    targets = gather_targets(model, graph, images, rows=500)
+    exact: Any = refit(targets, structure, forward_only=True).eval()
+    monkeypatch.setattr("scoring.reconstruction.refit.fast_precision", lambda _: torch.autocast("cpu", torch.bfloat16))
+    quick: Any = refit(targets, structure, forward_only=True).eval()
+    assert {value.dtype for value in quick.parameters()} == {torch.float32}
+    with torch.no_grad():
+        wanted, found = exact(images), quick(images)
+    assert not torch.equal(found, wanted)
+    assert F.mse_loss(found, wanted) < 1e-4 * wanted.square().mean()
