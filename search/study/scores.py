@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.cost import cost, recount
@@ -76,7 +75,7 @@ class ScoreCache:
         if jobs == 1:
             results: Iterator[StructureScore] = map(self._score, list(fresh.values()))
         else:
-            threads = max(1, (os.cpu_count() or 1) // jobs)
+            threads = max(1, int(cpu_count()) // jobs)
             pool = Parallel(n_jobs=jobs, backend="threading")
             results = iter(pool(delayed(self._on_threads)(one, threads) for one in fresh.values()))
         for one in structures:

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
+from joblib import cpu_count
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -108,7 +109,7 @@ def in_processes(tasks: Iterable[Callable[[], _T]], processes: int, begin: Begin
 
     Args:
         tasks: calls that can be pickled, such as `functools.partial` of a function of a module.
-        processes: at the same time, the cores divided among them.
+        processes: at the same time, the cores that this process may use divided among them.
         begin: called once in every process before its first task; can be pickled too.
 
     Raises:
@@ -121,7 +122,7 @@ def in_processes(tasks: Iterable[Callable[[], _T]], processes: int, begin: Begin
 @contextmanager
 def process_pool(processes: int, begin: Begin | None = None) -> Iterator[ProcessPoolExecutor]:
     """Processes for one batch of tasks after another (`results_of`); ended with the block, at once where it fails."""
-    threads = max(1, (os.cpu_count() or 1) // processes)
+    threads = max(1, int(cpu_count()) // processes)
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (threads, begin))
     try:

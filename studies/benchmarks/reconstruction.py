@@ -40,6 +40,7 @@ from scoring.reconstruction.refit import ROUNDS, refit
 from search.data.data import subset
 from search.run.folder import environment
 from search.run.inputs import load_inputs
+from search.run.sections import ModelSection
 from search.run.study_file import read_study
 from search.space.families import FAMILIES, draw
 from search.space.prepare import prepare_problem, scoring_task
@@ -48,6 +49,8 @@ from search.study.rules import RuleSettings, structure_of
 
 HERE = Path(__file__).resolve().parent
 FILES = {name: HERE.parent / f"scorers_{name}.toml" for name in ("resnet20", "resnet56")}
+TRAINED = {"vgg16_bn_cifar": sc.Recipe(epochs=4, lr=0.1, distill=0.0, schedule="one-cycle")}
+"""Networks without a reference checkpoint, and how they are trained here; kept in runs/reconstruction/."""
 PEERS = {("resnet20", 0.30): "torch_pruning_resnet20_30", ("resnet56", 0.20): "torch_pruning_resnet56_20"}
 CASES = (
     ("resnet20", 0.50),
@@ -56,6 +59,8 @@ CASES = (
     ("resnet20", 0.20),
     ("resnet56", 0.50),
     ("resnet56", 0.20),
+    ("vgg16_bn_cifar", 0.50),
+    ("vgg16_bn_cifar", 0.20),
 )
 SETS = {("resnet20", 0.33): 40, ("resnet56", 0.20): 16}
 """Random structures of all families, as `secateur evaluate` draws them (sets A and C)."""
@@ -72,8 +77,15 @@ class Bench:
 
     def __init__(self, backbone: str, out: Path) -> None:
         self.backbone, self.out = backbone, out
-        file = read_study(FILES[backbone])
-        inputs = load_inputs(file, FILES[backbone].parent, "cpu")
+        path = FILES.get(backbone, FILES["resnet20"])
+        file = read_study(path)
+        if backbone in TRAINED:
+            file = replace(file, model=ModelSection(backbone))
+        inputs = load_inputs(file, path.parent, "cpu")
+        if backbone in TRAINED:
+            torch.set_num_threads(1)
+            folder = Path("runs/reconstruction") / backbone
+            print(sc.train(inputs.model, inputs.data, TRAINED[backbone], folder=folder, progress=False), flush=True)
         self.model, self.graph, self.data = inputs.model.eval(), inputs.graph, inputs.data
         held_out = self.data.validation
         assert isinstance(held_out, sc.Split)
@@ -340,7 +352,7 @@ def retrain_table(bench: Bench, long: bool, seeds: int, rates: dict[str, list[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=("accuracy", "images", "settings", "speed", "quick", "retrain"))
-    parser.add_argument("--network", choices=tuple(FILES), default="resnet20")
+    parser.add_argument("--network", choices=(*FILES, *TRAINED), default="resnet20")
     parser.add_argument("--macs", type=float, nargs="*", default=[])
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--seeds", type=int, default=3)

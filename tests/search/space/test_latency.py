@@ -167,7 +167,9 @@ def test_a_budget_of_latency_asks_its_engine_for_its_batch(monkeypatch: pytest.M
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["eager", "onnxruntime"])
+@pytest.mark.timeout(1200)
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method. is deprecated:DeprecationWarning")  # torch's compiler
+@pytest.mark.parametrize("engine", ["eager", "compiled", "onnxruntime"])
 def test_budgets_hold_by_the_clock_within_the_stated_error(engine: str) -> None:
     """Twenty structures, each beside the dense network, as shares of what that takes: the machine may be busy."""
     if engine == "onnxruntime":
