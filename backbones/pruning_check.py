@@ -38,6 +38,9 @@ COARSE = {torch.bfloat16: 0.1, torch.float16: 0.03}
 
 COMPARED_WHOLE = Cost(macs=3_000_000_000, params=50_000_000)
 """Networks with more of either are compared on one half of their channels instead of both."""
+DATALESS = 1_000_000_000
+"""MACs of the whole example from which on shapes are found without data: torch takes longer over a small operation
+without data than over one with."""
 
 
 Orders = Mapping[str, NDArray[np.int64]]
@@ -259,7 +262,9 @@ class PruningCheck:
 
     @cached_property
     def _meta_model(self) -> nn.Module | None:
-        """The network without data, None when its code cannot do without."""
+        """The network without data, None when its code cannot do without or computing takes less (see `DATALESS`)."""
+        if self.graph.costs.dense.macs * self.graph.program.batch < DATALESS:
+            return None
         meta_model = self._copy_as(_to_meta)
         try:
             self._output(meta_model, self._meta_example)

@@ -151,6 +151,27 @@ def test_a_literal_size_deep_in_a_network_costs_few_runs(monkeypatch: pytest.Mon
     assert len(runs) <= 24
 
 
+def test_with_and_without_data_the_same_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shapes of large networks are checked without data, which takes longer than computing does in small ones."""
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), Literal(), nn.ReLU(), nn.Conv2d(8, 6, 1), nn.Conv2d(6, 4, 1))
+    found, devices = [], []
+    plain = pruning_check.eval_output
+
+    def watched(model: nn.Module, example: Sequence[Any], mode: Any) -> Any:
+        devices.append(example[0].device.type)
+        return plain(model, example, mode)
+
+    monkeypatch.setattr(pruning_check, "eval_output", watched)
+    for large in (10**6, 0):
+        monkeypatch.setattr(pruning_check, "DATALESS", large)
+        devices.clear()
+        graph = trace(model, torch.zeros(1, 3, 6, 6))
+        assert ("meta" in devices) == (large == 0)
+        found.append(([group.name for group in graph.groups], graph.frozen))
+    assert found[0] == found[1]
+    assert "trial pruning" in {record.op for record in graph.frozen}
+
+
 def test_a_network_without_a_prunable_group_is_refused() -> None:
     with pytest.raises(SecateurError, match=r"has no prunable group .*network output"):
         trace(nn.Linear(3, 4), torch.zeros(1, 3))
