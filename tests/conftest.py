@@ -1,9 +1,12 @@
 """What holds for every test: small networks, so one thread each; set before torch is imported, for subprocesses too."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.migrations import read_once
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("SECATEUR_CACHE", None)
@@ -13,6 +16,13 @@ os.environ.pop("SECATEUR_CACHE", None)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Decoded images of the tests are kept among their other files."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _migrations() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alembic.util.load_python_file", read_once())
+        yield
 
 
 @pytest.fixture(scope="session")

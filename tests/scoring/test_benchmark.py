@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_short_benchmark_measures_every_part(tmp_path: Path) -> None:
+def test_the_short_benchmark_measures_every_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script, out = ROOT / "studies/benchmarks/scorer_speed.py", tmp_path / "found.json"
-    done = subprocess.run(
-        [sys.executable, str(script), "--short", "--threads", "1", "--out", str(out)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", [str(script), "--short", "--threads", "1", "--out", str(out)])
+    runpy.run_path(str(script), run_name="__main__")
     found = json.loads(out.read_text())
     assert {"chain", "profile", "growth", "agreement", "thousand"} <= set(found)
     assert abs(found["chain"]["naswot_minus_reference"]) < 1e-9

@@ -1,4 +1,4 @@
-"""Sizes and parameter names of the backbones against what others publish. Nothing is computed: meta tensors only."""
+"""Sizes and parameter names of the backbones against what others publish, on meta tensors: nothing is computed."""
 
 from __future__ import annotations
 
@@ -95,6 +95,9 @@ def test_the_smallest_image(name: str, pixels: int) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if name.endswith(("_cifar", "_tiny", "_proj"))])
-@pytest.mark.parametrize("pixels", [1, 8, 15, 48])
-def test_small_forms_take_any_image(name: str, pixels: int) -> None:
-    assert size_of(name, 10, pixels).macs > 0
+def test_small_forms_take_any_image(name: str) -> None:
+    """Really computed, which takes less than meta tensors do; 8x8 is what `test_contract.py` runs on."""
+    model = build(name, 10).eval()
+    for pixels in (1, 15, 48):
+        with torch.no_grad():
+            assert model(torch.zeros(1, 3, pixels, pixels)).shape == (1, 10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import alembic.util
 import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
@@ -31,6 +33,7 @@ from search.space.space import Space
 from search.study.samplers import DEFAULT_SAMPLER
 from search.study.study import Study
 from search.training.recipe import Recipe
+from tests.migrations import read_once
 
 BUDGETS = {"cap": Budget(macs=0.3), "targets": Budget(macs=[0.2, 0.4]), "band": Budget(macs="20%..40%")}
 BY_L2 = Space("ratios", criterion="l2")
@@ -99,8 +102,11 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
     parser.add_argument("--heartbeat", type=float, default=3.0)
     parser.add_argument("--top", type=int, default=0)
     parser.add_argument("--finalists", type=int)
+    parser.add_argument("--room", type=int, help="bytes that a file may hold")
     parser.add_argument("--log", type=Path, help="gets the id of each structure that is scored")
     options = parser.parse_args(arguments)
+    if options.room:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (options.room, options.room))
     search.study.heartbeat.SECONDS = options.heartbeat
     search.study.retrain.RETRAIN_POLL = search.study.loops.SCORE_POLL = 0.05
     known = scorers.SCORERS["random"]
@@ -179,6 +185,7 @@ class Launcher:
 def serve() -> None:
     """The helper of a `Launcher`: forks on command, waits on command."""
     torch.set_num_threads(1)
+    alembic.util.load_python_file = read_once()
     parts = small_parts()
     for line in sys.stdin:
         command = json.loads(line)

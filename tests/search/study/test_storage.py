@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -24,7 +23,7 @@ from search.data.data import Data
 from search.study import storage
 from search.study.storage import close_storage, open_storage, patiently, redacted, shown_url
 from search.study.stored import open_study, status
-from tests.search.study.study_samples import finished, make, small_data, small_graph, small_model
+from tests.search.study.study_samples import Launcher, finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
 
@@ -117,21 +116,17 @@ def test_a_database_that_cannot_be_written_is_named(tmp_path: Path, parts: Parts
 
 
 @pytest.mark.parametrize("kind", ["sqlite:///{}/s.db", "journal:///{}/s.log"])
-def test_a_full_disk_loses_nothing(tmp_path: Path, parts: Parts, kind: str) -> None:
+def test_a_full_disk_loses_nothing(tmp_path: Path, parts: Parts, kind: str, launcher: Launcher) -> None:
     """RLIMIT_FSIZE stands for the full disk: a file cannot grow any more."""
     url = kind.format(tmp_path)
     make(url, tmp_path, parts).search(5, progress=False)
     path = next(path for path in tmp_path.iterdir() if path.suffix in (".db", ".log"))
     limit = path.stat().st_size + 6_000
-
-    def restrict() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    command = [sys.executable, "-m", "tests.search.study.study_samples", url, str(tmp_path), "--trials", "500"]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=restrict, timeout=120, check=False)
-    assert done.returncode != 0
-    assert "SecateurError: storage " in done.stderr
-    assert "finished trials are kept" in done.stderr
+    process = launcher.start(url, tmp_path, "--trials", "500", "--room", str(limit))
+    assert process.wait() != 0
+    said = process.out.read_text()
+    assert "SecateurError: storage " in said
+    assert "finished trials are kept" in said
     study = make(url, tmp_path, parts)  # with room again
     kept = finished(study)
     assert 5 <= len(kept) < 500
