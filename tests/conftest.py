@@ -10,6 +10,7 @@ from tests.migrations import read_once
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("SECATEUR_CACHE", None)
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # interpreters that tests start would compile all of secateur each time
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -22,6 +23,15 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _migrations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("alembic.util.load_python_file", read_once())
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _drawing() -> Iterator[None]:
+    """One process draws all pictures of the tests: starting one takes longer than most pictures."""
+    from search.review.drawing import one_drawing_process  # imports torch
+
+    with one_drawing_process():
         yield
 
 

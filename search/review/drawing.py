@@ -82,7 +82,10 @@ _OPEN: list[DrawingProcess] = []
 
 @contextmanager
 def one_drawing_process() -> Iterator[None]:
-    """Within the block all pictures are drawn by one process."""
+    """Within the block all pictures are drawn by one process, also in blocks inside it."""
+    if _OPEN:
+        yield
+        return
     process = DrawingProcess()
     _OPEN.append(process)
     try:

@@ -23,6 +23,12 @@ DOT: dict[str, Any] = {"mark": "point", "data": {"values": [{"a": 1}]}, "encodin
 PROCESS = subprocess.Popen
 
 
+@pytest.fixture(autouse=True)
+def _no_process_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of other tests go on in their block."""
+    monkeypatch.setattr(drawing, "_OPEN", [])
+
+
 def starved(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
     """A process with a quarter of a gigabyte of addresses, as below `ulimit -v`."""
     process = PROCESS(*arguments, **options)
@@ -80,7 +86,9 @@ def test_a_block_has_one_process_which_ends_with_it(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(subprocess, "Popen", noted)
     with one_drawing_process():
-        assert to_svg(DOT) == to_svg(DOT)
+        with one_drawing_process():
+            before = to_svg(DOT)
+        assert to_svg(DOT) == before
     assert len(started) == 1
     with pytest.raises(ProcessLookupError):
         os.kill(started[0].pid, 0)

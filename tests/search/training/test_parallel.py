@@ -1,8 +1,9 @@
-"""Two processes on the CPU train one network together (gloo, launched as torchrun does)."""
+"""Two processes on the CPU train one network together (gloo, with what torchrun tells them)."""
 
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,32 +23,48 @@ from search.training.recipe import Recipe
 from search.training.train_state import prepare_training
 from tests.search.training.test_training import network
 
+FORK = """
+children = []
+while len(children) < 2 and (not children or children[-1]):
+    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(len(children))
+    children.append(os.fork())
+if children[-1]:
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+"""Two processes out of one that has its imports; torchrun itself starts three interpreters."""
 SCRIPT = """
 import os, sys, torch
 from search.data.readers import load_data
 from search.training.recipe import Recipe
 from search.training.engine import train
 from tests.search.training.test_training import network
+{start}
 rank, folder, epochs, compiled, stop = int(os.environ["RANK"]), *sys.argv[1:]
 def after(model, done):
     if done == int(stop):
         sys.exit(3)
 model, recipe = network(seed=rank), Recipe(epochs=int(epochs), batch_size=64, ema=0.9, compile=compiled == "True")
 history = train(model, load_data("digits"), recipe, folder=folder, after_epoch=after)
-torch.save({"model": model.state_dict(), "test": history.test_accuracy}, f"{folder}/rank{rank}.pt")
+torch.save({{"model": model.state_dict(), "test": history.test_accuracy}}, f"{{folder}}/rank{{rank}}.pt")
 """
 
 
-def launch(folder: Path, epochs: int, *, compiled: bool = False, stop: int = 0) -> str:
+def launch(folder: Path, epochs: int, *, compiled: bool = False, stop: int = 0, torchrun: bool = True) -> str:
     """Two processes of one thread; what they wrote to standard error, empty after a whole training."""
     folder.mkdir(exist_ok=True)
     script = folder / "script.py"
-    script.write_text(SCRIPT)
+    script.write_text(SCRIPT.format(start="" if torchrun else FORK))
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    arguments = [str(folder), str(epochs), str(compiled), str(stop)]
-    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable]
+    if torchrun:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command += [str(script), str(folder), str(epochs), str(compiled), str(stop)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done.stderr[-2000:] if done.returncode else ""
 
 
@@ -58,7 +75,7 @@ def weights_of(folder: Path, rank: int) -> dict[str, Any]:
 
 @pytest.mark.timeout(120)
 def test_two_processes_hold_one_network(tmp_path: Path) -> None:
-    assert launch(tmp_path, 4) == ""
+    assert launch(tmp_path, 4, torchrun=False) == ""
     first, second = weights_of(tmp_path, 0), weights_of(tmp_path, 1)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     data: Data = load_data("digits")
