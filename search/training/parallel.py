@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 import torch
@@ -124,7 +125,7 @@ def process_pool(processes: int, begin: Begin | None = None) -> Iterator[Process
     """Processes for one batch of tasks after another (`results_of`); ended with the block, at once where it fails."""
     threads = max(1, int(cpu_count()) // processes)
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin, (threads, begin))
+    pool = ProcessPoolExecutor(processes, _processes(), _begin, (threads, begin))
     try:
         yield pool
         pool.shutdown()
@@ -133,6 +134,18 @@ def process_pool(processes: int, begin: Begin | None = None) -> Iterator[Process
             child.terminate()
         pool.shutdown(cancel_futures=True)
         raise
+
+
+def _processes() -> BaseContext:
+    """New processes that share nothing with this one. All but the first begin at once where the system can fork.
+
+    They are forked from one that has its imports, which take each new interpreter seconds.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["secateur"])
+    return context
 
 
 def results_of(pool: ProcessPoolExecutor, tasks: Iterable[Callable[[], _T]], processes: int) -> Iterator[_T]:

@@ -20,7 +20,6 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
 
-
 Pruned = tuple[nn.Module, torch.Tensor]
 
 
