@@ -24,7 +24,7 @@ def main() -> None:
     # A band asks for a front: structures of 15 % to 60 % of the MACs, each as good as its size allows.
     budget, storage = sc.Budget(macs="15%..60%"), f"sqlite:///{FOLDER}/study.db"
     study = sc.Study("front", model, graph, data, budget=budget, storage=storage, folder=FOLDER)
-    study.search(trials=40)
+    study.search(trials=24)
     front = study.front()
     print(f"{len(front.candidates)} trials, {len(front.points())} of them on the front: no other is smaller and better")
     for one in front.points():

@@ -30,8 +30,8 @@ def stop_after_five(study: sc.Study, _: object) -> None:  # as Ctrl-C would
 
 
 def work() -> None:
-    """One worker: shares the search with all others until the study has 16 trials."""
-    opened("shared").work(trials=16)
+    """One worker: shares the search with all others until the study has 10 trials."""
+    opened("shared").work(trials=10)
 
 
 def main() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from functools import lru_cache
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
+from backbones.graph import ChannelGraph
 from backbones.modes import evaluating
 from backbones.structure import Structure
 from backbones.trace import trace
@@ -57,30 +59,38 @@ class Random(nn.Module):
         return out
 
 
-def check(seed: int) -> bool:
-    """Whether the network of this seed was prunable; any breach of the law raises."""
+@lru_cache(maxsize=100)
+def traced(seed: int) -> tuple[Random, ChannelGraph | None]:
+    """The network of this seed in float64 and its graph, None where no channel of it can be pruned."""
     torch.manual_seed(seed)
     network = Random(seed)
-    model = stirred(network, seed)
+    stirred(network, seed)
     try:
-        graph = trace(model, noise(1, 3, 8, 8, seed=seed))
+        return network, trace(network, noise(1, 3, 8, 8, seed=seed))
     except SecateurError as error:
         if "has no prunable group (" in str(error):
-            return False
+            return network, None
         raise
+
+
+def check(seed: int) -> bool:
+    """Whether the network of this seed was prunable; any breach of the law raises."""
+    network, graph = traced(seed)
+    if graph is None:
+        return False
     assert all(record.reason and record.op for record in graph.frozen)
     unused = ["head.weight", "head.bias", "map.weight", "map.bias"]
     used = {member.tensor for group in graph.groups for member in group.members}
-    silent = [name for name, _ in model.named_parameters() if name not in used] + unused
+    silent = [name for name, _ in network.named_parameters() if name not in used] + unused
     for number in range(2):
         structure = Structure.random(graph, keep=0.5, seed=seed + number)
         counted = not network.uncounted
-        assert_law(model, graph, structure, values=not graph.mixed, counted=counted, without_gradient=silent)
+        assert_law(network, graph, structure, values=not graph.mixed, counted=counted, without_gradient=silent)
     return True
 
 
-@pytest.mark.parametrize("start", range(0, 100, 20))
-def test_a_hundred_networks(start: int) -> None:
+@pytest.mark.parametrize("start", range(0, 60, 20))
+def test_sixty_networks(start: int) -> None:
     assert sum(check(seed) for seed in range(start, start + 20)) >= 15
 
 

@@ -6,26 +6,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.reconstruction.refit import refit
 from scoring.reconstruction.targets import gather_targets
-from tests.backbones.parity import noise, stirred
-from tests.backbones.test_fuzz import Random
+from tests.backbones.parity import noise
+from tests.backbones.test_fuzz import traced
 
 
 def check_refit(seed: int) -> tuple[float, float] | None:
     """Relative error of the outputs on the fitting images, as cut and refitted; None for a network without groups."""
-    torch.manual_seed(seed)
-    network = Random(seed)
-    model = stirred(network, seed).eval()
-    images = noise(24, 3, 8, 8, seed=seed)
-    try:
-        graph = trace(model, images[:1])
-    except SecateurError:
+    network, graph = traced(seed)
+    if graph is None:
         return None
+    model, images = network.eval(), noise(24, 3, 8, 8, seed=seed)
     structure = Structure.random(graph, keep=0.6, seed=seed)
     targets = gather_targets(model, graph, images, rows=10**6)
     with torch.no_grad():

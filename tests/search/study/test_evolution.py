@@ -26,7 +26,7 @@ from search.study.samplers import SamplerHistory, sampler_for
 from search.study.study import Study
 from search.study.warm_start import WarmStart, parameters
 from tests.search.space.problems import problem
-from tests.search.study.study_samples import BUDGETS, small_data, small_graph, small_model
+from tests.search.study.study_samples import BUDGETS, journal, small_data, small_graph, small_model
 from tests.search.study.study_samples import make as sample
 
 MODEL = small_model()
@@ -34,7 +34,7 @@ PARTS = (MODEL, small_graph(MODEL), small_data())
 
 
 def searched(folder: Path, trials: int = 60, **options: Any) -> Study:
-    study = sample("sqlite:///:memory:", folder, PARTS, **({"sampler": "evolution"} | options))
+    study = sample(journal(folder), folder, PARTS, **({"sampler": "evolution"} | options))
     study.search(trials, progress=False)
     return study
 
@@ -62,7 +62,7 @@ def test_what_is_proposed_meets_the_budget_and_the_limits(tmp_path: Path, kind: 
 
 def test_a_neighbour_differs_in_few_groups_and_fills_the_budget(tmp_path: Path) -> None:
     """Most of these groups stay, of three; the score makes the first structure the only parent."""
-    study = sample("sqlite:///:memory:", tmp_path, PARTS, sampler="evolution", warm_start=("uniform",))
+    study = sample(journal(tmp_path), tmp_path, PARTS, sampler="evolution", warm_start=("uniform",))
     study.search(1, progress=False)
     [cap] = study.problem.targets
     for seed in range(20):

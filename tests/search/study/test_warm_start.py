@@ -28,7 +28,7 @@ from search.study.samplers import SAMPLERS
 from search.study.study import Study
 from search.study.warm_start import POINTS, RULES, WARM, WarmStart
 from tests.search.space.problems import problem
-from tests.search.study.study_samples import BUDGETS, finished, small_data, small_graph, small_model
+from tests.search.study.study_samples import BUDGETS, finished, journal, small_data, small_graph, small_model
 from tests.search.study.study_samples import make as sample
 
 MODEL = small_model()
@@ -37,7 +37,7 @@ RANDOM = SCORERS["random"]
 
 
 def make(folder: Path, **options: Any) -> Study:
-    return sample("sqlite:///:memory:", folder, PARTS, **options)
+    return sample(journal(folder), folder, PARTS, **options)
 
 
 def ruled(study: Study) -> list[FrozenTrial]:
@@ -188,7 +188,7 @@ def test_one_group_only(tmp_path: Path) -> None:
             return out
 
     model = One().eval()
-    study = sample("sqlite:///:memory:", tmp_path, (model, small_graph(model), small_data()), sampler="evolution")
+    study = sample(journal(tmp_path), tmp_path, (model, small_graph(model), small_data()), sampler="evolution")
     study.search(8, progress=False)
     assert {one.user_attrs["macs"] for one in study.store.finished} == {study.store.finished[0].user_attrs["macs"]}
 
