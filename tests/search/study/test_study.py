@@ -65,7 +65,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
 ) -> None:
     """In a journal with most samplers: proposals do not depend on the storage, and a trial costs a third in it."""
     url = "sqlite:///{}/s.db" if sampler == DEFAULT_SAMPLER else "journal:///{}/s.log"
-    options = {"sampler": sampler, "budget": BUDGETS[budget], "url": url}
+    options: dict[str, Any] = {"sampler": sampler, "budget": BUDGETS[budget], "url": url}
     trials = {"gp": 16, "nsga2": 47}.get(sampler, 30)  # past the 20 random ones of tpe, the first 40 of nsga2
     straight = make(tmp_path / "whole", parts, **options)
     straight.search(trials, progress=False, jobs=jobs)
