@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
 from tests.backbones.parity import stirred
+from tests.elsewhere import printed_elsewhere
 
 EXAMPLE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
 
@@ -84,8 +83,7 @@ def test_a_fresh_process_computes_the_same(tmp_path: Path) -> None:
         f"model = load({str(tmp_path / 'small.safetensors')!r});"
         "print(model(torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)).detach().double().tolist())"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    there = torch.tensor(json.loads(ran.stdout), dtype=torch.float64)
+    there = torch.tensor(json.loads(printed_elsewhere(code)), dtype=torch.float64)
     assert torch.allclose(there, small(EXAMPLE).double(), rtol=1e-6, atol=1e-7)
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,8 +17,7 @@ from backbones.trace import trace
 from scoring.codes import CodeAgreement
 from scoring.naswot import log_det, naswot, naswot_last
 from scoring.scorers import score
-
-ROOT = Path(__file__).parents[2]
+from tests.elsewhere import printed_elsewhere
 
 
 class Small(nn.Module):
@@ -130,8 +126,7 @@ def test_another_process_finds_the_same() -> None:
     )
     here: dict[str, str] = {}
     exec(code, here)
-    done = subprocess.run([sys.executable, "-c", f"{code}; print(value)"], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == here["value"], done.stderr
+    assert printed_elsewhere(f"{code}; print(value)").strip() == here["value"]
 
 
 def test_an_unknown_scorer_names_the_nearest() -> None:

@@ -20,6 +20,7 @@ import torch
 
 import secateur
 from search.cli import main
+from tests.elsewhere import printed_elsewhere
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
@@ -189,11 +190,7 @@ def test_from_study_file_to_a_network_that_loads_in_a_new_process(
         f"model = sc.load({str(run / 'best.safetensors')!r}, tiny.net(3, 1))\n"
         "print(sc.accuracy(model, tiny.images()), sum(p.numel() for p in model.parameters()))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=folder, env=environment, capture_output=True, text=True, check=True
-    )
-    accuracy, params = done.stdout.split()
+    accuracy, params = printed_elsewhere(script, folder).split()
     assert float(accuracy) == best["test_accuracy"]
     assert int(params) == best["params"]
     card = json.loads((run / "best.json").read_text())

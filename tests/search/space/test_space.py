@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import optuna
@@ -28,6 +25,7 @@ from search.space.projection import Projected, project
 from search.space.proposals import propose
 from search.space.space import KINDS, Space
 from search.study.samplers import sampler_for
+from tests.elsewhere import printed_elsewhere
 from tests.search.space.problems import problem, suggested
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -142,8 +140,8 @@ def test_caps_bind_half_the_way_and_are_gone_at_its_end() -> None:
 
 
 PRINT = """
-import sys, torch, optuna
-torch.set_num_threads(int(sys.argv[1]))
+import torch, optuna
+torch.set_num_threads({threads})
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 from search.space.budget import Budget
 from search.space.layer_removal import Removal
@@ -158,18 +156,16 @@ for kind in ("hybrid", "ratios", "hybrid+ratios", "global"):
 
 
 def test_the_same_structures_in_every_process_with_any_number_of_threads(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    root, threads = Path(__file__).parents[3], torch.get_num_threads()
-    command = [sys.executable, "-c", PRINT, "2"]
-    other = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
-    monkeypatch.setattr(sys, "argv", ["-c", "1"])
+    threads = torch.get_num_threads()
+    other = printed_elsewhere(PRINT.format(threads=2))
     try:
-        exec(PRINT, {})
+        exec(PRINT.format(threads=1), {})
     finally:
         torch.set_num_threads(threads)
-    assert capsys.readouterr().out == other.stdout
-    assert other.stdout.count("[") == 4
+    assert capsys.readouterr().out == other
+    assert other.count("[") == 4
 
 
 @pytest.mark.parametrize(

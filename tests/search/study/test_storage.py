@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from search.data.data import Data
 from search.study import storage
 from search.study.storage import close_storage, open_storage, patiently, redacted, shown_url
 from search.study.stored import open_study, status
+from tests.elsewhere import printed_elsewhere
 from tests.search.study.study_samples import Launcher, finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
@@ -263,5 +262,4 @@ def test_patience_ends(monkeypatch: Any) -> None:
 
 def test_nothing_of_a_storage_is_unpickled() -> None:
     code = "import search.study.study, sys; print({'optuna.storages.journal._redis', 'redis'} <= set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ})
-    assert done.stdout.strip() == "False"
+    assert printed_elsewhere(code).strip() == "False"

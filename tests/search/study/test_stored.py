@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +15,9 @@ from search.data.data import SplitName
 from search.study.metadata import METADATA
 from search.training.metrics import measure
 from search.training.recipe import Recipe
+from tests.elsewhere import printed_elsewhere
 from tests.search.study.study_samples import make, small_parts
 
-ROOT = Path(__file__).resolve().parents[3]
 FAST = Recipe(epochs=1, batch_size=32, distill=0.0)
 
 
@@ -99,12 +96,10 @@ def test_another_process_needs_the_storage_only(tmp_path: Path) -> None:
         "best = sc.open_study('sqlite:///s.db').front().best(macs='30%')\n"
         "print(best.id, best.cost.macs, sum(best.structure.widths.values()))"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    said = printed_elsewhere(code, tmp_path)
     assert best.structure is not None
     assert best.cost is not None
-    assert done.stdout.split() == [best.id, str(best.cost.macs), str(sum(best.structure.widths.values()))]
+    assert said.split() == [best.id, str(best.cost.macs), str(sum(best.structure.widths.values()))]
 
 
 def test_a_run_folder_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
