@@ -72,7 +72,7 @@ def reconstruction(scored: ScoredStructure) -> float:
         SecateurError: without samples to fit, or for outputs that are not finite.
     """
     network, task = scored.refitted("reconstruction"), scored.task
-    with evaluating(network), torch.no_grad(), fast_precision(task.held_out_images):
+    with evaluating(network), torch.no_grad(), fast_precision(task.held_out_images, task.half):
         if task.has_logits:
             pieces = [run_on(network, piece) for piece in split_samples(task.held_out_images, SCORED_AT_ONCE)]
             ours, dense = (F.log_softmax(one.double(), dim=1) for one in (torch.cat(pieces), task.held_out_outputs))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from scoring.codes import CodeAgreement, watch_preactivations
+from scoring.codes import CodeAgreement, codes_of, watch_preactivations
 
 RELATIVE_FLOOR = 1e-12
 """Eigenvalues of a kernel are lifted to this share of the largest one before the logarithm."""
@@ -59,11 +59,12 @@ def naswot_last(model: nn.Module, batch: Any) -> float:
     Arguments, result and errors as for `naswot`. Not a published score: measured in this project to rank pruned
     structures of one network far better than the sum over all layers.
     """
-    last: list[CodeAgreement] = []
+    last: list[Tensor] = []
 
     def keep(preactivation: Tensor) -> None:
-        last[:] = [CodeAgreement()]
-        last[0].add(preactivation)
+        last[:] = [codes_of(preactivation)]
 
     watch_preactivations(model, batch, keep)
-    return log_det(last[0].kernel() / last[0].units)
+    agreement = CodeAgreement()
+    agreement.add(last[0])
+    return log_det(agreement.kernel() / agreement.units)

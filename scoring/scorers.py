@@ -16,6 +16,7 @@ from backbones.errors import SecateurError, check_name
 from backbones.export_program import run
 from backbones.graph import ChannelGraph
 from backbones.inputs import as_arguments
+from backbones.modes import fast_precision
 from backbones.state import untouched
 from backbones.structure import Structure
 from scoring.combination import rank_sum_score
@@ -31,7 +32,8 @@ def _naswot(scored: ScoredStructure) -> float:
 
     Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
     """
-    return naswot(scored.folded, scored.task.images)
+    with fast_precision(scored.task.images, bool(scored.task.half)):
+        return naswot(scored.folded, scored.task.images)
 
 
 def _naswot_last(scored: ScoredStructure) -> float:
@@ -39,7 +41,8 @@ def _naswot_last(scored: ScoredStructure) -> float:
 
     Needs the batch only; one forward pass of the pruned network, batch norms folded into convolutions.
     """
-    return naswot_last(scored.folded, scored.task.images)
+    with fast_precision(scored.task.images, bool(scored.task.half)):
+        return naswot_last(scored.folded, scored.task.images)
 
 
 def _macs(scored: ScoredStructure) -> float:
@@ -83,6 +86,8 @@ SCORERS: dict[str, Scorer] = {
 
 REFITTED = "refitted:"
 """Before the name of a scorer: asked of the refitted network, "refitted:naswot"."""
+HALVED = ("naswot", "naswot_last", "reconstruction")
+"""Scorers that a study computes in bfloat16 where that is faster: structures keep their order (studies/README.md)."""
 OF_WIDTHS = ("macs", "params", "units", "random", "reconstruction")
 """Scorers that see the same network refitted or not, and the one that refits by itself."""
 
@@ -139,6 +144,11 @@ def scorer_of(name: str) -> Scorer:
     if name.startswith(REFITTED):
         return partial(_refitted, SCORERS[name.removeprefix(REFITTED)])
     return SCORERS[name]
+
+
+def halved(name: str) -> bool:
+    """Whether a scorer, or a part of a rank sum, is one that a study may compute in bfloat16."""
+    return any(part.removeprefix(REFITTED) in HALVED for part in name.split("+"))
 
 
 def refits(name: str) -> bool:

@@ -23,7 +23,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.batch_norm import FoldedNetwork, fold_batch_norms, recalibrate, recalibrating
 from scoring.channel_weights import Floats
-from scoring.codes import CodeAgreement, RunMode, watch_preactivations
+from scoring.codes import CodeAgreement, RunMode, codes_of, watch_preactivations
 from scoring.reconstruction.refit import refit
 from scoring.reconstruction.targets import DenseTargets, gather_targets
 
@@ -81,10 +81,10 @@ def forward_pass(model: nn.Module, batch: Any, mode: RunMode = evaluating) -> Fo
     last: list[Tensor] = []
 
     def keep(preactivation: Tensor) -> None:
-        last[:] = [preactivation > 0]
+        last[:] = [codes_of(preactivation)]
 
     outputs = watch_preactivations(model, batch, keep, mode)
-    return ForwardPass(outputs, last[0].flatten(1))
+    return ForwardPass(outputs, last[0])
 
 
 def fast_layout(model: nn.Module, batch: Any) -> torch.memory_format:
@@ -118,6 +118,8 @@ class ScoringTask:
         reference_scores: scorer -> its sorted scores of the reference structures, filled when first asked for.
         fit: inputs that structures are refitted on, none of the batch; None where no scorer refits.
         held_out: inputs that the scorer `reconstruction` looks at, none of `fit`; None for the batch.
+        half: whether the scorers `HALVED` run networks on images in bfloat16; None: `reconstruction` does where the
+            processor has instructions for it, the others do not.
     """
 
     model: nn.Module
@@ -130,6 +132,7 @@ class ScoringTask:
     classes: bool | None = None
     fit: Any = None
     held_out: Any = None
+    half: bool | None = None
 
     @cached_property
     def dense(self) -> ForwardPass:

@@ -23,11 +23,16 @@ LOOKS = {
 RETRAINED_LOOKS = {word: LOOKS[word] for word in LOOKS if word != "infeasible"} | {
     "dominated": (GREY, "circle", 60, 0.9)
 }
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom edge, in pixels."""
 HEIGHT = 340
 LETTERS = 44
 """Of a line of the title beside an axis of this height."""
 LINE = 13
 """Pixels between two labels that stand above each other."""
+LETTER, BESIDE, MARK, NARROWEST = 6.5, 9, 6, 360
+"""Pixels of a label's letter, from a point to its label, from a point to its edge, and of the narrowest picture in
+which labels keep apart: in wider ones points and labels only move away from each other."""
 # Legends wrap on a phone; pictures side by side (width 0) are wide enough.
 LEGEND_COLUMNS = {"expr": "width && width < 380 ? 2 : 5"}
 
@@ -172,29 +177,55 @@ def _rings(x: Spec, y: Spec, colour: str) -> Spec:
 
 
 def _baseline_names(rows: Sequence[Row], x: Spec, y: Spec, state: str) -> Spec | None:
-    """The baselines' names beside their points, pushed apart where they would lie on each other or below the axis."""
+    """The baselines' names beside their points, or as near as they lie on no other name or point and within the axes.
+
+    A name that finds no place is left to the tooltip.
+    """
     (left, right), (low, high) = x["scale"]["domain"], y["scale"]["domain"]
     shown = [row for row in rows if row[state] == "baseline" and _inside(row[x["field"]], x)]
     shown = sorted((row for row in shown if _inside(row[y["field"]], y)), key=lambda row: -row[y["field"]])
+    points = [
+        (NARROWEST * (row[x["field"]] - left) / (right - left), HEIGHT * (high - row[y["field"]]) / (high - low))
+        for row in shown
+    ]
+    taken = [(across - MARK, down - MARK, across + MARK, down + MARK) for across, down in points]
     labels: list[Spec] = []
-    for side in (-1, 1):
-        beside = [row for row in shown if (-1 if 2 * row[x["field"]] > left + right else 1) == side]
-        last = -float("inf")
-        for number, row in enumerate(beside):
-            own = HEIGHT * (high - row[y["field"]]) / (high - low)
-            lowest = HEIGHT - LINE / 2 - LINE * (len(beside) - 1 - number)  # the others stand below, above the axis
-            last = min(max(own, last + LINE), lowest)
+    for row, point in zip(shown, points, strict=True):
+        found = _free_place(point, LETTER * len(row["name"]), taken)
+        if found is not None:
+            side, shift, box = found
+            taken.append(box)
             place = {x["field"]: row[x["field"]], y["field"]: row[y["field"]]}
-            labels.append({**place, "text": row["name"], "side": side, "shift": last - own})
+            labels.append({**place, "text": row["name"], "side": side, "shift": shift})
     if not labels:
         return None
-    aside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": "9 * datum.side"}}
+    aside = {"align": {"expr": "datum.side < 0 ? 'right' : 'left'"}, "dx": {"expr": f"{BESIDE} * datum.side"}}
     mark = {"type": "text", "baseline": "middle", "dy": {"expr": "datum.shift"}, "clip": True}
     return {
         "data": {"values": labels},
         "mark": {**mark, **aside},
         "encoding": {"x": x, "y": y, "text": {"field": "text"}},
     }
+
+
+def _free_place(point: tuple[float, float], length: float, taken: Sequence[Box]) -> tuple[int, int, Box] | None:
+    """Side (-1 left, 1 right), shift downwards and box of a label: as near to its point as there is room, or None."""
+    across, down = point
+    inner = -1 if 2 * across > NARROWEST else 1
+    for shift in sorted(range(-HEIGHT, HEIGHT + 1), key=abs):
+        top = down + shift - LINE / 2
+        if not 0 <= top <= HEIGHT - LINE:
+            continue
+        for side in (inner, -inner):
+            start = across + BESIDE if side > 0 else across - BESIDE - length
+            box = (start, top, start + length, top + LINE)
+            if (side == inner or (start >= 0 and box[2] <= NARROWEST)) and not any(_meet(box, one) for one in taken):
+                return side, shift, box
+    return None
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _caps(x: Spec, caps: Mapping[float, str]) -> Spec:

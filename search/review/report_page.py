@@ -135,7 +135,7 @@ def _measured(fronts: Sequence[Front]) -> str:
         for one in [front.dense.footprint]
         if one is not None
     }
-    return "".join(f", {batch} images a batch, {counted(threads, 'thread')}{by}" for batch, threads, by in sorted(of))
+    return "".join(f", {batch} samples a batch, {counted(threads, 'thread')}{by}" for batch, threads, by in sorted(of))
 
 
 def _cards(front: Front, facts: Facts, *, several: bool) -> list[tuple[str, str, str, str]]:

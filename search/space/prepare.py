@@ -37,7 +37,7 @@ FIT, HELD_OUT, CONFIRM, MOST_FIT = 256, 1024, 2048, 512
 """Images that structures are refitted on for a score, that they are scored on, that the best are
 confirmed on, and those that these are refitted on at most."""
 
-TABLES = "tables"
+FILTERS = "filters"
 """Part of a study's folder that keeps its filter tables."""
 
 
@@ -185,7 +185,7 @@ def prepare_problem(
             cannot be reached (the nearest value is named), or an engine that is not there or cannot take the network.
     """
     model, graph, images = task.model, task.graph, (task.batch, task.labels)
-    cache = None if folder is None else folder / TABLES
+    cache = None if folder is None else folder / FILTERS
     space, tables, reason = space.decided(model, graph, images, seed, cache)
 
     def make(some: ChannelGraph) -> FilterTables:

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,8 @@ from backbones.errors import SecateurError
 from backbones.fingerprint import fingerprint
 from backbones.graph import ChannelGraph
 from backbones.inputs import sample_count
+from backbones.modes import halves_pay
+from scoring.scorers import halved
 from scoring.scoring_task import ScoringTask
 from search.data.data import Data
 from search.space.budget import Budget
@@ -37,6 +40,8 @@ ARGUMENTS = {
 }
 """Item of an identity -> the arguments of `Study` that it comes from, where they have another name."""
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")
+ARITHMETIC = {True: ", in bfloat16", False: ", in float32"}
+"""How the scorer of an identity ends where it can be computed in either; those of before say nothing."""
 SCORE_ITEMS = ("format", "weights", "graph", OPERATIONS, "data", "scorer", "seed")
 """What a score depends on, apart from the structure: equal in two studies, their scores are too."""
 
@@ -55,7 +60,34 @@ def scorer_text(scorer: str, task: ScoringTask, batch: int, statistics: int, bud
     fit, others = sample_count(task.fit), sample_count(task.held_out)
     refitted = f", refitted on {fit}, compared on {others}" if task.fit is not None else ""
     ranked = f", ranked in {budget}" if "+" in scorer else ""
-    return f"{scorer}, {batch} images{renewed}{refitted}{ranked}"
+    arithmetic = "" if task.half is None else ARITHMETIC[task.half]
+    return f"{scorer}, {batch} images{renewed}{refitted}{ranked}{arithmetic}"
+
+
+def as_begun(name: str, url: str, space: Space, task: ScoringTask, scorer: str) -> tuple[Space, ScoringTask]:
+    """The criterion and the arithmetic that a study was begun with, where they are not chosen.
+
+    Scores of two arithmetics are not mixed: what a study was begun in holds on every machine.
+
+    Args:
+        name: of the study.
+        url: of its storage.
+        space: what is proposed.
+        task: what structures are scored on.
+        scorer: its name.
+
+    Returns:
+        space and task; of a new study the task in the arithmetic that is faster here.
+    """
+    known: Mapping[str, str] | None = None
+    with suppress(SecateurError, KeyError, *STORAGE_FAILURES), existing_storage(url) as storage:
+        known = find_study(name, url, storage).user_attrs[IDENTITY]
+    half = halves_pay(task.batch) if halved(scorer) else None
+    if known is not None:
+        space = space.as_noted(json.loads(known["space"]))
+        noted = [one for one, text in ARITHMETIC.items() if known["scorer"].endswith(text)]
+        half = noted[0] if noted else None
+    return space, replace(task, half=half)
 
 
 def identity_of(
@@ -81,14 +113,6 @@ def identity_of(
         "space": to_record(space.to_dict()),
         **others,
     }
-
-
-def noted_space(name: str, url: str) -> dict[str, Any] | None:
-    """The space that a study was begun with, as `Space.to_dict` gave it; None where there is no such study yet."""
-    with suppress(SecateurError, *STORAGE_FAILURES), existing_storage(url) as storage:
-        found: dict[str, Any] = json.loads(find_study(name, url, storage).user_attrs[IDENTITY]["space"])
-        return found
-    return None
 
 
 def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str) -> None:
@@ -141,13 +165,22 @@ def different_items(
     """The items in which two identities differ.
 
     Args:
-        one: an identity; older versions noted no operations.
+        one: an identity; older versions noted no operations, and no arithmetic of scores.
         other: another one.
         items: what is compared.
         same_torch: both were traced by the same version of torch, so that operations can be compared.
     """
     compared = [item for item in items if item != OPERATIONS or (same_torch and item in one and item in other)]
-    return [item for item in compared if one.get(item) != other.get(item)]
+    plain = not all(one.get("scorer", "").endswith(tuple(ARITHMETIC.values())) for one in (one, other))
+    return [item for item in compared if _comparable(one, item, plain) != _comparable(other, item, plain)]
+
+
+def _comparable(identity: Mapping[str, str], item: str, plain: bool) -> str | None:
+    """An item; the scorer without its arithmetic where the other identity does not tell its own."""
+    value = identity.get(item)
+    if value is None or item != "scorer" or not plain:
+        return value
+    return value.removesuffix(ARITHMETIC[True]).removesuffix(ARITHMETIC[False])
 
 
 def to_record(value: Any) -> str:

@@ -28,10 +28,10 @@ from search.space.budget import Budget
 from search.space.feasibility import feasibility_table
 from search.space.prepare import check_classes, confirming_task, prepare_problem, scoring_task
 from search.space.proposals import unpack
-from search.space.space import AUTO, Space
+from search.space.space import Space
 from search.study.candidates import candidate_of, confirm, confirmed_scores, given_structure
 from search.study.finalists import Finalists, check_finalists, finalists_of, given_finalists
-from search.study.identity import identity_of, noted_space, scorer_text, to_record
+from search.study.identity import as_begun, identity_of, scorer_text, to_record
 from search.study.interrupts import stop_between_trials, stop_if_asked
 from search.study.loops import Proposer, search_distributed, search_sequentially, with_bar
 from search.study.metadata import StudyMetadata, dense_candidate, known_dense_accuracy, write_metadata
@@ -67,7 +67,8 @@ class Study:
         storage: Optuna storage URL.
         space: what is proposed; a kind by name, or a `Space`. Where it names no criterion, a study that is there
             already goes on by the one that it was begun with.
-        scorer: a key of `SCORERS`, or a rank sum "a+b": where a structure stands among some of the same budget.
+        scorer: a key of `SCORERS`, or a rank sum "a+b": where a structure stands among some of the same budget. Some
+            are computed in bfloat16 where the processor is faster so; a study goes on as it was begun.
         sampler: a key of `SAMPLERS`.
         warm_start: what the first trials are: rules (keys of `BASELINES`), for every target of the budget, and
             structures that were made elsewhere. A search then never ends below one of them by its own score.
@@ -120,8 +121,7 @@ class Study:
         check_task(model, data)
         task = scoring_task(model, graph, data, batch, seed, statistics, scorer)
         url = storage or f"sqlite:///{name}.db"
-        begun = noted_space(name, url) if self.space.criterion == AUTO else None
-        chosen = self.space.as_noted(begun)
+        chosen, task = as_begun(name, url, self.space, task, scorer)
         self.problem = prepare_problem(chosen, task, budget, scorer=scorer, seed=seed, folder=self.folder)
         self.warm = WarmStart.of(self.problem, warm_start, seed)
         self.scores = ScoreCache(scorer, self.problem.task)

@@ -3,11 +3,12 @@
     pip install torch-pruning==1.6.1        # for the comparison only, no dependency; without it `prune` cuts
     python studies/benchmarks/scorer_speed.py [--weights resnet56-4bfd9763.th] [--threads 2] [--out x.json] [--short]
 
-ResNet-56 at 20 % of the MACs, batch 128, float32. The reference chain cuts the filters inside the blocks to a fifth
-(19.6 % of the MACs) and computes NASWOT as published: a forward hook on every ReLU, codes in float32, two products a
-layer. Ours are whole trials of a study: ask, propose, project, cost, cut, score, store. Both take turns, wall clock and
-processor time; the ratio is the median within a round. Images are CIFAR-10 where `SECATEUR_DATA` has it, else noise.
-`--parts` picks among them; `--short` runs all on a small network in seconds.
+ResNet-56 at 20 % of the MACs, batch 128; ours in bfloat16 where the processor has instructions for it. The reference
+chain cuts the filters inside the blocks to a fifth (19.6 % of the MACs) and computes NASWOT as published: a hook
+on every ReLU, codes in float32, two products a layer. Ours are whole trials of a study: ask, propose, project, cost,
+cut, score, store. Both take turns, wall clock and processor time; the ratio is the median within a round. Images are
+CIFAR-10 where `SECATEUR_DATA` has it, else noise. `--parts` picks among them, `--compared 1` the first scorer of
+`chain`; `--short` runs all on a small network in seconds.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from backbones.architectures.resnet_cifar import CifarBlock, CifarResNet  # noqa
 from backbones.checkpoint import load_checkpoint  # noqa: E402
 from backbones.files import write_text  # noqa: E402
 from backbones.graph import ChannelGraph  # noqa: E402
+from backbones.modes import fast_precision, halves_pay  # noqa: E402
 from backbones.registry import build  # noqa: E402
 from backbones.structure import Structure  # noqa: E402
 from backbones.surgery import prune  # noqa: E402
@@ -102,7 +104,7 @@ class Bench:
     folder: str
 
     def study(self, scorer: str, space: str = "ratios", sampler: str = "random", batch: int | None = None) -> Study:
-        """A fresh study at 20 % of the MACs."""
+        """A fresh study at 20 % of the MACs, without the rules that usually come first."""
         batch = batch or self.scale.batch
         name = f"{scorer}-{space}-{sampler}-{batch}".replace("+", "-")
         place: dict[str, Any] = {
@@ -110,13 +112,21 @@ class Bench:
             "folder": self.folder,
             "batch": batch,
         }
-        options: dict[str, Any] = {"budget": Budget(macs=0.2), "scorer": scorer, "space": space, "sampler": sampler}
+        options: dict[str, Any] = {
+            "budget": Budget(macs=0.2),
+            "scorer": scorer,
+            "space": space,
+            "sampler": sampler,
+            "warm_start": (),
+        }
         return Study(name, self.model, self.graph, self.data, **options, **place)
 
-    def task(self, recalibrate: list[Tensor] | None = None, batch: int | None = None) -> ScoringTask:
-        """The network on the scoring batch."""
+    def task(
+        self, recalibrate: list[Tensor] | None = None, batch: int | None = None, half: bool | None = None
+    ) -> ScoringTask:
+        """The network on the scoring batch; `half` as a study decides it."""
         images = self.data.batch(batch or self.scale.batch, 0)
-        return ScoringTask(self.model, self.graph, *images, recalibrate)
+        return ScoringTask(self.model, self.graph, *images, recalibrate, half=half)
 
     def renewal(self, seed: int = 1) -> list[Tensor]:
         """Recalibration batches as in a study."""
@@ -196,7 +206,7 @@ def chain(bench: Bench) -> dict[str, Any]:
     images, same = bench.task().batch, fifth(bench.graph)
     surgeon, cutter = surgery(bench)
     reference = lambda: reference_naswot(hooked(cutter()), images)  # noqa: E731
-    task = bench.task(bench.renewal())
+    task = bench.task(bench.renewal(), half=halves_pay(images))
     found: dict[str, Any] = {"surgery": surgeon, "rounds": bench.scale.rounds, "rows": {}}
     for scorer, batch in bench.scale.compared:
         pairs = trials_beside(bench.study(scorer, batch=batch), reference, bench.scale.rounds)
@@ -259,11 +269,20 @@ def profile(bench: Bench) -> Times:
     study.search(bench.scale.rounds, progress=False)
     structure = study.structure(0)
     renewal = bench.renewal()
-    task = bench.task(renewal)
+    task = bench.task(renewal, half=study.problem.task.half)
     scored = ScoredStructure(task, structure)
     agreement = CodeAgreement()
     watch_preactivations(scored.folded, task.images, agreement.add)
     kernel = agreement.kernel()
+
+    def watched(see: Callable[[Tensor], None]) -> None:
+        with fast_precision(task.images, bool(task.half)):
+            watch_preactivations(scored.folded, task.images, see)
+
+    def forward() -> None:
+        with fast_precision(task.images, bool(task.half)):
+            scored.folded(task.images)
+
     problem, count = study.problem, len(study.store.finished)
 
     def ask() -> optuna.Trial:
@@ -279,10 +298,11 @@ def profile(bench: Bench) -> Times:
         "of it project and cost": lambda: project(problem, allocation, problem.targets[0]),
         "cut, norms folded": lambda: ScoredStructure(task, structure).folded,
         "cut, norms kept": lambda: prune(bench.model, bench.graph, structure, check=False),
+        "forward, norms folded, channels last, in the study's arithmetic": forward,
         "forward, norms folded, channels last": lambda: scored.folded(task.images),
         "forward, as it was": lambda: scored.pruned(task.batch),
-        "forward, watched": lambda: watch_preactivations(scored.folded, task.images, lambda preactivation: None),
-        "forward, watched, with codes": lambda: watch_preactivations(scored.folded, task.images, CodeAgreement().add),
+        "forward, watched": lambda: watched(lambda preactivation: None),
+        "forward, watched, with codes": lambda: watched(CodeAgreement().add),
         "kernel from codes": agreement.kernel,
         "log-determinant": lambda: log_det(kernel),
         "recalibration, 1280 images": lambda: recalibrate(scored.pruned, task.recalibration_images),
@@ -358,7 +378,7 @@ def agreement(bench: Bench) -> dict[str, Any]:
 
 
 def smaller(bench: Bench) -> dict[str, Any]:
-    """Kendall's tau of naswot on fewer images with naswot on the whole batch, over structures of all families."""
+    """Kendall's tau with the score on the whole batch: of fewer images, of bfloat16; structures of all families."""
     problem = bench.study("random").problem
     [target] = Budget(macs=0.2).targets(problem.cost_model.dense)
     drawn = draw(problem, target, bench.scale.structures, FAMILIES, 5)
@@ -371,6 +391,16 @@ def smaller(bench: Bench) -> dict[str, Any]:
         seconds = (time.process_time() - begun) / len(drawn)
         agreed = float(kendalltau(values[bench.scale.batch], values[size]).statistic)
         found[f"batch {size}"] = {"tau": round(agreed, 3), "processor_seconds": round(seconds, 3)}
+    for name in ("naswot", "naswot_last"):
+        ways: list[list[float]] = []
+        for half in (False, True):
+            task, begun = replace(base, half=half), time.process_time()
+            ways.append([SCORERS[name](ScoredStructure(task, one.structure)) for one in drawn])
+            seconds = (time.process_time() - begun) / len(drawn)
+            found[f"{name} in {'bfloat16' if half else 'float32'}"] = {"processor_seconds": round(seconds, 3)}
+        agreed = float(kendalltau(*ways).statistic)
+        apart = float(np.abs(np.subtract(ways[0], ways[1])).mean() / np.std(ways[0]))
+        found[f"{name} in bfloat16"] |= {"tau": round(agreed, 3), "mean_difference_over_spread": round(apart, 4)}
     return found
 
 
@@ -401,6 +431,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--compared", type=int)
     parser.add_argument("--structures", type=int)
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--trials", type=int)
@@ -412,6 +443,7 @@ def main() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     changed = {key: getattr(options, key) for key in ("structures", "rounds", "trials") if getattr(options, key)}
     scale = replace(SHORT if options.short else Scale(), **changed)
+    scale = replace(scale, compared=scale.compared[: options.compared])
     model = build(scale.network, 10).eval()
     if options.weights:
         load_checkpoint(model, options.weights)

@@ -9,21 +9,29 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from scoring import codes
 from scoring.codes import CodeAgreement, hamming
 from scoring.naswot import RELATIVE_FLOOR, log_det
 
 
 def kernel(*layers: Tensor) -> np.ndarray:
-    agreement = CodeAgreement()
-    for layer in layers:
-        agreement.add(layer)
-    return agreement.kernel().numpy()
+    """Counted by products of 8-bit integers and by bits alike."""
+    ways = []
+    for products in (True, False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(codes, "int8_products", lambda products=products: products)
+            agreement = CodeAgreement()
+            for layer in layers:
+                agreement.add(layer)
+            ways.append(agreement.kernel().numpy())
+    assert (ways[0] == ways[1]).all()
+    return ways[0]
 
 
 def by_hand(*layers: Tensor) -> np.ndarray:
-    codes = [(layer.flatten(1) > 0).tolist() for layer in layers]
+    above = [(layer.flatten(1) > 0).tolist() for layer in layers]
     batch = len(layers[0])
-    count = [[sum(a == b for c in codes for a, b in zip(c[i], c[j], strict=True)) for j in range(batch)]
+    count = [[sum(a == b for c in above for a, b in zip(c[i], c[j], strict=True)) for j in range(batch)]
              for i in range(batch)]  # fmt: skip
     return np.array(count, dtype=np.float64)
 

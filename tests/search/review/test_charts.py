@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ from search.review.charts import (
 )
 from search.review.figures import figures
 from search.review.front import Front
-from search.review.front_chart import front_chart
+from search.review.front_chart import BESIDE, HEIGHT, LETTER, LINE, NARROWEST, front_chart
 from search.review.report import Report
 from search.review.report_files import plot_front
 from search.review.trial_table import axes_measured, trial_rows
@@ -147,16 +147,57 @@ def test_latency_is_drawn_with_its_engine_its_budget_and_what_was_predicted() ->
     assert "latency" not in {one.name for one in figures(Report((FRONT,)), ROWS)}  # nothing was predicted
 
 
-def test_baselines_are_named_and_their_names_do_not_lie_on_each_other() -> None:
+RULES = ("uniform", "global", "sensitivity", "error")
+CLUSTERS = [(macs, -0.01 * place) for macs in (370_000, 495_000, 620_000, 745_000) for place in range(1, 5)]
+
+
+def boxes(chart: Spec, width: float) -> list[tuple[float, float, float, float]]:
+    """Left, top, right and bottom edge, in pixels, of the names of rules in a picture of a width."""
+    [named] = [layer for layer in chart["layer"] if "shift" in layer.get("data", {}).get("values", [{}])[0]]
+    (left, right), (low, high) = (named["encoding"][channel]["scale"]["domain"] for channel in "xy")
+    found = []
+    for one in named["data"]["values"]:
+        start = width * (one["macs"] - left) / (right - left) + BESIDE * one["side"]
+        start -= LETTER * len(one["text"]) * (one["side"] < 0)
+        middle = HEIGHT * (high - one["score"]) / (high - low) + one["shift"]
+        found.append((start, middle - LINE / 2, start + LETTER * len(one["text"]), middle + LINE / 2))
+    return found
+
+
+@pytest.mark.parametrize("width", [NARROWEST, 480, 900])
+@pytest.mark.parametrize(
+    "places",
+    [
+        [*CLUSTERS, (300_000, -0.9)],  # an outlier squeezes the others
+        CLUSTERS,
+        [(500_000, -0.5)] * 16,
+        [(macs, -1.0) for macs, _ in CLUSTERS],  # on the floor
+        [(750_000, 0.0)] * 5,
+    ],
+)
+def test_names_of_rules_lie_on_nothing_and_within_the_axes(places: list[tuple[int, float]], width: float) -> None:
+    rules = tuple(
+        Candidate(-1, cost=Cost(macs, 1), score=score, label=RULES[number % 4])
+        for number, (macs, score) in enumerate(places)
+    )
+    trials = tuple(Candidate(n, None, {}, Cost(300_000 + 45_000 * n, 1), -0.1 * n) for n in range(11))
+    front = Front("rules", Candidate(-1, cost=Cost(2_000_000, 1), score=0.0, label="dense"), trials, baselines=rules)
+    found = boxes(front_chart(trial_rows([front]), "score"), width)
+    assert len(found) == len(places)
+    assert min(box[1] for box in found) >= 0
+    assert max(box[3] for box in found) <= HEIGHT
+    assert min(box[0] for box in found) >= 0
+    assert max(box[2] for box in found) <= width
+    for one, other in itertools.combinations(found, 2):
+        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        assert apart, (one, other)
+
+
+def test_baselines_are_named() -> None:
     rows = trial_rows([BASED])
     chart = still(with_data(front_chart(rows, "score"), trials=rows), 480)
     picture = ElementTree.fromstring(to_svg(chart))
-    places = {}
-    for text in picture.iter(f"{SVG}text"):
-        place = re.match(r"translate\(([-\d.]+),([-\d.]+)\)", text.get("transform", ""))
-        if place and text.text in ("uniform", "global"):
-            places[text.text] = float(place[2])
-    assert places["uniform"] - places["global"] >= 12
+    assert {text.text for text in picture.iter(f"{SVG}text")} >= {"uniform", "global"}
     assert sum("place: baseline" in words for words in symbols(chart)) == 2
 
 

@@ -126,7 +126,7 @@ def test_a_study_that_is_opened_again_measures_no_filter_again(tmp_path: Path, g
     assert measured(3, weights=1)
     assert not any(measured(4, **other) for other in ({}, {"images": 17}, {"weights": 1}))
     assert structure_of("error", again, again.targets[0]) == structure_of("error", fresh, fresh.targets[0])
-    kept = sorted((tmp_path / "runs" / "one" / "tables").iterdir())
+    kept = sorted((tmp_path / "runs" / "one" / "filters").iterdir())
     assert len(kept) == 3
     for file in kept:
         file.write_bytes(file.read_bytes()[:-100])
@@ -153,7 +153,7 @@ def test_rules_and_networks_without_layers_keep_their_tables_too(tmp_path: Path,
         structure_of("error", here, here.targets[0])  # by the error table, whatever the space's criterion
     assert len(gathered) == 1
     found = problem_in(tmp_path / "fewer layers", Space(removal=Removal(most=2)))
-    assert len(list((tmp_path / "fewer layers" / "tables").iterdir())) == 3
+    assert len(list((tmp_path / "fewer layers" / "filters").iterdir())) == 3
     assert found.space.criterion == "l2"
 
 

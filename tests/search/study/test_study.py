@@ -14,6 +14,7 @@ import torch
 from optuna.trial import FrozenTrial
 from torch import Tensor, nn
 
+from backbones import modes
 from backbones.artefact import load
 from backbones.cost import cost
 from backbones.errors import SecateurError
@@ -186,6 +187,48 @@ def test_what_can_be_scored_is_looked_at_before_the_first_trial_alone(
     assert len(seen) == count
 
 
+@pytest.mark.parametrize(("begun", "elsewhere"), [(True, False), (False, True)])
+def test_a_study_goes_on_in_the_arithmetic_that_it_was_begun_in(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch, begun: bool, elsewhere: bool
+) -> None:
+    def machine(fast: bool) -> None:
+        monkeypatch.setattr(modes, "bfloat16_pays", lambda *_: fast)
+
+    def scores(study: Study) -> list[float | None]:
+        study.search(5, progress=False)
+        return [trial.value for trial in study.optuna_study.trials]
+
+    machine(begun)
+    first = make(tmp_path, parts, scorer="naswot", warm_start=[])
+    first.search(2, progress=False)
+    assert first.store.identity["scorer"] == f"naswot, 16 images, in {'bfloat16' if begun else 'float32'}"
+    whole = scores(make(tmp_path / "whole", parts, scorer="naswot", warm_start=[]))
+    machine(elsewhere)
+    assert scores(make(tmp_path, parts, scorer="naswot", warm_start=[])) == whole
+    fresh = make(tmp_path / "fresh", parts, scorer="naswot", warm_start=[])
+    assert fresh.problem.task.half is elsewhere
+    other = scores(fresh)
+    assert other != whole  # it does matter
+    assert other == pytest.approx(whole, abs=1)
+    with pytest.raises(
+        SecateurError, match=r"another scorer \(naswot, 16 images, in \w+, now naswot, 16 images, in \w+\)"
+    ):
+        make(tmp_path, parts, name="next", scorer="naswot").fork("s")
+
+
+def test_studies_of_before_that_tell_no_arithmetic_go_on_as_they_were(
+    tmp_path: Path, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modes, "bfloat16_pays", lambda *_: True)
+    study = make(tmp_path, parts, scorer="naswot")
+    study.search(2, progress=False)
+    known = study.optuna_study.user_attrs[IDENTITY]
+    study.optuna_study.set_user_attr(IDENTITY, {**known, "scorer": "naswot, 16 images"})
+    assert make(tmp_path, parts, scorer="naswot").problem.task.half is None  # which is float32
+    assert make(tmp_path, parts, name="next", scorer="naswot").fork("s").scores >= 2
+    assert make(tmp_path, parts, name="controls", scorer="params").store.identity["scorer"] == "params, 16 images"
+
+
 class Steeper(Small):
     """The same weights, other code."""
 
@@ -352,9 +395,9 @@ def test_a_network_of_another_type_than_the_images_is_one_line(
         train(model, parts[2], Recipe(epochs=1, batch_size=32))
 
 
-def test_a_storage_that_cannot_be_opened_hides_the_password(parts: Parts) -> None:
+def test_a_storage_that_cannot_be_opened_hides_the_password(tmp_path: Path, parts: Parts) -> None:
     with pytest.raises(SecateurError, match="cannot be opened") as caught:
-        Study("s", *parts, batch=16, budget=Budget(macs=0.3), storage="nonsense://user:secret@host/db")
+        sample("nonsense://user:secret@host/db", tmp_path, parts)
     assert "secret" not in str(caught.value)
 
 
