@@ -23,14 +23,14 @@ LOOKS = {
 RETRAINED_LOOKS = {word: LOOKS[word] for word in LOOKS if word != "infeasible"} | {
     "dominated": (GREY, "circle", 60, 0.9)
 }
-Box = tuple[float, float, float, float]
+LabelBox = tuple[float, float, float, float]
 """Left, top, right and bottom edge, in pixels."""
 HEIGHT = 340
 LETTERS = 44
 """Of a line of the title beside an axis of this height."""
 LINE = 13
 """Pixels between two labels that stand above each other."""
-LETTER, BESIDE, MARK, NARROWEST = 6.5, 9, 6, 360
+LETTER, BESIDE, MARK, NARROW = 6.5, 9, 6, 360
 """Pixels of a label's letter, from a point to its label, from a point to its edge, and of the narrowest picture in
 which labels keep apart: in wider ones points and labels only move away from each other."""
 # Legends wrap on a phone; pictures side by side (width 0) are wide enough.
@@ -185,7 +185,7 @@ def _baseline_names(rows: Sequence[Row], x: Spec, y: Spec, state: str) -> Spec |
     shown = [row for row in rows if row[state] == "baseline" and _inside(row[x["field"]], x)]
     shown = sorted((row for row in shown if _inside(row[y["field"]], y)), key=lambda row: -row[y["field"]])
     points = [
-        (NARROWEST * (row[x["field"]] - left) / (right - left), HEIGHT * (high - row[y["field"]]) / (high - low))
+        (NARROW * (row[x["field"]] - left) / (right - left), HEIGHT * (high - row[y["field"]]) / (high - low))
         for row in shown
     ]
     taken = [(across - MARK, down - MARK, across + MARK, down + MARK) for across, down in points]
@@ -208,10 +208,12 @@ def _baseline_names(rows: Sequence[Row], x: Spec, y: Spec, state: str) -> Spec |
     }
 
 
-def _free_place(point: tuple[float, float], length: float, taken: Sequence[Box]) -> tuple[int, int, Box] | None:
+def _free_place(
+    point: tuple[float, float], length: float, taken: Sequence[LabelBox]
+) -> tuple[int, int, LabelBox] | None:
     """Side (-1 left, 1 right), shift downwards and box of a label: as near to its point as there is room, or None."""
     across, down = point
-    inner = -1 if 2 * across > NARROWEST else 1
+    inner = -1 if 2 * across > NARROW else 1
     for shift in sorted(range(-HEIGHT, HEIGHT + 1), key=abs):
         top = down + shift - LINE / 2
         if not 0 <= top <= HEIGHT - LINE:
@@ -219,12 +221,12 @@ def _free_place(point: tuple[float, float], length: float, taken: Sequence[Box])
         for side in (inner, -inner):
             start = across + BESIDE if side > 0 else across - BESIDE - length
             box = (start, top, start + length, top + LINE)
-            if (side == inner or (start >= 0 and box[2] <= NARROWEST)) and not any(_meet(box, one) for one in taken):
+            if (side == inner or (start >= 0 and box[2] <= NARROW)) and not any(_meet(box, one) for one in taken):
                 return side, shift, box
     return None
 
 
-def _meet(one: Box, other: Box) -> bool:
+def _meet(one: LabelBox, other: LabelBox) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 

@@ -40,7 +40,7 @@ ARGUMENTS = {
 }
 """Item of an identity -> the arguments of `Study` that it comes from, where they have another name."""
 LIBRARIES = ("torch", "optuna", "numpy", "scipy", "scikit-learn")
-ARITHMETIC = {True: ", in bfloat16", False: ", in float32"}
+ARITHMETIC_NOTES = {True: ", in bfloat16", False: ", in float32"}
 """How the scorer of an identity ends where it can be computed in either; those of before say nothing."""
 SCORE_ITEMS = ("format", "weights", "graph", OPERATIONS, "data", "scorer", "seed")
 """What a score depends on, apart from the structure: equal in two studies, their scores are too."""
@@ -60,7 +60,7 @@ def scorer_text(scorer: str, task: ScoringTask, batch: int, statistics: int, bud
     fit, others = sample_count(task.fit), sample_count(task.held_out)
     refitted = f", refitted on {fit}, compared on {others}" if task.fit is not None else ""
     ranked = f", ranked in {budget}" if "+" in scorer else ""
-    arithmetic = "" if task.half is None else ARITHMETIC[task.half]
+    arithmetic = "" if task.half is None else ARITHMETIC_NOTES[task.half]
     return f"{scorer}, {batch} images{renewed}{refitted}{ranked}{arithmetic}"
 
 
@@ -85,7 +85,7 @@ def as_begun(name: str, url: str, space: Space, task: ScoringTask, scorer: str) 
     half = halves_pay(task.batch) if halved(scorer) else None
     if known is not None:
         space = space.as_noted(json.loads(known["space"]))
-        noted = [one for one, text in ARITHMETIC.items() if known["scorer"].endswith(text)]
+        noted = [one for one, text in ARITHMETIC_NOTES.items() if known["scorer"].endswith(text)]
         half = noted[0] if noted else None
     return space, replace(task, half=half)
 
@@ -171,7 +171,7 @@ def different_items(
         same_torch: both were traced by the same version of torch, so that operations can be compared.
     """
     compared = [item for item in items if item != OPERATIONS or (same_torch and item in one and item in other)]
-    plain = not all(one.get("scorer", "").endswith(tuple(ARITHMETIC.values())) for one in (one, other))
+    plain = not all(one.get("scorer", "").endswith(tuple(ARITHMETIC_NOTES.values())) for one in (one, other))
     return [item for item in compared if _comparable(one, item, plain) != _comparable(other, item, plain)]
 
 
@@ -180,7 +180,7 @@ def _comparable(identity: Mapping[str, str], item: str, plain: bool) -> str | No
     value = identity.get(item)
     if value is None or item != "scorer" or not plain:
         return value
-    return value.removesuffix(ARITHMETIC[True]).removesuffix(ARITHMETIC[False])
+    return value.removesuffix(ARITHMETIC_NOTES[True]).removesuffix(ARITHMETIC_NOTES[False])
 
 
 def to_record(value: Any) -> str:

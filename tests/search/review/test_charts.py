@@ -28,7 +28,7 @@ from search.review.charts import (
 )
 from search.review.figures import figures
 from search.review.front import Front
-from search.review.front_chart import BESIDE, HEIGHT, LETTER, LINE, NARROWEST, front_chart
+from search.review.front_chart import BESIDE, HEIGHT, LETTER, LINE, NARROW, front_chart
 from search.review.report import Report
 from search.review.report_files import plot_front
 from search.review.trial_table import axes_measured, trial_rows
@@ -164,7 +164,7 @@ def boxes(chart: Spec, width: float) -> list[tuple[float, float, float, float]]:
     return found
 
 
-@pytest.mark.parametrize("width", [NARROWEST, 480, 900])
+@pytest.mark.parametrize("width", [NARROW, 480, 900])
 @pytest.mark.parametrize(
     "places",
     [
