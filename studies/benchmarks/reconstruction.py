@@ -32,7 +32,8 @@ from torch import Tensor, nn
 
 import secateur as sc
 from backbones.files import write_text
-from backbones.modes import evaluating
+from backbones.modes import evaluating, fast_precision
+from scoring.logit_scores import SCORED_AT_ONCE
 from scoring.reconstruction import fit as fit_module
 from scoring.reconstruction import refit as refit_module
 from scoring.reconstruction import ridge as ridge_module
@@ -247,7 +248,10 @@ def quick_table(bench: Bench, macs: float) -> None:
     structures = {name: structure for name, structure in bench.structures(macs) if not name.endswith("reconstruction")}
     first: list[float] = []
     for way, (targets, rounds) in _ways(bench).items():
-        found = {name: bench.accuracy(refit(targets, one, rounds=rounds)) for name, one in structures.items()}
+        found = {
+            name: bench.accuracy(refit(targets, one, rounds=rounds, forward_only=True))
+            for name, one in structures.items()
+        }
         first = first or list(found.values())
         row = {
             "random": statistics.mean(value for name, value in found.items() if name.startswith("random")),
@@ -260,7 +264,7 @@ def quick_table(bench: Bench, macs: float) -> None:
 def speed_table(bench: Bench) -> None:
     """Processor seconds of one thread: a refit by its parts, and a forward pass over as many other images.
 
-    Uniform widths at 20 %, 256 images, by the settings of a study and by those of a search. The ways take turns, seven
+    Uniform widths at 20 %, 256 images, for forward passes only, as a score does it. The ways take turns, seven
     rounds; medians, and the median of a round's ratio to its own forward pass, which a busy machine moves less.
     """
     torch.set_num_threads(1)
@@ -275,8 +279,9 @@ def speed_table(bench: Bench) -> None:
         for way, (targets, rounds) in ways.items():
             network, spent = _timed_refit(targets, structure, rounds)
             start = time.process_time()
-            with evaluating(network), torch.no_grad():
-                network(others)
+            with evaluating(network), torch.no_grad(), fast_precision(others):
+                for piece in others.split(SCORED_AT_ONCE):
+                    network(piece)
             spent["forward"] = time.process_time() - start
             whole = projecting + spent["refit"] + spent["forward"]
             ratio = spent["refit"] / spent["forward"]
@@ -291,7 +296,7 @@ PARTS: dict[str, tuple[tuple[Any, str], ...]] = {
     "patches": ((refit_module, "gather"),),
     "products": ((fit_module, "multiply"), (ridge_module, "multiply")),
     "solve": ((ridge_module, "cholesky"), (ridge_module.Ridge, "_divided")),
-    "layers": ((refit_module._Layer, "plain"),),
+    "layers": ((refit_module._Layer, "plain_with"),),
 }
 """Parts of a refit, and the functions that they are spent in."""
 
