@@ -119,7 +119,7 @@ def chart(rows: list[dict[str, Any]]) -> dict[str, Any]:
                     "field": "time",
                     "type": "quantitative",
                     "title": "time / dense",
-                    "scale": {"type": "log", "domain": [0.25, 2]},
+                    "scale": {"type": "log"},
                 },
                 "color": {"field": "divisor", "type": "nominal"},
             },
