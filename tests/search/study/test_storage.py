@@ -173,6 +173,11 @@ def test_looking_writes_nothing_whatever_the_file(tmp_path: Path) -> None:
     assert other.read_bytes() == before
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file under a folder."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("kind", ["sqlite:///{}/s.db", "journal:///{}/s.db"])
 @pytest.mark.parametrize("killed", [False, True])
 def test_a_study_on_a_read_only_mount_is_looked_at(tmp_path: Path, parts: Parts, kind: str, killed: bool) -> None:
@@ -190,12 +195,12 @@ def test_a_study_on_a_read_only_mount_is_looked_at(tmp_path: Path, parts: Parts,
     for path in mount.iterdir():
         if path.name.endswith(("-shm", ".lock")):
             path.unlink()
-    before = {path.name: path.read_bytes() for path in mount.iterdir()}
+    before = contents(mount)
     with read_only(mount):
         looked = open_study(kind.format(mount))
         assert looked.status().trials == {"scored": 6}
         assert [one.id for one in looked.front().candidates] == [one.id for one in study.front().candidates]
-    assert {path.name: path.read_bytes() for path in mount.iterdir()} == before
+    assert contents(mount) == before
 
 
 def test_half_a_line_at_the_end_of_a_journal_is_cut_off(tmp_path: Path, parts: Parts) -> None:
