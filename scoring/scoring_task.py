@@ -119,7 +119,7 @@ class ScoringTask:
         fit: inputs that structures are refitted on, none of the batch; None where no scorer refits.
         held_out: inputs that the scorer `reconstruction` looks at, none of `fit`; None for the batch.
         half: whether the scorers `HALVED` run networks on images in bfloat16; None: `reconstruction` does where the
-            processor has instructions for it, the others do not. The pass of a refit itself goes by the processor.
+            processor has instructions for it, its refit too, the others do not.
     """
 
     model: nn.Module
@@ -271,7 +271,7 @@ class ScoredStructure:
 
     @cached_property
     def _refitted(self) -> nn.Module:
-        return refit(self.task.targets(""), self.structure, forward_only=True).eval()
+        return refit(self.task.targets(""), self.structure, forward_only=True, half=self.task.half).eval()
 
     @cached_property
     def after_refit(self) -> RefittedStructure:

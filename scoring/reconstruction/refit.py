@@ -55,6 +55,7 @@ def refit(
     ridge: float = RIDGE,
     rounds: int = ROUNDS,
     forward_only: bool = False,
+    half: bool | None = None,
 ) -> nn.Module:
     """A structure of the dense network, refitted to its targets.
 
@@ -64,9 +65,9 @@ def refit(
         ridge: how strongly weights are drawn to the cut ones, relative to the mean diagonal of the inputs' Gram; > 0.
         rounds: alternations with the targets that a ReLU leaves free; 0 for plain least squares.
         forward_only: for forward passes in evaluation mode alone, which is faster: batch norms are folded into the
-            refitted layers that they read, and the pass is made in bfloat16 where `fast_precision` says so (the layers
-            are solved for in float32 all the same). Without, batch norms are written so that batch statistics give the
-            same function in training.
+            refitted layers that they read, and the pass may be made in bfloat16 (the layers are solved for in float32
+            all the same). Without, batch norms are written so that batch statistics give the same function in training.
+        half: whether that pass is in bfloat16; None for where `fast_precision` says so.
 
     Returns:
         the pruned network, in the training flags of the dense one. `secateur_as_cut` names the layers that were not
@@ -79,13 +80,13 @@ def refit(
     plan = pruned.secateur_origin
     assert isinstance(plan, PruningPlan)
     run = _Pass(targets, pruned, plan, ridge, rounds, forward_only)
-    precision = fast_precision(targets.inputs[0] if forward_only and len(targets.inputs) == 1 else None)
+    precision = fast_precision(targets.inputs[0] if forward_only and len(targets.inputs) == 1 else None, half)
     with evaluating(pruned), torch.no_grad(), run.attached(), run.additions, precision:
         output_of(pruned, targets.inputs)
     if run.additions.waiting:  # the cut network never adds them: each layer by itself
         alone = {path: replace(target, other=None) for path, target in targets.layers.items()}
         targets = replace(targets, layers=alone)
-        return refit(targets, structure, ridge=ridge, rounds=rounds, forward_only=forward_only)
+        return refit(targets, structure, ridge=ridge, rounds=rounds, forward_only=forward_only, half=half)
     for path in run.folded:
         parent, _, name = path.rpartition(".")
         setattr(pruned.get_submodule(parent), name, nn.Identity())

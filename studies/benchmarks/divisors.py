@@ -107,6 +107,7 @@ def add(path: Path, row: dict[str, Any]) -> None:
 def chart(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Time against MACs, both over the dense network's: a panel for each network, engine and batch."""
     labelled = [{**row, "panel": f"{row['network']}, {row['engine']}, batch {row['batch']}"} for row in rows]
+    times = [row["time"] for row in rows]
     return {
         "data": {"values": labelled},
         "facet": {"field": "panel", "title": None},
@@ -119,7 +120,7 @@ def chart(rows: list[dict[str, Any]]) -> dict[str, Any]:
                     "field": "time",
                     "type": "quantitative",
                     "title": "time / dense",
-                    "scale": {"type": "log"},
+                    "scale": {"type": "log", "domain": [min(0.25, *times), max(2.0, *times)]},
                 },
                 "color": {"field": "divisor", "type": "nominal"},
             },
