@@ -182,15 +182,7 @@ def channel_readers(
 ) -> dict[str, Readers]:
     """Per group what the layers that read it make of its channels: what `channel_errors` orders them by.
 
-    Args:
-        model: the traced network; not changed.
-        graph: of `trace`.
-        images: as `gather_grams` takes them.
-        rows: positions a layer.
-        ridge: relative to the mean diagonal of the Gram.
-
-    Raises:
-        SecateurError: as `channel_errors`.
+    Arguments and errors as for `channel_errors`.
     """
     read = {group.name: _watched(model, group.inputs, makes=False) for group in graph.groups}
     grams = gather_grams(model, graph, images, rows=rows)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.cost import cost, recount
@@ -17,6 +17,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import DEFAULT_SCORER, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
+from search.training.parallel import threads_each
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class ScoreCache:
         if jobs == 1:
             results: Iterator[StructureScore] = map(self._score, list(fresh.values()))
         else:
-            threads = max(1, int(cpu_count()) // jobs)
+            threads = threads_each(jobs)
             pool = Parallel(n_jobs=jobs, backend="threading")
             results = iter(pool(delayed(self._on_threads)(one, threads) for one in fresh.values()))
         for one in structures:

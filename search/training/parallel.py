@@ -105,6 +105,11 @@ def process_group(device: str | torch.device) -> Iterator[ProcessGroup]:
             dist.destroy_process_group()
 
 
+def threads_each(jobs: int) -> int:
+    """Threads for each of so many jobs at the same time: the cores that this process may use, divided among them."""
+    return max(1, int(cpu_count()) // jobs)
+
+
 def in_processes(tasks: Iterable[Callable[[], _T]], processes: int, begin: Begin | None = None) -> Iterator[_T]:
     """Results as they come. Tasks are drawn when their turn comes, so that only a few of them take memory.
 
@@ -123,7 +128,7 @@ def in_processes(tasks: Iterable[Callable[[], _T]], processes: int, begin: Begin
 @contextmanager
 def process_pool(processes: int, begin: Begin | None = None) -> Iterator[ProcessPoolExecutor]:
     """Processes for one batch of tasks after another (`results_of`); ended with the block, at once where it fails."""
-    threads = max(1, int(cpu_count()) // processes)
+    threads = threads_each(processes)
     before = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, _processes(), _begin, (threads, begin))
     try:
