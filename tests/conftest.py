@@ -1,5 +1,6 @@
 """What holds for every test: small networks, so one thread each; set before torch is imported, for subprocesses too."""
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,13 @@ from tests.migrations import read_once
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("SECATEUR_CACHE", None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # interpreters that tests start would compile all of secateur each time
+
+
+def pytest_collection_finish() -> None:
+    """What the imports made is there to stay: looking through it for garbage again and again takes a twentieth."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True, scope="session")

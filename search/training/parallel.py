@@ -144,12 +144,13 @@ def process_pool(processes: int, begin: Begin | None = None) -> Iterator[Process
 def _processes() -> BaseContext:
     """New processes that share nothing with this one. All but the first begin at once where the system can fork.
 
-    They are forked from one that has its imports, which take each new interpreter seconds.
+    They are forked from one that has its imports, which take each new interpreter seconds; the first optimiser or seed
+    of a process imports `torch._dynamo`.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["secateur"])
+    context.set_forkserver_preload(["secateur", "torch._dynamo"])
     return context
 
 
