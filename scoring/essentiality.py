@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.inputs import run_on
-from backbones.modes import evaluating
+from backbones.modes import evaluating, fast_precision
 from backbones.removal import removable
 from backbones.structure import Structure
 from scoring.scorers import check_scorer, scorer_of
@@ -76,12 +76,15 @@ def removable_blocks(graph: ChannelGraph) -> tuple[str, ...]:
 def accuracy_of(model: nn.Module, task: ScoringTask) -> float:
     """The share of the task's batch that a network classifies as labelled, in eval mode.
 
+    The pass is made as the scorers `HALVED` make theirs (`ScoringTask.half`): rules and removal orders ask a hundred
+    times and more.
+
     Raises:
         SecateurError: without labels, or when the output is not (B, classes).
     """
     labels = task.need_labels("accuracy")
-    with evaluating(model), torch.no_grad():
-        logits = run_on(model, task.batch)
+    with evaluating(model), torch.no_grad(), fast_precision(task.images, task.half):
+        logits = run_on(model, task.images)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
         raise SecateurError("accuracy needs a classifier that returns logits (B, classes)")
     return float((logits.argmax(1) == labels).double().mean())
@@ -118,7 +121,7 @@ def _cosine(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, 
 
 def _accuracy(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, float]:
     """The fall in accuracy on the batch, a fraction."""
-    return _fall(task, layers, lambda scored: accuracy_of(scored.pruned, task))
+    return _fall(task, layers, lambda scored: accuracy_of(scored.folded, task))
 
 
 def _score(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, float]:

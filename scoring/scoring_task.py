@@ -119,7 +119,7 @@ class ScoringTask:
         fit: inputs that structures are refitted on, none of the batch; None where no scorer refits.
         held_out: inputs that the scorer `reconstruction` looks at, none of `fit`; None for the batch.
         half: whether the scorers `HALVED` run networks on images in bfloat16; None: `reconstruction` does where the
-            processor has instructions for it, its refit too, the others do not.
+            processor has instructions for it, its refit too, and so does accuracy, the others do not.
     """
 
     model: nn.Module

@@ -200,7 +200,7 @@ def _sensitivity(problem: SearchProblem, settings: RuleSettings) -> WidthAllocat
 def _value(task: ScoringTask, structure: Structure, measure: str | None) -> float:
     scored = ScoredStructure(task, structure)
     measure = measure or ("accuracy" if task.has_logits else "fidelity")
-    return accuracy_of(scored.pruned, task) if measure == "accuracy" else SCORERS[measure](scored)
+    return accuracy_of(scored.folded, task) if measure == "accuracy" else SCORERS[measure](scored)
 
 
 def _error(problem: SearchProblem, settings: RuleSettings) -> WidthAllocation:
