@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.registry import build
+from backbones.structure import Structure
 from backbones.trace import trace
 from scoring.essentiality import accuracy_of, essentiality, removable_blocks
-from scoring.scoring_task import ScoringTask
+from scoring.scoring_task import ScoredStructure, ScoringTask
 
 
 class Turns(nn.Module):
@@ -66,6 +67,35 @@ def test_accuracy_is_the_fall_when_the_layer_is_bypassed(task: ScoringTask) -> N
     found = essentiality("accuracy", task, LAYERS)
     assert found["still"] == found["slight"] == 0.0
     assert found["flip"] == pytest.approx(1.0)  # the largest input has the smallest logit
+
+
+class Noted(nn.Module):
+    """A convolution and a norm, which note what they are run on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+        self.seen: list[tuple[torch.dtype, bool]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        self.seen.append((x.dtype, x.is_contiguous(memory_format=torch.channels_last)))
+        out: Tensor = self.head(self.norm(x).relu().mean((2, 3)))
+        return out
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_accuracy_is_measured_in_the_arithmetic_and_layout_of_scores(half: bool) -> None:
+    torch.manual_seed(0)
+    model = Noted().eval()
+    images = torch.randn(16, 3, 6, 6)
+    labels = model(images).argmax(1)
+    task = ScoringTask(model, trace(model, images[:1]), images, labels, half=half)
+    full = ScoredStructure(task, Structure.full(task.graph)).folded
+    assert isinstance(full.norm, nn.Identity)
+    full.seen = []
+    assert accuracy_of(full, task) >= 0.9
+    assert full.seen == [(torch.bfloat16 if half else torch.float32, True)]
 
 
 def test_score_is_the_fall_in_a_score(task: ScoringTask) -> None:
