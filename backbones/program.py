@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.nn.utils.parametrize import is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.utils._pytree import tree_leaves, tree_map
@@ -50,10 +51,27 @@ class Step:
     modules: tuple[str, ...]
     line: str
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Torch's operators cannot be pickled; they are by name."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        operator = self.target
+        if isinstance(operator, OpOverload):
+            values["target"] = (*operator._schema.name.split("::"), operator._overloadname)
+        return _read, (values,)
+
     @property
     def module(self) -> str:
         """The innermost module, empty for the network itself."""
         return self.modules[-1] if self.modules else ""
+
+
+def _read(values: dict[str, Any]) -> Step:
+    """A step as `Step.__reduce__` wrote it."""
+    operator = values["target"]
+    if isinstance(operator, tuple):
+        library, name, overload = operator
+        values = {**values, "target": getattr(getattr(getattr(torch.ops, library), name), overload)}
+    return Step(**values)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

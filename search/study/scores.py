@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+import warnings
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from pickle import PicklingError
+from tempfile import mkdtemp
 
+import cloudpickle
 import torch
 from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.cost import cost, recount
 from backbones.cost_table import Cost
-from backbones.errors import SecateurError
+from backbones.errors import SecateurError, one_line
+from backbones.modes import device_of
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import DEFAULT_SCORER, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
+from search.study.interrupts import kept_from_children
 from search.training.parallel import threads_each
+
+PROCESSES_FROM = 0.3
+"""Seconds that a score takes from which several at once are computed by processes; shorter ones by threads.
+
+A score is hundreds of small operations, between which threads wait for one another; processes take seconds to begin.
+"""
+IDLE = 60
+"""Seconds without a structure to score after which a process ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,9 @@ class ScoreCache:
         self.name, self.scorer, self.task = scorer, scorer_of(scorer), task
         self.known: dict[str, StructureScore] = {}
         self._verified = False
+        self._seconds = 0.0
+        self._folder: Path | None = None
+        self._apart = device_of(task.model).type == "cpu"
 
     def learn(self, trials: Iterable[FrozenTrial]) -> None:
         """Takes over the scores that finished trials hold."""
@@ -76,14 +96,12 @@ class ScoreCache:
         if jobs == 1:
             results: Iterator[StructureScore] = map(self._score, list(fresh.values()))
         else:
-            threads = threads_each(jobs)
-            pool = Parallel(n_jobs=jobs, backend="threading")
-            results = iter(pool(delayed(self._on_threads)(one, threads) for one in fresh.values()))
+            results = iter(self._at_once(list(fresh.values()), jobs))
         for one in structures:
             seconds = 0.0
             if fresh.pop(one.id, None) is not None:
                 self.known[one.id] = next(results)
-                seconds = self.known[one.id].seconds
+                seconds = self._seconds = self.known[one.id].seconds
             known = self.known[one.id]
             yield StructureScore(known.score, known.reason, seconds)
 
@@ -97,6 +115,29 @@ class ScoreCache:
                 f"scorer {self.name!r} cannot score this network, not even whole: {dense.reason}; take another scorer "
                 f"(the default is {DEFAULT_SCORER!r}), or mend the network"
             )
+
+    def _at_once(self, structures: Sequence[Structure], jobs: int) -> list[StructureScore]:
+        """By processes where that pays and the task can be sent to them, on a GPU and otherwise by threads."""
+        threads = threads_each(jobs)
+        if self._apart and self._seconds >= PROCESSES_FROM:
+            try:
+                return self._by_processes(structures, jobs, threads)
+            except (PicklingError, TypeError, AttributeError, RuntimeError) as error:  # also: a process was killed
+                why = f"{type(error).__name__}: {one_line(error, 80)}"
+                warnings.warn(f"structures are scored by threads, slower than by processes: {why}", stacklevel=2)
+                self._apart = False
+        pool = Parallel(jobs, backend="threading")
+        return list(pool(delayed(self._on_threads)(one, threads) for one in structures))
+
+    def _by_processes(self, structures: Sequence[Structure], jobs: int, threads: int) -> list[StructureScore]:
+        """The task lies in a file: sent by a pipe, it would hold up this process where one dies that begins."""
+        if self._folder is None:
+            self._folder = Path(mkdtemp(prefix="secateur-"))
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+            (self._folder / "task").write_bytes(cloudpickle.dumps((self.name, self.task)))
+        begin = {"initializer": _begin, "initargs": (self._folder, threads), "idle_worker_timeout": IDLE}
+        with Parallel(jobs, backend="loky", **begin) as pool, kept_from_children():
+            return list(pool([delayed(_score_here)(one) for one in structures]))
 
     def _on_threads(self, structure: Structure, threads: int) -> StructureScore:
         torch.set_num_threads(threads)  # of this thread of Python alone
@@ -118,3 +159,16 @@ class ScoreCache:
         batch = self.task.graph.program.batch
         if Cost(stated.macs * batch, stated.params) != counted:
             raise RuntimeError(f"cost() says {stated}, a count on the pruned network {counted} for a batch of {batch}")
+
+
+_here: list[ScoreCache] = []
+"""In a process that scores for another: by what it does."""
+
+
+def _begin(folder: Path, threads: int) -> None:
+    torch.set_num_threads(threads)
+    _here[:] = [ScoreCache(*cloudpickle.loads((folder / "task").read_bytes()))]
+
+
+def _score_here(structure: Structure) -> StructureScore:
+    return _here[0]._score(structure)

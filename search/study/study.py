@@ -167,8 +167,9 @@ class Study:
             timeout: seconds after which no further trial is begun.
             callbacks: called with the study and each trial that this process finished.
             progress: show a bar when standard error is a terminal.
-            jobs: structures scored at the same time by threads of this process. Part of what makes a search repeatable:
-                with another number of jobs it proposes other trials.
+            jobs: structures scored at the same time, the cores divided among them: by processes of their own on a CPU
+                where a score takes a third of a second or more, else by threads. Part of what makes a search
+                repeatable: with another number of jobs it proposes other trials.
             shared: let any number of processes and machines do so at the same time; what each proposes then depends
                 on who finishes first. Without it a second process is refused.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -192,3 +193,16 @@ def test_layers_and_activations_are_listed_in_order() -> None:
     graph = trace(Net(), torch.zeros(1, 3, 6, 6))
     assert dict(graph.layers) == {"a": "Conv2d", "b": "Conv2d", "head": "Linear"}
     assert [(entry.op, entry.shape) for entry in graph.activations] == [("aten.relu", (1, 8, 6, 6))] * 2
+
+
+def test_a_graph_is_pickled_with_its_operators() -> None:
+    """Those of torch by name; what is read back prunes, and replays, as what was written."""
+    model = build("mobilenet_v3_small_cifar").eval()
+    graph = trace(model, torch.zeros(1, 3, 32, 32))
+    again = pickle.loads(pickle.dumps(graph))
+    assert (again.id, again.program.id) == (graph.id, graph.program.id)
+    assert [step.target for step in again.program.steps] == [step.target for step in graph.program.steps]
+    structure = Structure.random(graph, keep=0.5)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(prune(model, again, structure)(images), prune(model, graph, structure)(images))
