@@ -197,7 +197,7 @@ def test_layers_and_activations_are_listed_in_order() -> None:
 
 def test_a_graph_is_pickled_with_its_operators() -> None:
     """Those of torch by name; what is read back prunes, and replays, as what was written."""
-    model = build("mobilenet_v3_small_cifar").eval()
+    model = build("mobilenet_v3_small_cifar", 10).eval()
     graph = trace(model, torch.zeros(1, 3, 32, 32))
     again = pickle.loads(pickle.dumps(graph))
     assert (again.id, again.program.id) == (graph.id, graph.program.id)
