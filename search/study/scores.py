@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 import warnings
@@ -29,7 +30,7 @@ from search.study.interrupts import kept_from_children
 from search.training.parallel import threads_each
 
 PROCESSES_FROM = 0.3
-"""Seconds that a score takes from which several at once are computed by processes; shorter ones by threads.
+"""Seconds that the quickest score took from which several at once are computed by processes; shorter ones by threads.
 
 A score is hundreds of small operations, between which threads wait for one another; processes take seconds to begin.
 """
@@ -67,7 +68,7 @@ class ScoreCache:
         self.name, self.scorer, self.task = scorer, scorer_of(scorer), task
         self.known: dict[str, StructureScore] = {}
         self._verified = False
-        self._seconds = 0.0
+        self._quickest = math.inf
         self._folder: Path | None = None
         self._apart = device_of(task.model).type == "cpu"
 
@@ -101,7 +102,9 @@ class ScoreCache:
             seconds = 0.0
             if fresh.pop(one.id, None) is not None:
                 self.known[one.id] = next(results)
-                seconds = self._seconds = self.known[one.id].seconds
+                seconds = self.known[one.id].seconds
+                if self.known[one.id].score is not None:
+                    self._quickest = min(self._quickest, seconds)
             known = self.known[one.id]
             yield StructureScore(known.score, known.reason, seconds)
 
@@ -119,10 +122,10 @@ class ScoreCache:
     def _at_once(self, structures: Sequence[Structure], jobs: int) -> list[StructureScore]:
         """By processes where that pays and the task can be sent to them, on a GPU and otherwise by threads."""
         threads = threads_each(jobs)
-        if self._apart and self._seconds >= PROCESSES_FROM:
+        if self._apart and PROCESSES_FROM <= self._quickest < math.inf:
             try:
                 return self._by_processes(structures, jobs, threads)
-            except (PicklingError, TypeError, AttributeError, RuntimeError) as error:  # also: a process was killed
+            except (PicklingError, TypeError, AttributeError, RuntimeError, OSError) as error:  # also: one was killed
                 why = f"{type(error).__name__}: {one_line(error, 80)}"
                 warnings.warn(f"structures are scored by threads, slower than by processes: {why}", stacklevel=2)
                 self._apart = False

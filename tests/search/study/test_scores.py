@@ -53,6 +53,7 @@ def test_processes_score_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
         wanted = alone(task, structures)
         assert None not in wanted
         cache = ScoreCache("reconstruction", task)
+        list(cache.of([Structure.full(task.graph)]))  # what a score takes is known from now on
         monkeypatch.setattr(cache, "_on_threads", None)
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -69,16 +70,19 @@ def test_what_cannot_be_sent_to_processes_is_scored_by_threads(monkeypatch: pyte
     model.lock = threading.Lock()  # type: ignore[assignment]
     structures = [Structure.random(task.graph, macs=0.5, seed=seed) for seed in range(2)]
     cache = ScoreCache("params", task)
+    list(cache.of([Structure.full(task.graph)]))
     with pytest.warns(UserWarning, match="scored by threads, slower than by processes: .*lock"):
         found = [one.score for one in cache.of(structures, 2)]
     assert found == alone(task, structures, "params")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said once
-        assert len(list(cache.of([Structure.full(task.graph), *structures], 2))) == 3
+        assert len(list(cache.of([Structure.random(task.graph, macs=0.3, seed=5), *structures], 2))) == 3
 
 
 def test_quick_scores_begin_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     task = task_of(network())
     cache = ScoreCache("params", task)
-    monkeypatch.setattr(scores, "_begin", None)  # what processes begin with
-    assert len(list(cache.of([Structure.full(task.graph), Structure.random(task.graph, macs=0.5, seed=0)], 2))) == 2
+    monkeypatch.setattr(cache, "_by_processes", None)
+    for number in range(2):  # not known yet, then known
+        structures = [Structure.random(task.graph, macs=0.5, seed=2 * number + one) for one in range(2)]
+        assert len(list(cache.of(structures, 2))) == 2
