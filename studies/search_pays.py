@@ -91,7 +91,7 @@ class Bench:
     def structure(self, way: str, seed: int) -> sc.Structure:
         """What a way gives; kept, with the seconds that it took."""
         fixed = way in RULES or way == "Torch-Pruning"
-        path = self.runs / f"{way.replace(' ', '-')}-{self.criterion}-{0 if fixed else seed}.json"
+        path = self.runs / f"{way.replace(',', '').replace(' ', '-')}-{self.criterion}-{0 if fixed else seed}.json"
         if not path.is_file():
             start = time.perf_counter()
             structure = self._make(way, seed)
@@ -113,7 +113,7 @@ class Bench:
 
     def _found(self, way: str, seed: int, number: int) -> list[sc.Structure]:
         """The best of a search by score, confirmed on images that no trial saw."""
-        name = f"{way.replace(' ', '-')}-{self.criterion}-{seed}"
+        name = f"{way.replace(',', '').replace(' ', '-')}-{self.criterion}-{seed}"
         settings: dict[str, Any] = {"scorer": "reconstruction", **SEARCHES[way]}
         study = sc.Study(
             name,
