@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import warnings
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,8 +36,18 @@ def alone(task: ScoringTask, structures: list[Structure], name: str = "reconstru
     return [one.score for one in ScoreCache(name, task).of(structures)]
 
 
+def scoring_children() -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getpid() and b"popen_loky" in (path / "cmdline").read_bytes():
+                found.append(int(path.name))
+    return found
+
+
 def test_processes_score_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network of a class that only this process knows."""
+    """A network of a class that only this process knows. Where one of them is killed, threads go on."""
 
     class Mine(nn.Module):
         def __init__(self) -> None:
@@ -54,11 +68,15 @@ def test_processes_score_as_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
         assert None not in wanted
         cache = ScoreCache("reconstruction", task)
         list(cache.of([Structure.full(task.graph)]))  # what a score takes is known from now on
-        monkeypatch.setattr(cache, "_on_threads", None)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), monkeypatch.context() as patch:
             warnings.simplefilter("error", UserWarning)
+            patch.setattr(cache, "_on_threads", None)
             assert [one.score for one in cache.of(structures, 2)] == wanted
         assert all(one.seconds == 0 for one in cache.of(structures, 2))  # known now
+        os.kill(scoring_children()[0], signal.SIGKILL)
+        cache.known.clear()
+        with pytest.warns(UserWarning, match="scored by threads, slower than by processes: TerminatedWorker"):
+            assert [one.score for one in cache.of(structures, 2)] == wanted
     finally:
         torch.set_num_threads(threads)
 
