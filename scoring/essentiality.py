@@ -76,8 +76,8 @@ def removable_blocks(graph: ChannelGraph) -> tuple[str, ...]:
 def accuracy_of(model: nn.Module, task: ScoringTask) -> float:
     """The share of the task's batch that a network classifies as labelled, in eval mode.
 
-    The pass is made as the scorers `HALVED` make theirs (`ScoringTask.half`): rules and removal orders ask a hundred
-    times and more.
+    The pass is made in the arithmetic of `reconstruction` (`ScoringTask.half`), for rules and removal orders ask a
+    hundred times and more.
 
     Raises:
         SecateurError: without labels, or when the output is not (B, classes).

@@ -91,13 +91,16 @@ class Bench:
     def structure(self, way: str, seed: int) -> sc.Structure:
         """What a way gives; kept, with the seconds that it took."""
         fixed = way in RULES or way == "Torch-Pruning"
-        path = self.runs / f"{way.replace(',', '').replace(' ', '-')}-{self.criterion}-{0 if fixed else seed}.json"
+        path = self.runs / f"{self._name(way, 0 if fixed else seed)}.json"
         if not path.is_file():
             start = time.perf_counter()
             structure = self._make(way, seed)
             found = {"seconds": round(time.perf_counter() - start, 1), "structure": json.loads(structure.to_json())}
             write_text(path, json.dumps(found) + "\n")
         return sc.Structure.from_json(json.dumps(json.loads(path.read_text())["structure"]))
+
+    def _name(self, way: str, seed: int) -> str:
+        return f"{way.replace(',', '').replace(' ', '-')}-{self.criterion}-{seed}"
 
     def _make(self, way: str, seed: int) -> sc.Structure:
         if way in SEARCHES:
@@ -113,7 +116,7 @@ class Bench:
 
     def _found(self, way: str, seed: int, number: int) -> list[sc.Structure]:
         """The best of a search by score, confirmed on images that no trial saw."""
-        name = f"{way.replace(',', '').replace(' ', '-')}-{self.criterion}-{seed}"
+        name = self._name(way, seed)
         settings: dict[str, Any] = {"scorer": "reconstruction", **SEARCHES[way]}
         study = sc.Study(
             name,
