@@ -17,6 +17,7 @@ from backbones.arguments import explained
 from backbones.checkpoint import plain_name
 from backbones.errors import SecateurError, first_line
 from backbones.graph import ChannelGraph
+from backbones.memory_order import in_order, says_channels_last
 from backbones.modes import evaluating
 from backbones.module_copy import copy_with, runs_apart
 from backbones.multihead import drop_heads, drops_heads
@@ -160,9 +161,10 @@ def _selected(value: Tensor, dims: Mapping[int, tuple[int, ...]]) -> Tensor:
         data = data.clone()
     for dim, kept in sorted(dims.items(), key=lambda item: len(item[1]) / value.shape[item[0]]):
         data = data.index_select(dim, torch.tensor(kept, device=data.device))
-    layout = {4: torch.channels_last, 5: torch.channels_last_3d}.get(value.ndim)
-    if layout is not None and value.is_contiguous(memory_format=layout) and not value.is_contiguous():
-        data = data.contiguous(memory_format=layout)
+    if says_channels_last(value):
+        data = in_order(data, torch.channels_last)
+    elif value.ndim == 5 and value.is_contiguous(memory_format=torch.channels_last_3d) and not value.is_contiguous():
+        data = data.contiguous(memory_format=torch.channels_last_3d)
     if isinstance(value, nn.Parameter):
         return nn.Parameter(data, requires_grad=value.requires_grad)
     return data

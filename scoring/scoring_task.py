@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.inputs import run_on
+from backbones.memory_order import in_order, keep_order
 from backbones.modes import evaluating
 from backbones.state import untouched
 from backbones.structure import Structure
@@ -157,7 +158,7 @@ class ScoringTask:
         return tuple(self._laid_out(batch) for batch in self.recalibrate or ())
 
     def _laid_out(self, batch: Any) -> Any:
-        return batch.contiguous(memory_format=self.layout) if isinstance(batch, Tensor) else batch
+        return in_order(batch, self.layout) if isinstance(batch, Tensor) else batch
 
     @cached_property
     def has_logits(self) -> bool:
@@ -250,12 +251,21 @@ class ScoredStructure:
     @cached_property
     def pruned(self) -> nn.Module:
         """The structure cut out of the model, with the dense network's batch-norm statistics."""
-        return prune(self.task.model, self.task.graph, self.structure, check=False)
+        return self._cut()
+
+    def _cut(self) -> nn.Module:
+        found = prune(self.task.model, self.task.graph, self.structure, check=False)
+        keep_order(found, self.task.layout)
+        return found
 
     @cached_property
     def folded(self) -> nn.Module:
         """The same function as `pruned` up to rounding, with batch norms folded away: for forward passes only."""
-        return self.task.folded.prune(self.task.graph, self.structure) or self.pruned
+        found = self.task.folded.prune(self.task.graph, self.structure)
+        if found is None:
+            return self.pruned
+        keep_order(found, self.task.layout)
+        return found
 
     def refitted(self, scorer: str) -> nn.Module:
         """The pruned network refitted to the dense network's outputs on the task's images to fit, in eval mode.
@@ -304,14 +314,14 @@ class ScoredStructure:
 
     @cached_property
     def _recalibrated(self) -> nn.Module:
-        model = prune(self.task.model, self.task.graph, self.structure, check=False)
+        model = self._cut()
         recalibrate(model, self.task.recalibration_images)
         return model
 
     @cached_property
     def _forward_pass(self) -> ForwardPass:
         if self.task.recalibrates_on_batch:
-            model = prune(self.task.model, self.task.graph, self.structure, check=False)
+            model = self._cut()
             return forward_pass(model, self.task.images, recalibrating)
         return forward_pass(self._recalibrated, self.task.images)
 

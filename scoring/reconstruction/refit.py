@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import _pop_mode_temporarily
 
 from backbones.inputs import output_of
+from backbones.memory_order import keep_order, says_channels_last
 from backbones.modes import evaluating, fast_precision
 from backbones.structure import Structure
 from backbones.surgery import PruningPlan, prune
@@ -79,6 +80,8 @@ def refit(
     pruned = prune(targets.model, targets.graph, structure, check=False)
     plan = pruned.secateur_origin
     assert isinstance(plan, PruningPlan)
+    if forward_only and any(isinstance(one, Tensor) and says_channels_last(one) for one in targets.inputs):
+        keep_order(pruned, torch.channels_last)
     run = _Pass(targets, pruned, plan, ridge, rounds, forward_only)
     precision = fast_precision(targets.inputs[0] if forward_only and len(targets.inputs) == 1 else None, half)
     with evaluating(pruned), torch.no_grad(), run.attached(), run.additions, precision:

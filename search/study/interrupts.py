@@ -17,12 +17,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from types import FrameType, TracebackType
 from typing import Any, Self
-
-from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -122,24 +118,6 @@ def pause(seconds: float) -> None:
     while (left := end - time.monotonic()) > 0:
         time.sleep(min(LOOK, left))
         stop_if_asked()
-
-
-@contextmanager
-def kept_from_children() -> Iterator[None]:
-    """Processes begun inside the block do not see Ctrl-C, from their first moment on; this one does, if late.
-
-    One that is interrupted while it imports leaves whoever waits for it waiting.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    for tracker in (resource_tracker, loky_tracker):  # theirs would let signals through again
-        tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _block(handler: object) -> HeldSignals | None:

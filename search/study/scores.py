@@ -26,8 +26,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import DEFAULT_SCORER, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from search.study.interrupts import kept_from_children
-from search.training.parallel import threads_each
+from search.training.parallel import kept_from_children, threads_each
 
 PROCESSES_FROM = 0.3
 """Seconds that the quickest score took from which several at once are computed by processes; shorter ones by threads.

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from backbones.inputs import map_tensors, move_tensors
+from backbones.memory_order import in_order
 from search.data.data import Data
 from search.data.items import SampleBatch
 from search.data.sources import Split, Stream
@@ -52,8 +53,7 @@ def in_memory_order(inputs: Any, recipe: Recipe) -> Any:
     """The inputs of a batch, those of four dimensions in the memory order that the recipe trains in."""
     if not recipe.channels_last:
         return inputs
-    order = torch.channels_last
-    return map_tensors(lambda tensor: tensor.contiguous(memory_format=order) if tensor.ndim == 4 else tensor, inputs)
+    return map_tensors(lambda tensor: in_order(tensor, torch.channels_last), inputs)
 
 
 def _raw(data: Data, recipe: Recipe, processes: ProcessGroup, epoch: int) -> Iterator[SampleBatch]:

@@ -11,16 +11,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from joblib import cpu_count
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -105,6 +108,24 @@ def process_group(device: str | torch.device) -> Iterator[ProcessGroup]:
             dist.destroy_process_group()
 
 
+@contextmanager
+def kept_from_children() -> Iterator[None]:
+    """Processes begun inside the block do not see Ctrl-C, from their first moment on; this one does, if late.
+
+    One that is interrupted while it imports leaves whoever waits for it waiting.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    for tracker in (resource_tracker, loky_tracker):  # theirs would let signals through again
+        tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def threads_each(jobs: int) -> int:
     """Threads for each of so many jobs at the same time: the cores that this process may use, divided among them."""
     return max(1, int(cpu_count()) // jobs)
@@ -158,7 +179,8 @@ def results_of(pool: ProcessPoolExecutor, tasks: Iterable[Callable[[], _T]], pro
     """Results of a pool's processes as they come; see `in_processes`."""
     running: set[Future[_T]] = set()
     for task in tasks:
-        running.add(pool.submit(task))
+        with kept_from_children():
+            running.add(pool.submit(task))
         if len(running) > processes:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
@@ -169,9 +191,25 @@ def results_of(pool: ProcessPoolExecutor, tasks: Iterable[Callable[[], _T]], pro
 
 def _begin(threads: int, begin: Begin | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    end_with_parent()
     torch.set_num_threads(threads)
     if begin is not None:
         begin()
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that began it is gone, killed or not, whatever it is at.
+
+    What it writes is moved into place whole, so nothing is lost but what was not written yet.
+    """
+    parent = multiprocessing.parent_process()
+
+    def wait_for_the_end() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, name="end with parent", daemon=True).start()
 
 
 @contextmanager

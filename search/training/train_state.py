@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from backbones.checkpoint import is_finite
 from backbones.errors import SecateurError
 from backbones.inputs import map_tensors, move_tensors, run_on, tensors_in
+from backbones.memory_order import in_order
 from backbones.modes import device_of, training_code
 from backbones.module_copy import copy_with
 from backbones.state import untouched
@@ -198,8 +199,7 @@ def move_model(model: nn.Module, device: torch.device, order: torch.memory_forma
     """Moves `model` in place, its tensors of four dimensions in this memory order."""
     model.to(device)
     for tensor in (*model.parameters(), *model.buffers()):
-        if tensor.ndim == 4:
-            tensor.data = tensor.data.contiguous(memory_format=order)
+        tensor.data = in_order(tensor.data, order)
 
 
 def check_finite(model: nn.Module, what: str, when: str) -> None:

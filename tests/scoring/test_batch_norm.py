@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.memory_order import says_channels_last
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
@@ -16,7 +17,7 @@ from backbones.trace import trace
 from scoring.batch_norm import fold_batch_norms
 from scoring.naswot import naswot
 from scoring.scorers import score
-from scoring.scoring_task import fast_layout
+from scoring.scoring_task import ScoredStructure, ScoringTask, fast_layout
 
 
 def stirred(model: nn.Module) -> nn.Module:
@@ -135,3 +136,15 @@ def test_code_that_refuses_channels_last_is_run_as_it_wants() -> None:
     graph = trace(model, images[:1])
     assert score("naswot", model, graph, Structure.full(graph), images) == naswot(model, images)
     assert fast_layout(build("resnet20", 10), images) is torch.channels_last
+
+
+def test_a_layer_of_one_channel_does_not_change_the_memory_order_of_scored_networks() -> None:
+    torch.manual_seed(0)
+    model, images = build("resnet20", 10).eval(), torch.randn(8, 3, 8, 8)
+    graph = trace(model, images[:1])
+    [group, *_] = [one.name for one in graph.groups if one.name.endswith("conv1") and "." in one.name]
+    task = ScoringTask(model, graph, images, recalibrate=[images], fit=images)
+    scored = ScoredStructure(task, Structure.of(graph, {group: [3]}))
+    for network in (scored.pruned, scored.folded, scored.refitted("a test"), scored.recalibrated("a test")):
+        [one] = [module for module in network.modules() if isinstance(module, nn.Conv2d) and module.in_channels == 1]
+        assert says_channels_last(one.weight)

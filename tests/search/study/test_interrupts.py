@@ -6,26 +6,23 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import optuna
 import pytest
-from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from optuna.trial import FrozenTrial, TrialState
 
 import search.study.heartbeat
 import search.study.interrupts
 from backbones.errors import SecateurError
 from search.study.heartbeat import Heartbeat
-from search.study.interrupts import held_signals, kept_from_children, pause, stop_between_trials, stop_if_asked
+from search.study.interrupts import held_signals, pause, stop_between_trials, stop_if_asked
 from search.study.loops import Proposer, search_sequentially
 from search.study.study import Study
 from tests.search.study.study_samples import finished, make, small_parts
@@ -339,27 +336,3 @@ def test_the_claims_of_a_worker_whose_slot_was_taken_over_are_free_at_once(tmp_p
     with Heartbeat(study.store, "work") as heartbeat:
         assert heartbeat.slot == "0"
         assert heartbeat.is_dead(gone.token)
-
-
-def test_processes_begun_inside_a_block_never_see_ctrl_c() -> None:
-    """Those of multiprocessing and joblib too, whose trackers let signals through when they are begun themselves."""
-    ask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
-
-    def blocked() -> bool:
-        shown = subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True).stdout
-        return shown.strip() == "True"
-
-    seen: list[bool] = []
-
-    def look_inside() -> None:
-        with kept_from_children():
-            for tracker in (resource_tracker, loky_tracker):
-                tracker.ensure_running()
-            seen.append(blocked())
-            os.kill(os.getpid(), signal.SIGINT)  # ours: late, not lost
-
-    assert not blocked()
-    with pytest.raises(KeyboardInterrupt):
-        look_inside()
-    assert seen == [True]
-    assert not blocked()

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from joblib.externals.loky.backend import resource_tracker as loky_tracker
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import SecateurError
@@ -18,7 +24,7 @@ from search.data.data import Data
 from search.data.readers import load_data
 from search.training.engine import train
 from search.training.metrics import accuracy
-from search.training.parallel import ProcessGroup
+from search.training.parallel import ProcessGroup, end_with_parent, kept_from_children
 from search.training.recipe import Recipe
 from search.training.train_state import prepare_training
 from tests.search.training.test_training import network
@@ -110,3 +116,56 @@ def test_shared_stream_is_refused() -> None:
         prepare_training(network(), stream, Recipe(), None, group, None)
     with pytest.raises(SecateurError, match="batch_size must be a multiple of the 2 processes, but got 63"):
         prepare_training(network(), data, Recipe(batch_size=63), None, group, None)
+
+
+def test_processes_begun_inside_a_block_never_see_ctrl_c() -> None:
+    """Those of multiprocessing and joblib too, whose trackers let signals through when they are begun themselves."""
+    ask = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+
+    def blocked() -> bool:
+        shown = subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True).stdout
+        return shown.strip() == "True"
+
+    seen: list[bool] = []
+
+    def look_inside() -> None:
+        with kept_from_children():
+            for tracker in (resource_tracker, loky_tracker):
+                tracker.ensure_running()
+            seen.append(blocked())
+            signal.raise_signal(signal.SIGINT)  # ours: late, not lost
+
+    assert not blocked()
+    with pytest.raises(KeyboardInterrupt):
+        look_inside()
+    assert seen == [True]
+    assert not blocked()
+
+
+def _parent(told: Connection) -> None:
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=_child, args=(told,))
+    child.start()
+    child.join()
+
+
+def _child(told: Connection) -> None:
+    end_with_parent()
+    told.send("begun")
+    time.sleep(60)
+
+
+def test_a_process_ends_with_the_one_that_began_it() -> None:
+    """Killed, so that it can tell nobody; what the processes hold of the pipe is closed when both are gone."""
+    context = multiprocessing.get_context("fork")
+    heard, told = context.Pipe(duplex=False)
+    parent = context.Process(target=_parent, args=(told,))
+    parent.start()
+    told.close()
+    assert heard.recv() == "begun"
+    assert not heard.poll(0.2)
+    parent.kill()
+    assert heard.poll(20)
+    with pytest.raises(EOFError):
+        heard.recv()
+    parent.join()
