@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
@@ -73,18 +75,46 @@ def unpack(graph: Layout, facts: Mapping[str, Any]) -> Structure:
     Raises:
         SecateurError: when they describe no structure of this graph.
     """
-    try:
-        packed = np.frombuffer(bytes.fromhex(facts["kept"]), dtype=np.uint8)
-        mask = np.unpackbits(packed, count=graph.channels)
+    with _reading():
         removed = tuple(str(name) for name in facts.get("removed", ()))
-    except (ValueError, TypeError) as error:
-        raise SecateurError(f"a stored structure cannot be read ({error}); was the storage edited?") from None
-    starts = np.cumsum([0, *(group.size for group in graph.groups)])
+        [mask] = _masks(graph, [facts])
     kept = tuple(
         (group.name, tuple(np.flatnonzero(mask[start : start + group.size]).tolist()))
-        for group, start in zip(graph.groups, starts, strict=False)
+        for group, start in zip(graph.groups, _starts(graph), strict=True)
     )
     return Structure(graph.id, kept, removed)
+
+
+def kept_counts(graph: Layout, facts: Sequence[Mapping[str, Any]]) -> NDArray[np.int64]:
+    """(trials, groups) how many channels the structures of trials keep; of all at once far faster than by `unpack`.
+
+    Args:
+        graph: layout of the channels.
+        facts: attributes of trials, as `pack` made them.
+
+    Raises:
+        SecateurError: when some describe no structure of this graph.
+    """
+    with _reading():
+        return np.add.reduceat(_masks(graph, facts), _starts(graph), axis=1, dtype=np.int64)
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise SecateurError(f"a stored structure cannot be read ({error}); was the storage edited?") from None
+
+
+def _masks(graph: Layout, facts: Sequence[Mapping[str, Any]]) -> NDArray[np.uint8]:
+    """(trials, channels) 1 where a channel is kept."""
+    packed = [np.frombuffer(bytes.fromhex(one["kept"]), dtype=np.uint8) for one in facts]
+    return np.unpackbits(np.stack(packed), axis=1, count=graph.channels)
+
+
+def _starts(graph: Layout) -> NDArray[np.int64]:
+    return np.cumsum([0, *(group.size for group in graph.groups)])[:-1]
 
 
 def cost_of(facts: Mapping[str, Any]) -> Cost:

@@ -15,12 +15,11 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm, rankdata
 from threadpoolctl import threadpool_limits
 
-from scoring.ratios import kept_shares
 from scoring.tables import FilterTables
 from search.space.budget import Target
 from search.space.cost_model import CostModel
 from search.space.problem import LAYERS, SearchProblem
-from search.space.proposals import aimed_target, unpack
+from search.space.proposals import aimed_target, kept_counts
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -136,10 +135,10 @@ class LocalMoves(BaseSampler):
             distributions: of their parameters.
             target: where to land.
         """
-        known = [
-            _Point(one.params, kept_shares(self._problem.tables, unpack(self._problem.graph, one.user_attrs)))
-            for one in ordered
-        ]
+        graph, tables = self._problem.graph, self._problem.tables
+        places = {group.name: place for place, group in enumerate(graph.groups)}
+        counts = kept_counts(graph, [one.user_attrs for one in ordered])[:, [places[name] for name in tables.groups]]
+        known = [_Point(one.params, kept) for one, kept in zip(ordered, counts / tables.sizes, strict=True)]
         near = self._near_in_cost(ordered, target)
 
         def neighbour(points: Sequence[_Point]) -> _Point:
@@ -229,8 +228,7 @@ class LocalMoves(BaseSampler):
         while not closed.all():
             group = self._rng.choice(np.flatnonzero(~closed))
             wider = widths.copy()
-            wider[group] += 1
-            wider = limits.admit(wider, tables)
+            wider[group] = min((widths[group] // step + 1) * step, tables.sizes[group])
             if target.over(costs.evaluate(wider)):
                 closed[group] = True
             else:

@@ -29,7 +29,7 @@ from search.space.layer_removal import Removal
 from search.space.prepare import REFERENCES, ImageDraws, confirming_task, prepare_problem, scoring_task
 from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, project
-from search.space.proposals import cost_of, pack, unpack
+from search.space.proposals import cost_of, kept_counts, pack, unpack
 from search.space.space import Space
 from search.study.rules import RuleSettings, structure_of
 from tests.scoring.hand_graphs import digest
@@ -233,8 +233,17 @@ def test_a_packed_structure_comes_back_with_its_cost(removed: tuple[str, ...]) -
     assert set(facts) == {"kept", "macs", "params"} | ({"removed"} if removed else set())
     assert unpack(graph, facts) == structure
     assert cost_of(facts) == spent
+    whole = pack(graph, Structure.full(graph), graph.costs.dense)
+    assert kept_counts(graph, [facts, whole]).tolist() == [
+        [structure.widths[group.name] for group in graph.groups],
+        [group.size for group in graph.groups],
+    ]
+    for read in (unpack, lambda graph, damaged: kept_counts(graph, [whole, damaged])):
+        for kept in ("xyz", None):
+            with pytest.raises(SecateurError, match="a stored structure cannot be read"):
+                read(graph, {**facts, "kept": kept})
     with pytest.raises(SecateurError, match="a stored structure cannot be read"):
-        unpack(graph, {**facts, "kept": "xyz"})
+        kept_counts(graph, [whole, {**facts, "kept": facts["kept"][:-2]}])
 
 
 @given(images=st.integers(2, 5000), batch=st.integers(2, 400))
