@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -21,8 +22,21 @@ def modules(root: Path, packages: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def imported(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
+def syntax(path: Path) -> ast.Module:
+    """The syntax tree of a file; parsed once, however many tests look at it."""
+    return _parsed(path.read_text(encoding="utf-8"))
+
+
+_parsed = cache(ast.parse)
+
+
+@cache
+def imported(tree: ast.Module) -> Sequence[tuple[int, str, str]]:
     """(line, module, name) of every import; the name is empty in `import module`."""
+    return tuple(_imported(tree))
+
+
+def _imported(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name, "") for alias in node.names)
@@ -37,7 +51,7 @@ def imports(root: Path, packages: Sequence[str]) -> Imports:
     graph = {}
     for name, path in files.items():
         found = set()
-        for _, module, part in imported(ast.parse(path.read_text(encoding="utf-8"))):
+        for _, module, part in imported(syntax(path)):
             whole = f"{module}.{part}"
             found |= {whole} & files.keys() or {module} & files.keys()
         graph[name] = frozenset(found)

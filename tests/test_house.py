@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import secateur
-from tests.import_graph import circle, imported, imports, modules, public_names, upward
+from tests.import_graph import circle, imported, imports, modules, public_names, syntax, upward
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("backbones", "scoring", "search")
@@ -70,7 +70,7 @@ def test_the_floors_name_every_room() -> None:
 
 def test_no_room_knows_the_public_face_the_tests_or_the_studies() -> None:
     for path in sources(*PACKAGES):
-        found = {module.partition(".")[0] for _, module, _ in imported(ast.parse(path.read_text()))}
+        found = {module.partition(".")[0] for _, module, _ in imported(syntax(path))}
         assert not found & {"secateur", "tests", "studies"}, path
 
 
@@ -114,7 +114,7 @@ def test_an_import_upwards_is_found(tmp_path: Path) -> None:
 def test_no_public_name_is_defined_twice() -> None:
     places = defaultdict(list)
     for module, path in modules(ROOT, PACKAGES).items():
-        for name in public_names(ast.parse(path.read_text())):
+        for name in public_names(syntax(path)):
             places[name].append(module)
     several = {name: found for name, found in places.items() if len(found) > 1}
     assert {name: found for name, found in several.items() if name not in SEVERAL} == {}
@@ -132,13 +132,13 @@ def test_the_tests_have_a_folder_for_each_room() -> None:
 @pytest.mark.parametrize(("room", "library"), [("backbones", "optuna"), ("scoring", "optuna")])
 def test_rooms_that_know_nothing_of_the_search(room: str, library: str) -> None:
     for path in sources(room):
-        assert library not in {module.partition(".")[0] for _, module, _ in imported(ast.parse(path.read_text()))}
+        assert library not in {module.partition(".")[0] for _, module, _ in imported(syntax(path))}
 
 
 @pytest.mark.parametrize("library", ["torchvision", "timm", "pandas", "onnx", "PIL"])
 def test_optional_libraries_are_never_imported_at_module_level(library: str) -> None:
     for path in sources(*PACKAGES):
-        top = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import | ast.ImportFrom)]
+        top = [node for node in syntax(path).body if isinstance(node, ast.Import | ast.ImportFrom)]
         found = imported(ast.Module(list(top), []))
         assert library not in {module.partition(".")[0] for _, module, _ in found}, path
 
@@ -158,7 +158,7 @@ def test_there_is_no_drawer_for_odds_and_ends() -> None:
 def test_files_and_functions_stay_short(path: Path) -> None:
     text = path.read_text()
     assert len(text.splitlines()) <= LINES_A_FILE.get(path.relative_to(ROOT).parts[0], 400)
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(syntax(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             start = node.body[0].end_lineno if ast.get_docstring(node) else node.lineno
             assert (node.end_lineno or 0) - (start or 0) < LINES_A_FUNCTION, node.name
@@ -166,7 +166,7 @@ def test_files_and_functions_stay_short(path: Path) -> None:
 
 def test_the_public_list_is_complete_and_documented() -> None:
     assert len(set(secateur.__all__)) == len(secateur.__all__)
-    tree = ast.parse((ROOT / "secateur.py").read_text())
+    tree = syntax(ROOT / "secateur.py")
     taken = {
         alias.asname or alias.name
         for node in tree.body
@@ -182,7 +182,7 @@ def test_type_checkers_see_the_same_names_from_the_same_places() -> None:
     def reexports(path: Path) -> dict[str, str]:
         return {
             alias.asname or alias.name: f"{node.module}.{alias.name}"
-            for node in ast.parse(path.read_text()).body
+            for node in syntax(path).body
             if isinstance(node, ast.ImportFrom) and node.module != "__future__"
             for alias in node.names
         }
@@ -190,7 +190,7 @@ def test_type_checkers_see_the_same_names_from_the_same_places() -> None:
     face = reexports(ROOT / "secateur.py")
     del face["Path"], face["VERSION"]
     assert reexports(STUB) == face
-    [listed] = [node for node in ast.parse(STUB.read_text()).body if isinstance(node, ast.Assign)]
+    [listed] = [node for node in syntax(STUB).body if isinstance(node, ast.Assign)]
     assert ast.literal_eval(listed.value) == secateur.__all__
 
 
