@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.launcher import Launcher
 from tests.migrations import read_once
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,6 +42,13 @@ def _drawing() -> Iterator[None]:
 
     with one_drawing_process():
         yield
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[Launcher]:
+    made = Launcher()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

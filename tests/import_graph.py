@@ -27,7 +27,9 @@ def syntax(path: Path) -> ast.Module:
     return _parsed(path.read_text(encoding="utf-8"))
 
 
-_parsed = cache(ast.parse)
+@cache
+def _parsed(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 @cache

@@ -22,7 +22,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
 from tests.backbones.parity import stirred
-from tests.elsewhere import printed_elsewhere
+from tests.launcher import Launcher
 
 EXAMPLE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)
 
@@ -75,7 +75,7 @@ def test_a_loaded_network_can_be_saved_again(tmp_path: Path) -> None:
     assert torch.equal(load(tmp_path / "two.safetensors")(EXAMPLE), load(tmp_path / "one.safetensors")(EXAMPLE))
 
 
-def test_a_fresh_process_computes_the_same(tmp_path: Path) -> None:
+def test_a_fresh_process_computes_the_same(tmp_path: Path, launcher: Launcher) -> None:
     small = pruned().eval()
     save(small, tmp_path / "small.safetensors")
     code = (
@@ -83,7 +83,7 @@ def test_a_fresh_process_computes_the_same(tmp_path: Path) -> None:
         f"model = load({str(tmp_path / 'small.safetensors')!r});"
         "print(model(torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)).detach().double().tolist())"
     )
-    there = torch.tensor(json.loads(printed_elsewhere(code)), dtype=torch.float64)
+    there = torch.tensor(json.loads(launcher.printed(code)), dtype=torch.float64)
     assert torch.allclose(there, small(EXAMPLE).double(), rtol=1e-6, atol=1e-7)
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
+from tests.launcher import Launcher
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm.*is deprecated:FutureWarning")
 
@@ -142,8 +142,9 @@ except secateur.SecateurError as error:
 """
 
 
-def test_one_line_means_one_line() -> None:
-    done = subprocess.run([sys.executable, "-c", UNDECIDED], capture_output=True, text=True, check=True)
-    assert done.stderr == ""
-    assert len(done.stdout.splitlines()) == 1
-    assert done.stdout.startswith("torch.export cannot trace the model: ")
+def test_one_line_means_one_line(tmp_path: Path, launcher: Launcher) -> None:
+    process = launcher.start("tests.launcher:run_code", UNDECIDED, folder=tmp_path)
+    said = process.end()
+    assert process.errors == ""
+    assert len(said.splitlines()) == 1
+    assert said.startswith("torch.export cannot trace the model: ")

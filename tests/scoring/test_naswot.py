@@ -17,7 +17,7 @@ from backbones.trace import trace
 from scoring.codes import CodeAgreement
 from scoring.naswot import log_det, naswot, naswot_last
 from scoring.scorers import score
-from tests.elsewhere import printed_elsewhere
+from tests.launcher import Launcher
 
 
 class Small(nn.Module):
@@ -118,7 +118,7 @@ def test_the_mode_of_the_network_is_left_alone(net: Small, batch: Tensor) -> Non
     assert all(module.training for module in net.modules())
 
 
-def test_another_process_finds_the_same() -> None:
+def test_another_process_finds_the_same(launcher: Launcher) -> None:
     code = (
         "import torch; from torch import nn; from scoring.naswot import naswot; torch.manual_seed(3); "
         "net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 9, 3), nn.ReLU()); "
@@ -126,7 +126,7 @@ def test_another_process_finds_the_same() -> None:
     )
     here: dict[str, str] = {}
     exec(code, here)
-    assert printed_elsewhere(f"{code}; print(value)").strip() == here["value"]
+    assert launcher.printed(f"{code}; print(value)").strip() == here["value"]
 
 
 def test_an_unknown_scorer_names_the_nearest() -> None:

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ from scoring.hybrid import hybrid, hybrid_widths
 from scoring.limits import Limits
 from scoring.ratios import ratios
 from scoring.tables import filter_tables
+from tests.launcher import Launcher
 from tests.scoring.hand_graphs import digest, graph_of, linear_network, member, stream_network
 
 STEP = Step("output", "", None, (), {}, None, (), "")
@@ -128,28 +126,23 @@ def test_any_number_of_threads(resnet: tuple[nn.Module, ChannelGraph], monkeypat
         assert len(set(found)) == 1
 
 
-SCRIPT = """
-import torch
+PRINT = """
+import threadpoolctl, torch
 from scoring.tables import filter_tables
 from tests.scoring.hand_graphs import digest, stream_network
-model, graph = stream_network()
+torch.set_num_threads({threads})
 data = (torch.randn(16, 3, 9, 9, generator=torch.Generator().manual_seed(0)), torch.arange(16) % 4)
-print(digest(filter_tables(model, graph)), digest(filter_tables(model, graph, criterion="taylor", data=data)))
+with threadpoolctl.threadpool_limits({threads}):
+    model, graph = stream_network()
+    print(digest(filter_tables(model, graph)), digest(filter_tables(model, graph, criterion="taylor", data=data)))
 """
 
 
-def test_any_process() -> None:
-    started = []
-    for threads in ("1", "2"):
-        names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-        environment = {**os.environ, **dict.fromkeys(names, threads), "PYTHONHASHSEED": threads}
-        command = [sys.executable, "-c", SCRIPT]
-        root = Path(__file__).parents[2]
-        started.append(subprocess.Popen(command, env=environment, cwd=root, stdout=subprocess.PIPE, text=True))
-    found = [process.communicate()[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0]
-    assert found[0] == found[1]
-    assert len(found[0].split()) == 2
+def test_any_process(capsys: pytest.CaptureFixture[str], launcher: Launcher) -> None:
+    there = launcher.printed(PRINT.format(threads=2))  # another hash seed, another number of threads
+    exec(PRINT.format(threads=torch.get_num_threads()), {})
+    assert capsys.readouterr().out == there
+    assert len(there.split()) == 2
 
 
 # --- the cache ---

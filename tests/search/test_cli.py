@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,9 +18,8 @@ import torch
 
 import secateur
 from search.cli import main
-from tests.elsewhere import printed_elsewhere
+from tests.launcher import Launcher, Process
 
-ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
 import torch
 from torch import nn
@@ -125,21 +122,6 @@ def change(folder: Path, old: str, new: str) -> None:
     (folder / "study.toml").write_text(STUDY.replace(old, new, 1))
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "secateur", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        # Where the tests run in the background of a shell, Ctrl-C is ignored and the child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-
-
 def finished_trials(folder: Path) -> int:
     """Trials that the run's database holds as finished; 0 before there is one."""
     database = folder / "runs/tiny/study.db"
@@ -153,17 +135,17 @@ def finished_trials(folder: Path) -> int:
     return int(row[0])
 
 
-def wait_for_trials(folder: Path, process: subprocess.Popen[str], count: int) -> None:
+def wait_for_trials(folder: Path, process: Process, count: int) -> None:
     end = time.monotonic() + 120
     while finished_trials(folder) < count:
-        assert process.poll() is None, process.communicate()
+        assert process.is_running(), process.errors
         assert time.monotonic() < end
         time.sleep(0.01)
 
 
 @pytest.mark.drawn
 def test_from_study_file_to_a_network_that_loads_in_a_new_process(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], launcher: Launcher
 ) -> None:
     code, out, err = called(capsys, "run", "study.toml")
     assert code == 0, err
@@ -190,7 +172,7 @@ def test_from_study_file_to_a_network_that_loads_in_a_new_process(
         f"model = sc.load({str(run / 'best.safetensors')!r}, tiny.net(3, 1))\n"
         "print(sc.accuracy(model, tiny.images()), sum(p.numel() for p in model.parameters()))"
     )
-    accuracy, params = printed_elsewhere(script, folder).split()
+    accuracy, params = launcher.printed(script, folder).split()
     assert float(accuracy) == best["test_accuracy"]
     assert int(params) == best["params"]
     card = json.loads((run / "best.json").read_text())
@@ -290,22 +272,20 @@ def test_running_again_does_nothing_twice_and_more_trials_go_on(
 
 
 def test_killed_in_mid_search_and_resumed_it_ends_as_if_it_never_was(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str], launcher: Launcher
 ) -> None:
-    change(folder, "trials = 8", "trials = 60")
-    process = start(folder, "search", "study.toml", "--quiet")
+    change(folder, "trials = 8", "trials = 30")
+    process = launcher.start("search.cli:main", "search", "study.toml", "--quiet", folder=folder)
     wait_for_trials(folder, process, 5)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert finished_trials(folder) < 60
+    assert process.kill() == -signal.SIGKILL
+    assert finished_trials(folder) < 30
     assert called(capsys, "search", "study.toml", "--quiet")[0] == 0
     killed = facts(folder / "runs/tiny/front.json")
 
     code, _, err = called(capsys, "search", "study.toml", "--quiet", "--runs", "whole")
     assert code == 0, err
     assert killed == facts(folder / "whole/tiny/front.json")
-    assert len(killed) == 60
+    assert len(killed) == 30
 
 
 def facts(front: Path) -> list[tuple[object, ...]]:
@@ -315,15 +295,14 @@ def facts(front: Path) -> list[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_it_says_how_to_go_on(folder: Path, sent: signal.Signals, code: int) -> None:
+def test_stopped_it_says_how_to_go_on(folder: Path, launcher: Launcher, sent: signal.Signals, code: int) -> None:
     change(folder, "trials = 8", "trials = 5000")
-    process = start(folder, "run", "study.toml", "--quiet")
+    process = launcher.start("search.cli:main", "run", "study.toml", "--quiet", folder=folder)
     wait_for_trials(folder, process, 3)
-    process.send_signal(sent)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
-    assert out == ""
-    assert err.splitlines()[-2:] == ["stopped", "to go on: secateur resume runs/tiny"]
+    process.send(sent)
+    assert process.wait() == code, process.errors
+    assert process.out == ""
+    assert process.errors.splitlines()[-2:] == ["stopped", "to go on: secateur resume runs/tiny"]
     with sqlite3.connect(folder / "runs/tiny/study.db") as connection:
         assert connection.execute("pragma integrity_check").fetchone() == ("ok",)
 
@@ -415,15 +394,16 @@ def test_a_folder_that_is_no_run_is_left_alone(folder: Path, capsys: pytest.Capt
     assert [path.name for path in (folder / "runs/tiny").iterdir()] == ["thesis.tex"]
 
 
-def test_two_processes_do_not_share_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_do_not_share_a_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str], launcher: Launcher
+) -> None:
     change(folder, "trials = 8", "trials = 5000")
-    process = start(folder, "search", "study.toml")
+    process = launcher.start("search.cli:main", "search", "study.toml", folder=folder)
     try:
         wait_for_trials(folder, process, 1)
         assert f"runs/tiny is in use by process {process.pid}" in refused(capsys, "search", "study.toml")
     finally:
         process.kill()
-        process.communicate()
 
 
 def test_inspect_shows_groups_and_what_stays(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

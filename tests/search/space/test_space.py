@@ -25,7 +25,7 @@ from search.space.projection import Projected, project
 from search.space.proposals import propose
 from search.space.space import KINDS, Space
 from search.study.samplers import sampler_for
-from tests.elsewhere import printed_elsewhere
+from tests.launcher import Launcher
 from tests.search.space.problems import problem, suggested
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -156,10 +156,10 @@ for kind in ("hybrid", "ratios", "hybrid+ratios", "global"):
 
 
 def test_the_same_structures_in_every_process_with_any_number_of_threads(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], launcher: Launcher
 ) -> None:
     threads = torch.get_num_threads()
-    other = printed_elsewhere(PRINT.format(threads=2))
+    other = launcher.printed(PRINT.format(threads=2))
     try:
         exec(PRINT.format(threads=1), {})
     finally:

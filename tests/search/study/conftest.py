@@ -1,4 +1,4 @@
-"""What the tests of studies share: a server, a process that forks others, the kinds of storages."""
+"""What the tests of studies share: a server, the kinds of storages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.search.study.postgres import Server, running
-from tests.search.study.study_samples import Launcher
 
 
 @pytest.fixture(scope="session")
@@ -22,13 +21,6 @@ def server() -> Iterator[Server]:
             yield made
     finally:
         shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def launcher() -> Iterator[Launcher]:
-    made = Launcher()
-    yield made
-    made.close()
 
 
 @pytest.fixture(params=["sqlite", "journal", "postgresql"])

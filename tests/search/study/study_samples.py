@@ -1,21 +1,15 @@
-"""A small network, small data and a study of them; run as a script, one process of a search that a test can kill."""
+"""A small network, small data and a study of them, and one process of a search that a test can kill."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import resource
-import signal
-import subprocess
-import sys
 import time
-import traceback
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import alembic.util
 import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
@@ -34,7 +28,7 @@ from search.space.space import Space
 from search.study.samplers import DEFAULT_SAMPLER
 from search.study.study import Study
 from search.training.recipe import Recipe
-from tests.migrations import read_once
+from tests.launcher import Launcher, Process
 
 BUDGETS = {"cap": Budget(macs=0.3), "targets": Budget(macs=[0.2, 0.4]), "band": Budget(macs="20%..40%")}
 BY_L2 = Space("ratios", criterion="l2")
@@ -96,7 +90,13 @@ def finished(study: Study) -> list[tuple[Any, ...]]:
     ]
 
 
-def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGraph, Data] | None = None) -> None:
+def begin(launcher: Launcher, url: str, folder: Path, *options: str) -> Process:
+    """A process of its own that runs `main`."""
+    return launcher.start(f"{__name__}:main", url, str(folder), *options, folder=folder)
+
+
+def main(arguments: list[str]) -> None:
+    """Searches, or works, as the arguments say."""
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("folder", type=Path)
@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
         return known(scored)
 
     scorers.SCORERS["random"] = slow
-    study = make(options.url, options.folder, parts or small_parts(), sampler=options.sampler)
+    study = make(options.url, options.folder, small_parts(), sampler=options.sampler)
     if options.work:
         recipe = Recipe(epochs=2, lr=0.05, batch_size=16)
         study.work(options.trials, top=options.top, finalists=options.finalists, recipe=recipe, progress=False)
@@ -133,89 +133,7 @@ def main(arguments: list[str] | None = None, parts: tuple[nn.Module, ChannelGrap
         study.search(options.trials, progress=False, jobs=options.jobs)
 
 
+@cache
 def small_parts() -> tuple[nn.Module, ChannelGraph, Data]:
     model = small_model()
     return model, small_graph(model), small_data()
-
-
-class Process:
-    """A process of its own that runs `main`, with its output in a file."""
-
-    def __init__(self, launcher: Launcher, process: int, out: Path) -> None:
-        self.launcher, self.process, self.out = launcher, process, out
-
-    def kill(self) -> int:
-        """SIGKILL; returns 0 when the process had ended well before."""
-        os.kill(self.process, signal.SIGKILL)
-        return self.wait()
-
-    def wait(self) -> int:
-        return self.launcher.ask({"wait": self.process})
-
-    def end(self) -> str:
-        """The output, after a good end."""
-        code = self.wait()
-        said = self.out.read_text()
-        assert code == 0, said
-        return said
-
-
-class Launcher:
-    """Starts processes without the seconds that the imports take: by forking one that has them."""
-
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.search.study.study_samples"]
-        self._helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._count = 0
-
-    def start(self, url: str, folder: Path, *options: str) -> Process:
-        self._count += 1
-        out = folder / f"out{self._count}"
-        return Process(self, self.ask({"run": [url, str(folder), *options], "out": str(out)}), out)
-
-    def ask(self, command: dict[str, Any]) -> int:
-        assert self._helper.stdin is not None
-        assert self._helper.stdout is not None
-        self._helper.stdin.write(json.dumps(command) + "\n")
-        self._helper.stdin.flush()
-        return int(self._helper.stdout.readline())
-
-    def close(self) -> None:
-        assert self._helper.stdin is not None
-        assert self._helper.stdout is not None
-        self._helper.stdin.close()
-        self._helper.wait()
-        self._helper.stdout.close()
-
-
-def serve() -> None:
-    """The helper of a `Launcher`: forks on command, waits on command."""
-    torch.set_num_threads(1)
-    alembic.util.load_python_file = read_once()
-    parts = small_parts()
-    for line in sys.stdin:
-        command = json.loads(line)
-        if "wait" in command:
-            _, status = os.waitpid(command["wait"], 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
-            continue
-        process = os.fork()
-        if process:
-            print(process, flush=True)
-            continue
-        with open(command["out"], "w") as out:  # noqa: PTH123 - its descriptor is what is needed
-            os.dup2(out.fileno(), 1)
-            os.dup2(out.fileno(), 2)
-        code = 1
-        try:
-            main(command["run"], parts)
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-
-
-if __name__ == "__main__":
-    main() if len(sys.argv) > 1 else serve()

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from tests.search.study.study_samples import Launcher, finished, make, small_parts
+from tests.launcher import Launcher
+from tests.search.study.study_samples import begin, finished, make, small_parts
 
 TRIALS = 60
 
@@ -29,10 +30,10 @@ def test_a_study_that_is_killed_again_and_again_ends_as_one_that_never_was(
     dice = random.Random(kills)
     done = before = 0
     while done < kills:
-        process = launcher.start(url, tmp_path, *options)
+        process = begin(launcher, url, tmp_path, *options)
         time.sleep(dice.uniform(0.05, 0.9))
         code = process.kill()
-        assert code in (-9, 0), process.out.read_text()
+        assert code in (-9, 0), process.errors
         if code == 0:  # it was done before the kill: the rest needs more trials
             trials += TRIALS
             options[1] = str(trials)
@@ -41,7 +42,7 @@ def test_a_study_that_is_killed_again_and_again_ends_as_one_that_never_was(
         kept = _count(tmp_path / "s.db")
         assert kept >= before  # nothing is lost
         before = kept
-    launcher.start(url, tmp_path, *options).end()
+    begin(launcher, url, tmp_path, *options).end()
     study = make(url, tmp_path, parts, sampler=sampler)
     whole = make(f"sqlite:///{tmp_path}/whole.db", tmp_path, parts, sampler=sampler)
     whole.search(trials, progress=False, jobs=jobs)

@@ -21,8 +21,8 @@ from search.data.data import Data
 from search.study import storage
 from search.study.storage import close_storage, open_storage, patiently, redacted, shown_url
 from search.study.stored import open_study, status
-from tests.elsewhere import printed_elsewhere
-from tests.search.study.study_samples import Launcher, finished, make, small_data, small_graph, small_model
+from tests.launcher import Launcher
+from tests.search.study.study_samples import begin, finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
 
@@ -121,9 +121,9 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, parts: Parts, kind: str, laun
     make(url, tmp_path, parts).search(5, progress=False)
     path = next(path for path in tmp_path.iterdir() if path.suffix in (".db", ".log"))
     limit = path.stat().st_size + 6_000
-    process = launcher.start(url, tmp_path, "--trials", "500", "--room", str(limit))
+    process = begin(launcher, url, tmp_path, "--trials", "500", "--room", str(limit))
     assert process.wait() != 0
-    said = process.out.read_text()
+    said = process.errors
     assert "SecateurError: storage " in said
     assert "finished trials are kept" in said
     study = make(url, tmp_path, parts)  # with room again
@@ -265,6 +265,6 @@ def test_patience_ends(monkeypatch: Any) -> None:
         patiently("postgresql://host/db", action)
 
 
-def test_nothing_of_a_storage_is_unpickled() -> None:
+def test_nothing_of_a_storage_is_unpickled(launcher: Launcher) -> None:
     code = "import search.study.study, sys; print({'optuna.storages.journal._redis', 'redis'} <= set(sys.modules))"
-    assert printed_elsewhere(code).strip() == "False"
+    assert launcher.printed(code).strip() == "False"

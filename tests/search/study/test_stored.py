@@ -15,7 +15,7 @@ from search.data.data import SplitName
 from search.study.metadata import METADATA
 from search.training.metrics import measure
 from search.training.recipe import Recipe
-from tests.elsewhere import printed_elsewhere
+from tests.launcher import Launcher
 from tests.search.study.study_samples import make, small_parts
 
 FAST = Recipe(epochs=1, batch_size=32, distill=0.0)
@@ -87,7 +87,7 @@ def test_what_is_lost_against_the_dense_network_is_measured_once(
     assert repr(study) == f"Study('s', 6 trials, {url!r})"
 
 
-def test_another_process_needs_the_storage_only(tmp_path: Path) -> None:
+def test_another_process_needs_the_storage_only(tmp_path: Path, launcher: Launcher) -> None:
     study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, small_parts())
     study.search(5, progress=False)
     best = study.front().best()
@@ -96,7 +96,7 @@ def test_another_process_needs_the_storage_only(tmp_path: Path) -> None:
         "best = sc.open_study('sqlite:///s.db').front().best(macs='30%')\n"
         "print(best.id, best.cost.macs, sum(best.structure.widths.values()))"
     )
-    said = printed_elsewhere(code, tmp_path)
+    said = launcher.printed(code, tmp_path)
     assert best.structure is not None
     assert best.cost is not None
     assert said.split() == [best.id, str(best.cost.macs), str(sum(best.structure.widths.values()))]

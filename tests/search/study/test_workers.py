@@ -30,8 +30,9 @@ from search.study.stored import status
 from search.study.study import Study
 from search.study.trials import make_study
 from search.training.recipe import Recipe
+from tests.launcher import Launcher
 from tests.search.study.postgres import PASSWORD, Server
-from tests.search.study.study_samples import Launcher, finished, make, small_data, small_graph, small_model
+from tests.search.study.study_samples import begin, finished, make, small_data, small_graph, small_model
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
 TRIALS = 24
@@ -58,10 +59,10 @@ def test_two_workers_and_a_third_that_is_killed(tmp_path: Path, parts: Parts, ur
     folder = tmp_path / "f"
     folder.mkdir()
     name = ["--work", "--trials", str(TRIALS), "--pause", "0.1", "--heartbeat", "2", "--log", str(tmp_path / "log")]
-    victim = launcher.start(url, folder, *name, "--sampler", "nsga2")
+    victim = begin(launcher, url, folder, *name, "--sampler", "nsga2")
     wait_for(tmp_path, 3)  # in the middle of a score
     victim.kill()
-    others = [launcher.start(url, folder, *name, "--sampler", "nsga2") for _ in range(2)]
+    others = [begin(launcher, url, folder, *name, "--sampler", "nsga2") for _ in range(2)]
     for process in others:
         process.end()
     study = make(url, folder, parts, sampler="nsga2")
@@ -98,7 +99,7 @@ def test_four_workers_that_start_together_on_a_fresh_storage(
         folder.mkdir()
         url = f"sqlite:///{folder}/s.db" if kind == "sqlite" else request.getfixturevalue("server").database()
         options = ("--work", "--trials", "6", "--heartbeat", "2")
-        for process in [launcher.start(url, folder, *options) for _ in range(4)]:
+        for process in [begin(launcher, url, folder, *options) for _ in range(4)]:
             process.end()
         assert status(url).trials["scored"] >= 6
 
@@ -119,14 +120,14 @@ def test_a_server_that_is_restarted_in_mid_study_costs_nothing(
 ) -> None:
     url = server.url.replace("/postgres", "/template1")
     options = ["--work", "--trials", "30", "--pause", "0.1", "--log", str(tmp_path / "log"), "--sampler", "qmc"]
-    process = launcher.start(url, tmp_path, *options)
+    process = begin(launcher, url, tmp_path, *options)
     wait_for(tmp_path, 5)
     server.stop()
     time.sleep(1.0)
     server.start()
-    said = process.end()
-    assert "is away" in said
-    assert PASSWORD not in said
+    process.end()
+    assert "is away" in process.errors
+    assert PASSWORD not in process.errors + process.out
     trials = make(url, tmp_path, parts, sampler="qmc").optuna_study.get_trials()
     assert [trial.number for trial in trials] == list(range(30))
     assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.PRUNED}
@@ -138,13 +139,13 @@ def test_workers_share_every_rung_of_the_finalists(tmp_path: Path, parts: Parts,
     url = f"sqlite:///{tmp_path}/s.db"
     make(url, tmp_path, parts).search(12, progress=False)
     name = ["--work", "--trials", "12", "--top", "2", "--finalists", "5", "--heartbeat", "2"]
-    victim = launcher.start(url, tmp_path, *name)
+    victim = begin(launcher, url, tmp_path, *name)
     for _ in range(400):
         if status(url).retrained.get("running"):
             break
         time.sleep(0.02)
     victim.kill()
-    for process in [launcher.start(url, tmp_path, *name) for _ in range(2)]:
+    for process in [begin(launcher, url, tmp_path, *name) for _ in range(2)]:
         process.end()
     told = status(url)
     assert told.retrained["scored"] == 5 + 2  # no training twice: five of one epoch, two of both

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from joblib.externals.loky.backend import resource_tracker as loky_tracker
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from backbones.errors import SecateurError
@@ -27,48 +28,37 @@ from search.training.metrics import accuracy
 from search.training.parallel import ProcessGroup, end_with_parent, kept_from_children
 from search.training.recipe import Recipe
 from search.training.train_state import prepare_training
+from tests.launcher import Launcher
 from tests.search.training.test_training import network
 
-FORK = """
-children = []
-while len(children) < 2 and (not children or children[-1]):
-    os.environ["RANK"] = os.environ["LOCAL_RANK"] = str(len(children))
-    children.append(os.fork())
-if children[-1]:
-    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
-"""
-"""Two processes out of one that has its imports; torchrun itself starts three interpreters."""
 SCRIPT = """
-import os, sys, torch
-from search.data.readers import load_data
-from search.training.recipe import Recipe
-from search.training.engine import train
-from tests.search.training.test_training import network
-{start}
-rank, folder, epochs, compiled, stop = int(os.environ["RANK"]), *sys.argv[1:]
-def after(model, done):
-    if done == int(stop):
-        sys.exit(3)
-model, recipe = network(seed=rank), Recipe(epochs=int(epochs), batch_size=64, ema=0.9, compile=compiled == "True")
-history = train(model, load_data("digits"), recipe, folder=folder, after_epoch=after)
-torch.save({{"model": model.state_dict(), "test": history.test_accuracy}}, f"{{folder}}/rank{{rank}}.pt")
+import sys
+from tests.search.training.test_parallel import train_together
+train_together(sys.argv[1:])
 """
 
 
-def launch(folder: Path, epochs: int, *, compiled: bool = False, stop: int = 0, torchrun: bool = True) -> str:
+def train_together(arguments: list[str]) -> None:
+    """In one of two processes: trains with the other, and leaves what it has."""
+    rank, folder, epochs, compiled, stop = int(os.environ["RANK"]), *arguments
+
+    def after(model: nn.Module, done: int) -> None:
+        if done == int(stop):
+            sys.exit(3)
+
+    model, recipe = network(seed=rank), Recipe(epochs=int(epochs), batch_size=64, ema=0.9, compile=compiled == "True")
+    history = train(model, load_data("digits"), recipe, folder=Path(folder), after_epoch=after)
+    torch.save({"model": model.state_dict(), "test": history.test_accuracy}, f"{folder}/rank{rank}.pt")
+
+
+def torchrun(folder: Path, epochs: int, *, compiled: bool = False, stop: int = 0) -> str:
     """Two processes of one thread; what they wrote to standard error, empty after a whole training."""
     folder.mkdir(exist_ok=True)
     script = folder / "script.py"
-    script.write_text(SCRIPT.format(start="" if torchrun else FORK))
+    script.write_text(SCRIPT)
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable]
-    if torchrun:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    else:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = str(free.getsockname()[1])
-        environment |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [str(script), str(folder), str(epochs), str(compiled), str(stop)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     return done.stderr[-2000:] if done.returncode else ""
@@ -80,8 +70,13 @@ def weights_of(folder: Path, rank: int) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(120)
-def test_two_processes_hold_one_network(tmp_path: Path) -> None:
-    assert launch(tmp_path, 4, torchrun=False) == ""
+def test_two_processes_hold_one_network(tmp_path: Path, launcher: Launcher) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        told = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [told | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in (0, 1)]  # as torchrun tells them
+    call = (f"{__name__}:train_together", str(tmp_path), "4", "False", "0")
+    for process in [launcher.start(*call, folder=tmp_path, environment=one) for one in ranks]:
+        process.end()
     first, second = weights_of(tmp_path, 0), weights_of(tmp_path, 1)
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     data: Data = load_data("digits")
@@ -98,9 +93,9 @@ def test_two_processes_hold_one_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("compiled", [False, True])
 def test_processes_resume_exactly(compiled: bool, tmp_path: Path) -> None:
     parted, whole = tmp_path / "parted", tmp_path / "whole"
-    assert launch(parted, 3, compiled=compiled, stop=2)  # in the second epoch, one is on disk
-    assert launch(parted, 3, compiled=compiled) == ""
-    assert launch(whole, 3, compiled=compiled) == ""
+    assert torchrun(parted, 3, compiled=compiled, stop=2)  # in the second epoch, one is on disk
+    assert torchrun(parted, 3, compiled=compiled) == ""
+    assert torchrun(whole, 3, compiled=compiled) == ""
     for rank in (0, 1):
         torch.testing.assert_close(weights_of(parted, rank), weights_of(whole, rank), rtol=0, atol=0)
     saved = torch.load(parted / "checkpoint.pt", weights_only=True)

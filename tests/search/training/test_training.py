@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from search.training.engine import train
 from search.training.metrics import accuracy
 from search.training.recipe import Recipe
 from search.training.train_state import train_step
+from tests.launcher import Launcher
 
 FAST = Recipe(epochs=3, lr=0.05, batch_size=64)
 
@@ -137,29 +136,24 @@ def test_interrupted_model_holds_the_last_whole_epoch(digits: Data, monkeypatch:
     torch.testing.assert_close(weights(one), kept[1], rtol=0, atol=0)
 
 
-SCRIPT = """
-import sys
-from tests.search.training.test_training import FAST, network
-from search.data.readers import load_data
-from search.training.engine import train
-def after(model, done):
-    print(done, flush=True)
-    if done == 3:
-        sys.stdin.readline()
-train(network(), load_data("digits"), FAST, folder=sys.argv[1], after_epoch=after)
-"""
+def train_and_wait(arguments: list[str]) -> None:
+    """In another process: three epochs, then it waits for its end."""
+
+    def after(model: nn.Module, done: int) -> None:
+        print(done, flush=True)
+        if done == 3:
+            signal.pause()
+
+    [folder] = arguments
+    train(network(), load_data("digits"), FAST, folder=Path(folder), after_epoch=after)
 
 
-def test_killed_process_is_resumed_exactly(digits: Data, tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline().strip() for _ in range(3)] == ["1", "2", "3"]
-        process.send_signal(signal.SIGKILL)
+def test_killed_process_is_resumed_exactly(digits: Data, tmp_path: Path, launcher: Launcher) -> None:
+    process = launcher.start(f"{__name__}:train_and_wait", str(tmp_path), folder=tmp_path)
+    while process.out != "1\n2\n3\n":
+        assert process.is_running(), process.errors
+        time.sleep(0.02)
+    assert process.kill() == -signal.SIGKILL
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
     resumed, whole = network(), network()
     train(resumed, digits, FAST, folder=tmp_path)
