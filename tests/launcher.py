@@ -1,6 +1,6 @@
 """Processes that tests can kill, signal and wait for, without the seconds that a new interpreter takes for its imports.
 
-They are forked from an interpreter that has done the imports and one trace, and shares nothing with the tests: another
+They are forked from an interpreter that has made a trace and a storage, and shares nothing with the tests: another
 hash seed, no state of other tests. Run as a script this is that interpreter.
 """
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,14 +117,19 @@ def _serve() -> None:
     import alembic.util
     import torch
 
+    from search.study.storage import close_storage, open_storage
     from tests.migrations import read_once
     from tests.search.study.study_samples import small_parts
 
     torch.set_num_threads(1)
     alembic.util.load_python_file = read_once()
-    small_parts()
     for name in ("secateur", "search.cli"):
         importlib.import_module(name)
+    with suppress(ImportError):
+        importlib.import_module("psycopg")
+    small_parts()
+    with tempfile.TemporaryDirectory() as folder:
+        close_storage(open_storage(f"sqlite:///{folder}/warm.db"))
     for line in sys.stdin:
         command = json.loads(line)
         if "wait" in command:

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -156,7 +157,10 @@ def check_identity(study: optuna.Study, identity: Mapping[str, str], where: str)
 
 def versions() -> dict[str, str]:
     """Library -> version, of what scores and proposals are computed with."""
-    return {name: version(name) for name in LIBRARIES}
+    return {name: _installed(name) for name in LIBRARIES}
+
+
+_installed = cache(version)  # each is looked up on the disk
 
 
 def different_items(

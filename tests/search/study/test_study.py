@@ -331,7 +331,7 @@ def test_other_data_and_an_older_format_are_refused_and_every_difference_is_name
 
 def test_other_library_versions_are_told(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
     make(tmp_path, parts)
-    monkeypatch.setattr("search.study.identity.version", lambda name: "0.0" if name == "torch" else version(name))
+    monkeypatch.setattr("search.study.identity._installed", lambda name: "0.0" if name == "torch" else version(name))
     with pytest.warns(UserWarning, match=r"was begun with torch .* \(now 0\.0\)"):
         make(tmp_path, parts)
 
