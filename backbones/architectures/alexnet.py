@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from backbones.architectures import vgg
 from backbones.architectures.image_size import check_at_least
 
 
@@ -25,12 +26,12 @@ class AlexNet(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(6)
         self.classifier = nn.Sequential(
             nn.Dropout(),
-            nn.Linear(256 * 36, 4096),
+            nn.Linear(256 * 36, vgg.HIDDEN),
             nn.ReLU(inplace=True),
             nn.Dropout(),
-            nn.Linear(4096, 4096),
+            nn.Linear(vgg.HIDDEN, vgg.HIDDEN),
             nn.ReLU(inplace=True),
-            nn.Linear(4096, num_classes),
+            nn.Linear(vgg.HIDDEN, num_classes),
         )
 
     def forward(self, x: Tensor) -> Tensor:

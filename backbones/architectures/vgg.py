@@ -10,6 +10,8 @@ from backbones.architectures.image_size import check_at_least
 
 WIDTHS = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 """Output channels of the thirteen convolutions; 0 is a 2x2 max pooling."""
+HIDDEN = 4096
+"""Units of each of the two linear layers in front of the last, as in AlexNet."""
 
 
 class VGG16(nn.Module):
@@ -32,13 +34,13 @@ class VGG16(nn.Module):
             self.classifier: nn.Module = nn.Linear(512, num_classes)
         else:
             self.classifier = nn.Sequential(
-                nn.Linear(512 * 49, 4096),
+                nn.Linear(512 * 49, HIDDEN),
                 nn.ReLU(inplace=True),
                 nn.Dropout(),
-                nn.Linear(4096, 4096),
+                nn.Linear(HIDDEN, HIDDEN),
                 nn.ReLU(inplace=True),
                 nn.Dropout(),
-                nn.Linear(4096, num_classes),
+                nn.Linear(HIDDEN, num_classes),
             )
         initialise(self)
 

@@ -89,9 +89,9 @@ def check(seed: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("start", range(0, 60, 20))
-def test_sixty_networks(start: int) -> None:
-    assert sum(check(seed) for seed in range(start, start + 20)) >= 15
+@pytest.mark.parametrize("start", range(0, 36, 12))
+def test_three_dozen_networks(start: int) -> None:
+    assert sum(check(seed) for seed in range(start, start + 12)) >= 9
 
 
 @pytest.mark.slow
