@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from sklearn.datasets import load_digits
 
 import secateur as sc
 from search.run.study_file import read_study
@@ -21,8 +22,22 @@ SHOWN = {"README.md": README} | {
 }
 
 
+@pytest.fixture(params=["quick", pytest.param("whole", marks=pytest.mark.slow)])
+def scale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Quick: what is shown goes through the same lines with ten trials, half of the epochs and half of the digits."""
+    if request.param == "quick":
+        search, recipe, (images, labels) = sc.Study.search, sc.Recipe, load_digits(return_X_y=True)
+        monkeypatch.setattr(
+            sc.Study, "search", lambda study, trials, **others: search(study, min(trials, 10), **others)
+        )
+        monkeypatch.setattr(sc, "Recipe", lambda *, epochs, **others: recipe(epochs=max(2, epochs // 2), **others))
+        if "deploy" not in request.node.name:  # 8 bits are compared with the accuracy of a network that has learned
+            monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (images[::2], labels[::2]))
+    return str(request.param)
+
+
 def test_python_blocks_run_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -33,7 +48,8 @@ def test_python_blocks_run_one_after_the_other(
     said = capsys.readouterr().out
     assert float(re.findall(r"^(\d+\.\d)%$", said, flags=re.MULTILINE)[0]) > 50
     assert re.search(r"^trials: .*\b\d+ scored", said, flags=re.MULTILINE)
-    assert re.search(r"^[0-9a-f]{12} Cost\(macs=.* 50$", said, flags=re.MULTILINE)
+    trials = 10 if scale == "quick" else 50
+    assert re.search(rf"^[0-9a-f]{{12}} Cost\(macs=.* {trials}$", said, flags=re.MULTILINE)
     assert (tmp_path / "front.png").stat().st_size > 10_000
 
 
@@ -94,21 +110,15 @@ def test_every_tutorial_is_run() -> None:
 
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_tutorials(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = ROOT / f"studies/tutorials/{name}.py"
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= (130 if name == "detector" else 70)
-    if "multiprocessing" in text:  # its processes need the script as their main module
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, "-W", "error", str(path)]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        said = done.stdout
-    else:
-        monkeypatch.chdir(tmp_path)
-        runpy.run_path(str(path), run_name="__main__")
-        said = capsys.readouterr().out
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "warnoptions", ["error"])  # of processes that it starts, whose main module it is
+    runpy.run_path(str(path), run_name="__main__")
+    said = capsys.readouterr().out
     found = re.search(TUTORIALS[name], said, flags=re.MULTILINE)
     assert found, said
     if FOUR[:6] in TUTORIALS[name] and len(found.groups()) == 4:
