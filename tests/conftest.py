@@ -29,6 +29,15 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _traces(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Traces that tests only use are shared by all processes of a session."""
+    from tests.graphs import share_traces  # imports torch
+
+    folder = tmp_path_factory.getbasetemp()
+    share_traces((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "traces")
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _migrations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("alembic.util.load_python_file", read_once())

@@ -20,8 +20,8 @@ from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from tests.backbones.parity import stirred
+from tests.graphs import known_trace as trace
 from tests.launcher import Launcher
 
 EXAMPLE = torch.linspace(-1, 1, 3 * 8 * 8).reshape(1, 3, 8, 8)

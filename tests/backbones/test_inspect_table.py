@@ -7,7 +7,7 @@ from torch import nn
 
 from backbones.inspect_table import describe, mac_shares, minimum
 from backbones.registry import build
-from backbones.trace import trace
+from tests.graphs import known_trace as trace
 
 
 def test_a_small_network_in_full() -> None:

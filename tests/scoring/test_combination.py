@@ -13,10 +13,10 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.combination import rank_among
 from scoring.scorers import SCORERS, check_scorer, score, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
+from tests.graphs import known_trace as trace
 from tests.search.study.study_samples import make, small_parts
 
 NUMBERS = st.floats(-1e6, 1e6)

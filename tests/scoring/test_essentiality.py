@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.registry import build
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.essentiality import accuracy_of, essentiality, removable_blocks
 from scoring.scoring_task import ScoredStructure, ScoringTask
+from tests.graphs import known_trace as trace
 
 
 class Turns(nn.Module):

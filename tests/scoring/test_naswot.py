@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from backbones.errors import SecateurError
 from backbones.registry import build
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.codes import CodeAgreement
 from scoring.naswot import log_det, naswot, naswot_last
 from scoring.scorers import score
+from tests.graphs import known_trace as trace
 from tests.launcher import Launcher
 
 

@@ -13,12 +13,12 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.naswot import naswot
 from scoring.output_distance import relative_distance
 from scoring.reconstruction.refit import refit
 from scoring.scorers import SCORERS, check_scorer, refits, score, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
+from tests.graphs import known_trace as trace
 
 
 def images(seed: int, count: int) -> Tensor:

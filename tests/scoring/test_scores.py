@@ -16,10 +16,10 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.batch_norm import recalibrate
 from scoring.scorers import SCORERS, score
 from scoring.scoring_task import ScoredStructure, ScoringTask
+from tests.graphs import known_trace as trace
 
 
 class Net(nn.Module):

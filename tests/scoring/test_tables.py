@@ -18,7 +18,6 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph, Group
 from backbones.program import Program, Step
 from backbones.registry import build
-from backbones.trace import trace
 from scoring import tables as module
 from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
@@ -27,6 +26,7 @@ from scoring.hybrid import hybrid, hybrid_widths
 from scoring.limits import Limits
 from scoring.ratios import ratios
 from scoring.tables import filter_tables
+from tests.graphs import known_trace as trace
 from tests.launcher import Launcher
 from tests.scoring.hand_graphs import digest, graph_of, linear_network, member, stream_network
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from search.review.drawing import drawn
+from tests.graphs import known_trace
 
 BLANK = '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>'
 
@@ -16,6 +17,14 @@ def _blank(call: str, **given: Any) -> Any:
     if call == "javascript_bundle":  # is kept for later tests
         return drawn(call, **given)
     return BLANK.encode() if call.endswith("png") else BLANK
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _known_traces() -> Iterator[None]:
+    """Commands take the graph of a network that was traced before: the trace itself is what tests/backbones look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("search.run.inputs.trace", known_trace)
+        yield
 
 
 @pytest.fixture(scope="session")

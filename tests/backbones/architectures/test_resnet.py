@@ -18,8 +18,8 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
-from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, parameters, stirred
+from tests.graphs import known_trace as trace
 
 NAMES = [f"resnet{depth}{suffix}" for depth in (20, 32, 44, 56, 110) for suffix in ("", "_proj")]
 

@@ -14,8 +14,8 @@ from backbones.cost import recount
 from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
-from backbones.trace import trace
 from tests.backbones.parity import assert_law, noise, parameters, stirred
+from tests.graphs import known_trace as trace
 
 
 @lru_cache(maxsize=1)

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.trace import trace
 from scoring.criterion_inputs import gather_inputs
 from scoring.reconstruction.channel_order import Readers, _Moments, channel_errors, drop_in_order
 from scoring.tables import FilterTables, error_table, filter_tables
 from tests.backbones.parity import noise
+from tests.graphs import known_trace as trace
 
 Matrix = NDArray[np.float64]
 # What one layer reads (rows, channels), its weights (channels, outputs), and the columns of the group's channels.

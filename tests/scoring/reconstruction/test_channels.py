@@ -13,10 +13,10 @@ from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.reconstruction.grams import gather_grams
 from scoring.reconstruction.reconstruct import reconstruct
 from tests.backbones.parity import noise, stirred
+from tests.graphs import known_trace as trace
 
 IMAGES = noise(40, 3, 8, 8)
 READERS: dict[str, list[nn.Module]] = {

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.reconstruction.patches import gather, join_outputs, padded, parts, sample, weight_matrix, weight_of
 from scoring.reconstruction.reconstruct import reconstruct
 from scoring.reconstruction.refit import refit
 from scoring.reconstruction.targets import gather_targets
 from tests.backbones.parity import noise
+from tests.graphs import known_trace as trace
 
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "conv1d": (nn.Conv1d(6, 4, 3, padding=1), (5, 6, 11)),

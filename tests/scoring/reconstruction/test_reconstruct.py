@@ -18,13 +18,13 @@ from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.reconstruction.layers import refit_layers
 from scoring.reconstruction.reconstruct import reconstruct
 from scoring.reconstruction.refit import refit
 from scoring.reconstruction.targets import gather_targets
 from tests.backbones.parity import noise, stirred
 from tests.backbones.test_zoo import ZOO, traced
+from tests.graphs import known_trace as trace
 
 IMAGES = noise(24, 3, 16, 16).float()
 

@@ -16,7 +16,6 @@ import pytest
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.scorers import OF_CLASSES, SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.cli import main
@@ -29,6 +28,7 @@ from search.run.evaluation_plan import Plan
 from search.space.budget import Budget
 from search.space.families import SampledStructure
 from search.training.recipe import Recipe
+from tests.graphs import known_trace as trace
 from tests.search.study.study_samples import small_data, small_graph, small_model
 from tests.search.training.test_tasks import signals, sums
 

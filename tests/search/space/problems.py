@@ -8,7 +8,6 @@ import optuna
 import torch
 
 from backbones.registry import build
-from backbones.trace import trace
 from scoring.scoring_task import ScoringTask
 from search.space.allocations import WidthAllocation
 from search.space.budget import Budget
@@ -16,6 +15,7 @@ from search.space.layer_removal import ReducedAllocation
 from search.space.prepare import prepare_problem
 from search.space.problem import SearchProblem
 from search.space.space import Space
+from tests.graphs import known_trace as trace
 
 ANYTHING = Budget(macs="0.1%..100%")
 

@@ -10,13 +10,13 @@ from torch import nn
 
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.trace import trace
 from scoring.limits import Limits
 from search.space.budget import Budget
 from search.space.feasibility import check_early, check_reachable, feasibility_table, reachable
 from search.space.layer_removal import Removal
 from search.space.problem import SearchProblem, problem_of_weights
 from search.space.space import Space
+from tests.graphs import known_trace as trace
 from tests.search.space.problems import problem, task
 
 

@@ -19,7 +19,6 @@ from backbones.measure import latency, timings
 from backbones.onnx_network import on_engine
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.scoring_task import ScoringTask
 from search.space.budget import Budget
 from search.space.cost_model import CostModel
@@ -27,6 +26,7 @@ from search.space.latency import LatencyTable, calibrated
 from search.space.prepare import latency_batch, prepare_problem
 from search.space.projection import Projected, project
 from search.space.space import Space
+from tests.graphs import known_trace as trace
 from tests.search.space.problems import suggested, task
 from tests.search.space.test_cost_model import random_widths
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.limits import Limits
 from scoring.reconstruction import channel_order
 from scoring.reconstruction.grams import DenseGrams, gather_grams
@@ -32,6 +31,7 @@ from search.space.projection import Infeasible, project
 from search.space.proposals import cost_of, kept_counts, pack, unpack
 from search.space.space import Space
 from search.study.rules import RuleSettings, structure_of
+from tests.graphs import known_trace as trace
 from tests.scoring.hand_graphs import digest
 from tests.search.space.problems import problem, suggested, task
 from tests.search.study.study_samples import BY_L2, small_data, small_graph, small_model

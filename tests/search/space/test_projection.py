@@ -15,7 +15,6 @@ from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
-from backbones.trace import trace
 from scoring.limits import Limits
 from search.space.allocations import GlobalThreshold, KeepRatios, QuantileThresholds, WidthAllocation
 from search.space.budget import Budget, Target
@@ -23,6 +22,7 @@ from search.space.feasibility import check_reachable, feasibility_table, reachab
 from search.space.problem import SearchProblem, problem_of_weights
 from search.space.projection import Infeasible, Projected, project
 from search.space.space import Space, threshold_shares
+from tests.graphs import known_trace as trace
 
 
 @lru_cache(maxsize=1)

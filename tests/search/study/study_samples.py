@@ -19,7 +19,6 @@ import search.study.loops
 import search.study.retrain
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring import scorers
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
@@ -28,6 +27,7 @@ from search.space.space import Space
 from search.study.samplers import DEFAULT_SAMPLER
 from search.study.study import Study
 from search.training.recipe import Recipe
+from tests.graphs import known_trace as trace
 from tests.launcher import Launcher, Process
 
 BUDGETS = {"cap": Budget(macs=0.3), "targets": Budget(macs=[0.2, 0.4]), "band": Budget(macs="20%..40%")}

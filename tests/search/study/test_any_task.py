@@ -20,7 +20,6 @@ from backbones.exports import export_program
 from backbones.masked_reference import relative_difference
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.scorers import scorer_of
 from scoring.scoring_task import ScoredStructure
 from search.data.data import Data
@@ -30,6 +29,7 @@ from search.study.study import Study
 from search.training.engine import train
 from search.training.metrics import measure
 from search.training.recipe import Recipe
+from tests.graphs import known_trace as trace
 
 FAST = Recipe(epochs=1, batch_size=16, lr=0.02)
 

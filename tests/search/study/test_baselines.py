@@ -12,7 +12,6 @@ from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.registry import build
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.limits import Limits
 from search.data.readers import load_data
 from search.run.front_context import baseline
@@ -20,6 +19,7 @@ from search.space.budget import Budget
 from search.space.space import Space
 from search.study.rules import BASELINES, EqualLoss, RuleSettings, structure_of
 from search.study.study import Study
+from tests.graphs import known_trace as trace
 from tests.search.space.problems import problem
 from tests.search.study.study_samples import small_data, small_graph, small_model
 

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from backbones.structure import Structure
-from backbones.trace import trace
 from scoring.scoring_task import ScoringTask
 from search.study import scores
 from search.study.scores import ScoreCache
+from tests.graphs import known_trace as trace
 
 
 def task_of(model: nn.Module) -> ScoringTask:

@@ -249,7 +249,8 @@ def test_code_that_changed_between_equal_weights_is_noticed(tmp_path: Path, part
     other = make(tmp_path, (steeper, small_graph(steeper), parts[2]), name="other")
     with pytest.raises(SecateurError, match=r"do not hold for 'other': another operations"):
         other.fork("s")
-    again = make(tmp_path, (small_model(), small_graph(small_model()), parts[2]))  # traced anew
+    anew = trace(small_model(), torch.zeros(1, 1, 8, 8))
+    again = make(tmp_path, (small_model(), anew, parts[2]))
     assert again.graph.program.id == parts[1].program.id
     attributes = dict(again.optuna_study.user_attrs)
     again.optuna_study.set_user_attr(VERSIONS, {**attributes[VERSIONS], "torch": "1.0"})  # other operations anyway

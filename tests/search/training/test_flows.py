@@ -15,7 +15,6 @@ from backbones.graph import ChannelGraph
 from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from scoring.limits import Limits
 from scoring.tables import filter_tables
 from search.data.data import Data
@@ -29,6 +28,7 @@ from search.training.flows import FLOWS, Flow, FlowResult, compose, run_flow
 from search.training.metrics import accuracy
 from search.training.recipe import Recipe
 from search.training.soft import asymptotic, nonzero_structure, scales_suffice, zero_channels
+from tests.graphs import known_trace as trace
 
 RECIPE = Recipe(epochs=4, lr=0.05, batch_size=64)
 

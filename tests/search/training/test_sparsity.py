@@ -12,7 +12,6 @@ from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.structure import Structure
 from backbones.surgery import prune
-from backbones.trace import trace
 from search.data.data import Data
 from search.data.readers import load_data
 from search.training.double_pruning import sparsify
@@ -21,6 +20,7 @@ from search.training.losses import gammas, l1_subgradient
 from search.training.masks import effective_parameters, hold, magnitude_masks
 from search.training.metrics import netscore
 from search.training.recipe import Recipe
+from tests.graphs import known_trace as trace
 
 
 @pytest.fixture(scope="module")

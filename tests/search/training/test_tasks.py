@@ -15,7 +15,6 @@ import torchmetrics
 from torch import Tensor, nn
 
 from backbones.errors import SecateurError
-from backbones.trace import trace
 from search.data.augment import Augment
 from search.data.data import Data
 from search.data.sources import Split
@@ -30,6 +29,7 @@ from search.training.flows import Flow, run_flow
 from search.training.losses import gammas
 from search.training.metrics import accuracy, measure
 from search.training.recipe import Recipe
+from tests.graphs import known_trace as trace
 from tests.search.training.test_training import StopError, assert_same, digits, network, stop_at
 
 __all__ = ["digits"]
