@@ -65,9 +65,9 @@ def test_an_interrupted_search_ends_with_the_same_trials(
     tmp_path: Path, parts: Parts, sampler: str, budget: str, jobs: int, monkeypatch: Any
 ) -> None:
     """In a journal with most samplers: proposals do not depend on the storage, and a trial costs a third in it."""
-    url = "sqlite:///{}/s.db" if sampler == DEFAULT_SAMPLER else "journal:///{}/s.log"
+    url = "sqlite:///{}/s.db" if (sampler, budget) == (DEFAULT_SAMPLER, "cap") else "journal:///{}/s.log"
     options: dict[str, Any] = {"sampler": sampler, "budget": BUDGETS[budget], "url": url}
-    trials = {"gp": 16, "nsga2": 47}.get(sampler, 30)  # past the 20 random ones of tpe, the first 40 of nsga2
+    trials = {"gp": 13, "nsga2": 47}.get(sampler, 30)  # past the 20 random ones of tpe, the first 40 of nsga2
     straight = make(tmp_path / "whole", parts, **options)
     straight.search(trials, progress=False, jobs=jobs)
     calls = 0
@@ -96,11 +96,12 @@ def test_the_window_of_the_history_does_not_depend_on_interruptions(
 ) -> None:
     monkeypatch.setattr("search.study.samplers.STEP", 8)
     monkeypatch.setitem(samplers.WINDOWS, "tpe", Window(4, 20))
-    make(tmp_path / "whole", parts, budget=BUDGETS["targets"]).search(60, progress=False)
-    for trials in (13, 16, 31, 55, 60):
-        study = make(tmp_path / "parts", parts, budget=BUDGETS["targets"])
+    options: dict[str, Any] = {"budget": BUDGETS["targets"], "url": "journal:///{}/s.log", "sampler": "tpe"}
+    make(tmp_path / "whole", parts, **options).search(44, progress=False)
+    for trials in (13, 16, 31, 44):
+        study = make(tmp_path / "parts", parts, **options)
         study.search(trials, progress=False)
-    assert finished(study) == finished(make(tmp_path / "whole", parts, budget=BUDGETS["targets"]))
+    assert finished(study) == finished(make(tmp_path / "whole", parts, **options))
 
 
 def test_jobs_score_at_the_same_time(tmp_path: Path, parts: Parts, monkeypatch: Any) -> None:
