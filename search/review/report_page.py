@@ -7,6 +7,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,7 @@ def _link(artefact: Path | None, folder: Path) -> str:
     return quote(Path(os.path.relpath(artefact, folder)).as_posix()) if artefact else ""
 
 
+@cache
 def _environment() -> Environment:
     folder = files("search.review") / "templates"
     sources = {one.name: one.read_text(encoding="utf-8") for one in folder.iterdir() if one.name.startswith("report.")}

@@ -75,6 +75,7 @@ class Scale:
     widths: tuple[float, ...] = (0.1, 0.2, 0.4, 0.7, 1.0)
     batch: int = 128
     renewal: int = 1280
+    side: int = 32
     structures: int = 40
     rounds: int = 12
     trials: int = 1000
@@ -90,7 +91,7 @@ class Scale:
     )
 
 
-SHORT = Scale("resnet20", ("resnet20",), (8, 16), (0.2, 1.0), 16, 32, 4, 1, 2, (8,), (("region_kernel", 16),))
+SHORT = Scale("resnet20", ("resnet20",), (8, 16), (0.2, 1.0), 16, 32, 8, 4, 1, 2, (8,), (("region_kernel", 16),))
 
 
 @dataclass(frozen=True)
@@ -447,7 +448,7 @@ def main() -> None:
     model = build(scale.network, 10).eval()
     if options.weights:
         load_checkpoint(model, options.weights)
-    data = noise() if options.short or "SECATEUR_DATA" not in os.environ else cifar10()
+    data = noise(scale.side) if options.short or "SECATEUR_DATA" not in os.environ else cifar10()
     found: dict[str, Any] = {
         "scale": vars(scale),
         "data": data.name,
@@ -466,8 +467,8 @@ def main() -> None:
         write_text(options.out, json.dumps({**known, **found}, indent=2) + "\n")
 
 
-def noise() -> Data:
-    images = torch.randint(0, 256, (1600, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def noise(side: int) -> Data:
+    images = torch.randint(0, 256, (1600, 3, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(1600) % 10
     return Data.from_tensors("noise", (images[:1500], labels[:1500]), (images[1500:], labels[1500:]))
 

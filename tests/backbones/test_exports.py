@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.architectures.resnet_cifar import CifarResNet
 from backbones.errors import SecateurError
 from backbones.exports import export_onnx, export_program
 from backbones.onnx_network import OnnxNetwork, export_onnx_int8, on_engine
-from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
 from tests.graphs import known_trace as trace
@@ -26,7 +26,7 @@ Pruned = tuple[nn.Module, torch.Tensor]
 @pytest.fixture(scope="module")
 def once() -> Pruned:
     torch.manual_seed(0)
-    model = build("resnet20", 10)
+    model = CifarResNet(1, 10)
     graph = trace(model, torch.zeros(1, 3, 8, 8))
     return prune(model, graph, Structure.random(graph, keep=0.5)), torch.randn(2, 3, 8, 8)
 

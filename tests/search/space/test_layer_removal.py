@@ -38,7 +38,7 @@ def test_layers_can_be_named_and_inner_ones_do_not_go_with_outer_ones_twice() ->
 
 
 def test_united_groups_keep_equal_indices_and_the_network_runs() -> None:
-    here = problem(Space("hybrid+ratios", removal=Removal(most=6)), name="vgg16_bn_cifar", side=32)
+    here = problem(Space("hybrid+ratios", removal=Removal(most=6)), name="vgg16_bn_cifar", side=8)
     graph, model = here.graph, here.task.model
     (target,) = Budget(macs=0.3).targets(here.cost_model.dense)
     sizes = set()

@@ -71,7 +71,7 @@ def test_limits_hold_after_projection(seed: int) -> None:
             assert width >= max(4, 0.25 * group.size)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(widths=st.lists(st.integers(2, 20), min_size=2, max_size=5), share=st.floats(0.2, 0.8), seed=st.integers(0, 99))
 def test_random_networks_are_as_full_as_widths_allow(widths: list[int], share: float, seed: int) -> None:
     torch.manual_seed(seed)

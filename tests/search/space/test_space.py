@@ -67,7 +67,7 @@ def test_almost_all_of_tpes_proposals_become_structures_within_one_percent(kind:
     here = problem(space, Budget(macs="19.8%..20.2%"), name="resnet56")
     study = optuna.create_study(directions=["maximize", "minimize"])
     found = []
-    for number in range(60):
+    for number in range(32):  # the first 20 are drawn at random
         study.sampler = sampler_for("tpe", 0, number)
         trial = study.ask()
         structure = propose(here, trial).found
@@ -79,7 +79,7 @@ def test_almost_all_of_tpes_proposals_become_structures_within_one_percent(kind:
         assert cost(here.graph, structure.structure) == structure.cost
         found.append(structure.structure.id)
         study.tell(trial, [sum(structure.structure.widths.values()), structure.cost.macs])
-    assert len(found) >= 59
+    assert len(found) >= 31
     assert len(set(found)) >= 10
 
 

@@ -71,7 +71,7 @@ def signals(count: int) -> tuple[Tensor, Tensor]:
 
 
 def study_of(model: nn.Module, data: Data, tmp_path: Path, scorer: str = "fidelity") -> Study:
-    place = f"sqlite:///{tmp_path / 'study.db'}"
+    place = f"journal:///{tmp_path / 'study.log'}"
     return Study(
         "s", model, trace(model, data.example), data, budget=Budget(macs=0.5), scorer=scorer, batch=24, storage=place,
         folder=tmp_path,

@@ -72,7 +72,7 @@ def test_a_study_has_its_baselines_beside_the_front(tmp_path: Path) -> None:
     model = build("resnet20", 10, 1).eval()
     graph = trace(model, data.example)
     budget = Budget(macs=[0.3, 0.5])
-    url = f"sqlite:///{tmp_path}/a.db"
+    url = f"journal:///{tmp_path}/a.log"
     study = Study("a", model, graph, data, budget=budget, storage=url, scorer="naswot_last", batch=32, folder=tmp_path)
     found = [one for name in BASELINES for one in baseline(name, study)]
     assert [one.label for one in found] == [name for name in BASELINES for _ in range(2)]
@@ -94,7 +94,7 @@ def test_a_study_can_follow_a_rule_instead_of_searching(tmp_path: Path) -> None:
         model = small_model()
         graph = small_graph(model)
         budget = Budget(macs=[0.3, 0.5])
-        return Study(name, model, graph, small_data(), budget=budget, storage=f"sqlite:///{tmp_path}/{name}.db",
+        return Study(name, model, graph, small_data(), budget=budget, storage=f"journal:///{tmp_path}/{name}.log",
                      scorer="params", batch=16, folder=tmp_path / name)  # fmt: skip
 
     study = opened("ruled")
@@ -120,7 +120,7 @@ def test_a_study_can_take_a_structure_from_elsewhere(tmp_path: Path) -> None:
 
     def opened(name: str, macs: float | list[float]) -> Study:
         return Study(name, model, graph, small_data(), budget=Budget(macs=macs), scorer="params", batch=16,
-                     storage=f"sqlite:///{tmp_path}/{name}.db", folder=tmp_path / name)  # fmt: skip
+                     storage=f"journal:///{tmp_path}/{name}.log", folder=tmp_path / name)  # fmt: skip
 
     given = Structure.random(graph, macs=0.3, seed=3)
     study = opened("given", 0.35)

@@ -50,7 +50,7 @@ def parts() -> Parts:
 
 
 def searched(folder: Path, parts: Parts) -> Study:
-    made = make(f"sqlite:///{folder}/s.db", folder, parts)
+    made = make(f"journal:///{folder}/s.log", folder, parts)
     made.search(8, progress=False)
     return made
 

@@ -23,7 +23,7 @@ def test_a_flow_follows_the_proposal_within_the_same_cost(tmp_path: Path, flow: 
     model = small_model()
     graph = small_graph(model)
     study = sample(
-        f"sqlite:///{tmp_path}/s.db",
+        f"journal:///{tmp_path}/s.log",
         tmp_path,
         (model, graph, small_data()),
         space="hybrid+ratios",

@@ -45,7 +45,7 @@ def scored(monkeypatch: Any) -> list[str]:
 def test_another_budget_takes_over_what_lies_inside_and_every_score(
     tmp_path: Path, parts: Parts, scored: list[str]
 ) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
+    url = f"journal:///{tmp_path}/s.log"
     old = make(url, tmp_path, parts, name="old", budget=Budget(macs=[0.2, 0.4]))
     old.search(40, progress=False)
     structures = set(scored)
@@ -70,7 +70,7 @@ def test_another_budget_takes_over_what_lies_inside_and_every_score(
 
 
 def test_a_band_places_what_it_takes_over(tmp_path: Path, parts: Parts) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
+    url = f"journal:///{tmp_path}/s.log"
     make(url, tmp_path, parts, name="old", budget=Budget(macs=[0.2, 0.4])).search(20, progress=False)
     new = make(url, tmp_path, parts, name="new", budget=Budget(macs="10%..30%"))
     assert new.fork("old").trials > 0
@@ -84,7 +84,7 @@ def test_a_band_places_what_it_takes_over(tmp_path: Path, parts: Parts) -> None:
 
 
 def test_another_space_takes_over_scores_alone(tmp_path: Path, parts: Parts) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
+    url = f"journal:///{tmp_path}/s.log"
     make(url, tmp_path, parts, name="old").search(12, progress=False)
     forked = make(url, tmp_path, parts, name="new", space="hybrid").fork("old")
     assert forked.trials == 0
@@ -92,7 +92,7 @@ def test_another_space_takes_over_scores_alone(tmp_path: Path, parts: Parts) -> 
 
 
 def test_scores_that_do_not_hold_are_refused(tmp_path: Path, parts: Parts) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
+    url = f"journal:///{tmp_path}/s.log"
     make(url, tmp_path, parts, name="old").search(3, progress=False)
     for item, options in (("scorer", {"scorer": "macs"}), ("seed", {"seed": 1})):
         with pytest.raises(SecateurError, match=f"scores of study 'old' do not hold for .*: another {item}"):

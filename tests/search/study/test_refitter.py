@@ -40,7 +40,7 @@ def test_one_network_by_trial_candidate_and_structure(tmp_path: Path, monkeypatc
     monkeypatch.setattr(networks, "gather_targets", gathered)
     model = small_model()
     graph, data = small_graph(model), small_data()
-    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, (model, graph, data), seed=3)
+    study = make(f"journal:///{tmp_path}/s.log", tmp_path, (model, graph, data), seed=3)
     study.search(3, progress=False)
     [best] = study.finalists(1).members
     assert best.structure is not None
@@ -70,7 +70,7 @@ def test_labels_play_no_part(tmp_path: Path) -> None:
 
 def test_what_has_no_structure_is_named(tmp_path: Path) -> None:
     model = small_model()
-    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, (model, small_graph(model), small_data()))
+    study = make(f"journal:///{tmp_path}/s.log", tmp_path, (model, small_graph(model), small_data()))
     with pytest.raises(SecateurError, match="study 's' has no trial 7 with a structure"):
         study.reconstruct(7)
     with pytest.raises(SecateurError, match="trial 2 has no structure: over the budget"):
@@ -108,7 +108,7 @@ def test_flows_that_choose_again_start_as_they_do(name: str) -> None:
 
 def test_retrainings_from_both_starts_stand_beside_each_other(tmp_path: Path) -> None:
     model = small_model()
-    study = make(f"sqlite:///{tmp_path}/s.db", tmp_path, (model, small_graph(model), small_data()))
+    study = make(f"journal:///{tmp_path}/s.log", tmp_path, (model, small_graph(model), small_data()))
     study.search(3, progress=False)
     [best] = study.finalists(1).members
     study.retrain(1, recipe=RECIPE, start="cut", progress=False)
@@ -135,14 +135,14 @@ def test_a_killed_training_from_refitted_weights_ends_as_a_whole_one(
     for name, stop in (("whole", False), ("killed", True)):
         model = small_model()
         parts = (model, small_graph(model), small_data())
-        study = make(f"sqlite:///{tmp_path}/{name}.db", tmp_path / name, parts)
+        study = make(f"journal:///{tmp_path}/{name}.log", tmp_path / name, parts)
         study.search(3, progress=False)
         if stop:
             with monkeypatch.context() as patched:
                 patched.setattr("search.training.engine._finish", interrupt)
                 with pytest.raises(KeyboardInterrupt):
                     study.retrain(1, recipe=recipe, start="reconstructed", progress=False)
-            make(f"sqlite:///{tmp_path}/{name}.db", tmp_path / name, parts)
+            make(f"journal:///{tmp_path}/{name}.log", tmp_path / name, parts)
         front = study.retrain(1, recipe=recipe, start="reconstructed", progress=False)
         artefact = front.best().artefact
         assert artefact is not None

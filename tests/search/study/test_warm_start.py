@@ -105,7 +105,7 @@ def test_samplers_that_know_no_parameters_of_a_rule_do_not_see_it(tmp_path: Path
 def test_a_search_killed_between_two_rules_goes_on_with_the_next(tmp_path: Path, monkeypatch: Any) -> None:
     whole = make(tmp_path / "whole")
     whole.search(9, progress=False)
-    url = f"sqlite:///{tmp_path}/s.db"
+    url = f"journal:///{tmp_path}/s.log"
     calls = 0
 
     def fragile(scored: ScoredStructure) -> float:
@@ -130,7 +130,7 @@ def test_a_search_killed_between_two_rules_goes_on_with_the_next(tmp_path: Path,
 
 
 def test_workers_share_the_rules(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/s.db"
+    url = f"journal:///{tmp_path}/s.log"
     first, second = sample(url, tmp_path, PARTS), sample(url, tmp_path, PARTS)
     first.search(2, progress=False, shared=True)
     second.search(6, progress=False, shared=True)
@@ -149,7 +149,7 @@ def test_a_rule_that_misses_the_budget_does_not_stop_the_search(tmp_path: Path) 
 
 def test_a_structure_made_elsewhere_is_tried_first_and_asks_for_a_study_of_its_own(tmp_path: Path) -> None:
     given = Structure.random(PARTS[1], macs=0.3, seed=3)
-    url = f"sqlite:///{tmp_path}/s.db"
+    url = f"journal:///{tmp_path}/s.log"
     study = sample(url, tmp_path, PARTS, warm_start=(given,), budget=Budget(macs=0.31))
     study.search(2, progress=False)
     assert study.structure(0) == given

@@ -2,7 +2,7 @@
 
 Golden numbers: Yerlan Idelbayev's ResNet-20 and ResNet-56 (github.com/akamaster/pytorch_resnet_cifar10), 91.73 % and
 93.39 % on these 10,000 images with ImageNet normalisation. Unless the slow tests are asked for, they see only the first
-1,000 (921 and 934 of them are right, as measured here).
+250 (229 and 235 of them are right, as measured here).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ WHOLE = 10_000
 @pytest.mark.parametrize(
     ("name", "file", "images", "expected"),
     [
-        ("resnet20", "resnet20-12fca82f.th", 1000, 0.921),
-        ("resnet56", "resnet56-4bfd9763.th", 1000, 0.934),
+        ("resnet20", "resnet20-12fca82f.th", 250, 0.916),
+        ("resnet56", "resnet56-4bfd9763.th", 250, 0.94),
         pytest.param("resnet20", "resnet20-12fca82f.th", WHOLE, 0.9173, marks=pytest.mark.slow),
         pytest.param("resnet56", "resnet56-4bfd9763.th", WHOLE, 0.9339, marks=pytest.mark.slow),
     ],
