@@ -1,7 +1,6 @@
 """What holds for every test: small networks, so one thread each; set before torch is imported, for subprocesses too."""
 
 import gc
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,12 +35,6 @@ def _traces(tmp_path_factory: pytest.TempPathFactory) -> None:
 
     folder = tmp_path_factory.getbasetemp()
     share_traces((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "traces")
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _trace_log(_traces: None) -> None:
-    """Torch describes each step of an export for whoever listens, as pytest does to loggers that do not propagate."""
-    logging.getLogger("torch.__trace").propagate = True
 
 
 @pytest.fixture(autouse=True, scope="session")
