@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from sklearn.datasets import load_digits
+from torch import nn
 
 import secateur as sc
+from backbones.architectures.resnet_cifar import CifarResNet
 from search.run.study_file import read_study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,15 +24,22 @@ SHOWN = {"README.md": README} | {
 }
 
 
+def small_resnet(name: str, num_classes: int, in_channels: int) -> nn.Module:
+    """A block in each stage, in the place of three."""
+    assert name == "resnet20"
+    return CifarResNet(1, num_classes, in_channels)
+
+
 @pytest.fixture(params=["quick", pytest.param("whole", marks=pytest.mark.slow)])
 def scale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Quick: what is shown goes through the same lines with ten trials, half of the epochs and half of the digits."""
+    """Quick: what is shown goes through the same lines with ten trials, half of the epochs, the digits, the blocks."""
     if request.param == "quick":
         search, recipe, (images, labels) = sc.Study.search, sc.Recipe, load_digits(return_X_y=True)
         monkeypatch.setattr(
             sc.Study, "search", lambda study, trials, **others: search(study, min(trials, 10), **others)
         )
         monkeypatch.setattr(sc, "Recipe", lambda *, epochs, **others: recipe(epochs=max(2, epochs // 2), **others))
+        monkeypatch.setattr(sc, "build", small_resnet)
         if "deploy" not in request.node.name:  # 8 bits are compared with the accuracy of a network that has learned
             monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (images[::2], labels[::2]))
     return str(request.param)

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from tests.launcher import Launcher
 from tests.search.study.study_samples import begin, finished, make, small_parts
 
-TRIALS = 60
+TRIALS = 40
 
 
 @pytest.mark.parametrize(
