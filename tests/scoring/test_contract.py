@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from backbones.architectures.resnet_cifar import CifarResNet
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.registry import build
 from backbones.structure import Structure
 from scoring.scorers import SCORERS, score
 from tests.graphs import known_trace as trace
@@ -42,7 +42,7 @@ BATCHES = [images(1, 16), images(2, 16)]
 @pytest.fixture(scope="module")
 def network() -> tuple[nn.Module, ChannelGraph]:
     torch.manual_seed(0)
-    model = build("resnet20", 10, 1)
+    model = CifarResNet(1, 10, 1)
     with torch.no_grad():
         model(images(3, 32))  # batch-norm statistics that are not the initial ones
     return model, trace(model, images(4, 1))
@@ -117,7 +117,7 @@ def test_what_is_missing_is_named_in_one_line(name: str, network: tuple[nn.Modul
 
 
 @pytest.mark.parametrize("name", sorted(set(SCORERS) - COUNTING))
-@pytest.mark.parametrize("place", ["layer1.1.conv2.weight", "linear.weight"])
+@pytest.mark.parametrize("place", ["layer1.0.conv2.weight", "linear.weight"])
 def test_nan_weights_are_an_error(name: str, place: str, network: tuple[nn.Module, ChannelGraph]) -> None:
     model, graph = network
     broken = copy.deepcopy(model)
@@ -132,8 +132,8 @@ def test_a_layer_whose_units_are_all_dead_is_finite(name: str, network: tuple[nn
     model, graph = network
     dead = copy.deepcopy(model).eval()
     with torch.no_grad():
-        dead.get_parameter("layer2.1.bn1.weight").zero_()
-        dead.get_parameter("layer2.1.bn1.bias").fill_(-1.0)
+        dead.get_parameter("layer2.0.bn1.weight").zero_()
+        dead.get_parameter("layer2.0.bn1.bias").fill_(-1.0)
     assert math.isfinite(value(name, (dead, graph), Structure.full(graph)))
 
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from backbones.architectures.resnet_cifar import CifarResNet
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.registry import build
 from backbones.structure import Structure
 from scoring.naswot import naswot
 from scoring.output_distance import relative_distance
@@ -28,7 +28,7 @@ def images(seed: int, count: int) -> Tensor:
 @pytest.fixture(scope="module")
 def task() -> ScoringTask:
     torch.manual_seed(0)
-    model = build("resnet20", 10)
+    model = CifarResNet(1, 10)
     with torch.no_grad():
         model(images(3, 32))
     model.eval()

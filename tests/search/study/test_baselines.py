@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from backbones.architectures.resnet_cifar import CifarResNet
 from backbones.cost import cost
 from backbones.errors import SecateurError
-from backbones.registry import build
 from backbones.structure import Structure
 from scoring.limits import Limits
 from search.data.readers import load_data
@@ -69,7 +69,7 @@ def test_sensitivity_allows_every_group_the_same_loss() -> None:
 
 def test_a_study_has_its_baselines_beside_the_front(tmp_path: Path) -> None:
     data = load_data("digits", seed=0)
-    model = build("resnet20", 10, 1).eval()
+    model = CifarResNet(1, 10, 1).eval()
     graph = trace(model, data.example)
     budget = Budget(macs=[0.3, 0.5])
     url = f"journal:///{tmp_path}/a.log"

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.architectures.resnet_cifar import CifarResNet
 from backbones.cost import cost
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
-from backbones.registry import build
 from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.limits import Limits
@@ -129,10 +129,10 @@ def test_soft_pruning_revives_filters(dense: nn.Module, graph: ChannelGraph, dig
 
 
 @pytest.mark.parametrize("scales", [True, False])
-@pytest.mark.parametrize("name", ["plain", "resnet20", "resnet20_proj"])
+@pytest.mark.parametrize("name", ["plain", "padded", "projected"])
 def test_silenced_network_is_the_pruned_one(name: str, scales: bool, dense: nn.Module, digits: Data) -> None:
     torch.manual_seed(0)
-    model = dense if name == "plain" else build(name, 10, 1).eval()
+    model = dense if name == "plain" else CifarResNet(1, 10, 1, projection=name == "projected").eval()
     graph = trace(model, digits.example)
     images, _ = digits.batch(8)
     for seed in range(2):
