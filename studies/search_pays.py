@@ -60,6 +60,7 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "search by tpe": {"sampler": "tpe"},
     "search by tpe, cold": {"sampler": "tpe", "warm_start": ()},
     "search by region_kernel": {"sampler": "evolution", "scorer": "region_kernel"},
+    "search, layers may go": {"sampler": "evolution", "removal": sc.Removal(choice="each")},
 }
 FINALISTS = "search, 8 finalists"
 WAYS = (FINALISTS, *SEARCHES, *RULES, "Torch-Pruning", "best of 20 random")
@@ -118,13 +119,14 @@ class Bench:
         """The best of a search by score, confirmed on images that no trial saw."""
         name = self._name(way, seed)
         settings: dict[str, Any] = {"scorer": "reconstruction", **SEARCHES[way]}
+        space = replace(self.space, removal=settings.pop("removal", None))
         study = sc.Study(
             name,
             self.model,
             self.graph,
             self.data,
             budget=self.budget,
-            space=self.space,
+            space=space,
             seed=seed,
             storage=f"sqlite:///{self.runs}/{name}.db",
             folder=self.runs / name,

@@ -18,7 +18,7 @@ from scoring.limits import Limits
 from scoring.scorers import DEFAULT_SCORER, check_scorer
 from search.checks import check_range
 from search.space.budget import Amount, Budget
-from search.space.layer_removal import Removal
+from search.space.layer_removal import CHOICES, Removal
 from search.space.space import AUTO, KINDS, Space
 from search.study.finalists import check_finalists
 from search.study.retrain import DEFAULT_START, STARTS, RetrainConfig
@@ -193,7 +193,7 @@ class SpaceSection:
             for all layers), "hybrid+ratios" (the thresholds, and a cap per group), or "global" (one threshold for the
             worth of all filters: network slimming with criterion "bn_gamma").
         criterion: how much a filter is worth: "reconstruction" (how little the others can stand in for it), "l2", "l1",
-            ...; "auto" is "reconstruction", and "l2" where that cannot be measured or layers may go.
+            ...; "auto" is "reconstruction", and "l2" where that cannot be measured or layers go in order.
         linkage: how clusters of similar filters grow: "average", "complete", ...
         features: what filters are compared by: "fan_in", "fan_out" or "both".
         reduction: how the worth of a filter in several coupled layers becomes one: "sum", "mean", "max", "first".
@@ -202,11 +202,11 @@ class SpaceSection:
         divisor: widths are multiples of it, 8 say: kernels compute in blocks. Thinner groups stay whole.
         ignore: layers that are never pruned, by name or pattern, ["conv1", "layer3.*"].
         only: if given, only these layers are pruned.
-        removal: whole layers go too, the least essential first, as measured by "cosine", "accuracy" or "score"; by
-            default none go.
+        removal: whole layers go too; how essential each is say "cosine", "accuracy" or "score". By default none go.
         removal_most: at most so many; below 1 a share of those that may.
         removal_least: at least so many go.
         removal_layers: which may go, by name or pattern; by default the residual blocks, or single layers without any.
+        removal_choice: "order": the least essential first, so many as a trial proposes; "each": any of them.
         fixed: parameters of the space that are held instead of proposed: {balance = 0} of "hybrid" uses the norm alone,
             {balance = 1} the distance alone; "rate" of "hybrid" and "exponent" of "global" can be held, too.
     """
@@ -225,6 +225,7 @@ class SpaceSection:
     removal_most: float = 0.5
     removal_least: int = 0
     removal_layers: tuple[str, ...] = ()
+    removal_choice: str = "order"
     fixed: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -235,6 +236,7 @@ class SpaceSection:
         known_name("reduction", self.reduction, REDUCTIONS)
         if self.removal is not None:
             known_name("removal", self.removal, ESSENTIALITY)
+        known_name("removal_choice", self.removal_choice, CHOICES)
         try:
             self.space()
         except SecateurError as error:
@@ -245,7 +247,9 @@ class SpaceSection:
         limits = Limits(self.max_rate, self.min_channels, self.divisor)
         removal = None
         if self.removal is not None:
-            removal = Removal(self.removal, self.removal_most, self.removal_layers, self.removal_least)
+            removal = Removal(
+                self.removal, self.removal_most, self.removal_layers, self.removal_least, self.removal_choice
+            )
         fixed = tuple(sorted(self.fixed.items()))
         return Space(self.kind, self.criterion, self.linkage, limits, self.features, self.reduction, removal, fixed)
 

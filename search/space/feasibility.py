@@ -28,13 +28,21 @@ TITLES = {"macs": "MACs", "params": "parameters", "latency": "latency", "memory"
 
 def reachable(problem: SearchProblem) -> Cost:
     """The smallest cost under the limits, on every axis by itself, with as many layers removed as may go."""
-    found = [problem.cost_model.evaluate(problem.limits.floors(problem.tables))]
     order = problem.removal_order
-    for count in range(1, len(order.order) + 1 if order else 0):
-        assert order is not None
-        tables = order.without(count).tables
-        found.append(problem.cost_model_without(count).evaluate(problem.limits.floors(tables)))
+
+    def least_without(removed: tuple[str, ...]) -> Cost:
+        tables = problem.tables if order is None or not removed else order.without(removed).tables
+        return problem.cost_model_without(removed).evaluate(problem.limits.floors(tables))
+
+    found = [least_without(())]
     axes = [axis.name for axis in fields(Cost) if getattr(found[0], axis.name) is not None]
+    if order is not None and order.dense is None:
+        found += [least_without(order.order[:count]) for count in range(1, order.most + 1)]
+    elif order is not None:  # of each axis the layers that cost most
+        alone = {layer: least_without((layer,)) for layer in order.order}
+        for axis in axes:
+            costly = sorted(order.order, key=lambda layer: getattr(alone[layer], axis))[: order.most]
+            found.append(least_without(tuple(layer for layer in order.order if layer in costly)))
     return Cost(**{axis: min(getattr(one, axis) for one in found) for axis in axes})
 
 

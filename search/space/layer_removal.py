@@ -1,9 +1,9 @@
-"""Layers that may go: which, how many, and in what order; the network without them, ready to propose from."""
+"""Layers that may go: which, how many, in what order or each by itself; the network without them to propose from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
-from backbones.graph import ChannelGraph
+from backbones.graph import ChannelGraph, Index
 from backbones.removal import Reduction, reduced, removable
 from backbones.structure import Structure
 from scoring.essentiality import ESSENTIALITY, essentiality, removable_blocks
@@ -22,17 +22,27 @@ from search.space.cost_model import CostModel
 
 Ints = NDArray[np.int64]
 
+LAYERS = "layers removed"
+"""The parameter that says how many of the least essential layers go."""
+REMOVE = "remove "
+"""In front of a layer's name: the parameter that says whether it goes, where each may go by itself."""
+CHOICES = ("order", "each")
+KEPT_NETWORKS = 64
+"""Networks without some layers that are kept at hand."""
+
 
 @dataclass(frozen=True, slots=True)
 @explains("__post_init__")
 class Removal:
-    """Which layers a trial may remove; the least essential ones go first, so that their number is all it proposes.
+    """Which layers a trial may remove.
 
     Attributes:
         measure: how essential a layer is, a key of `ESSENTIALITY`: "cosine", "accuracy" or "score".
         most: at most so many go; below 1 a share of those that may.
         layers: globs of module paths; by default the residual blocks, or the single layers of a network without any.
         least: at least so many go.
+        choice: "order": the least essential go first, so that their number is all that a trial proposes; "each": a
+            trial proposes of every layer whether it goes, and the measure decides only where `least` or `most` binds.
 
     Raises:
         SecateurError: for values out of range.
@@ -42,9 +52,11 @@ class Removal:
     most: int | float = 0.5
     layers: tuple[str, ...] = ()
     least: int = 0
+    choice: str = "order"
 
     def __post_init__(self) -> None:
         check_name("essentiality", self.measure, ESSENTIALITY)
+        check_name("choice", self.choice, CHOICES)
         most = self.most
         if isinstance(most, bool) or not (0 < most < 1 or (most >= 1 and float(most).is_integer())):
             raise SecateurError(f"most must be a share in (0, 1) or a whole number of layers, but got most={most}")
@@ -88,12 +100,14 @@ class ReducedNetwork:
         reduction: the channel graph that is left, and where its channels come from.
         tables: filter tables of what is left; groups that a removal unites are one group with one table.
         dense_groups: (groups,) number of the dense network's group that each group of the reduced graph belongs to.
+        gone: numbers of the dense network's groups of which nothing is left.
     """
 
     removed: tuple[str, ...]
     reduction: Reduction
     tables: FilterTables
     dense_groups: Ints
+    gone: Ints
 
     def lift(self, structure: Structure) -> Structure:
         """A structure of the reduced graph as one of the original.
@@ -136,22 +150,33 @@ class LayerRemovalOrder:
 
     Attributes:
         graph: the network's channel graph.
-        order: paths of the layers that may go, the least essential first; no more than may go together.
+        order: paths of the layers that may go, the least essential first; where their number is what is proposed, no
+            more than may go together.
         essentiality: how essential each of them is, in the same order.
         make: builds the filter tables of a reduced graph.
         least: so many of them go in any case.
+        most: no more of them go together.
+        dense: where each may go by itself, the dense network's tables, of which those of a reduced graph are a part
+            while no groups are united; None where they go in order.
     """
 
     graph: ChannelGraph
     order: tuple[str, ...]
     essentiality: tuple[float, ...]
     make: Callable[[ChannelGraph], FilterTables]
-    least: int = 0
-    _networks: dict[int, ReducedNetwork] = field(default_factory=dict, repr=False)
+    least: int
+    most: int
+    dense: FilterTables | None = None
+    _networks: dict[tuple[str, ...], ReducedNetwork] = field(default_factory=dict, repr=False)
+    _gone: dict[str, Ints] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(
-        removal: Removal, task: ScoringTask, make: Callable[[ChannelGraph], FilterTables], scorer: str
+        removal: Removal,
+        task: ScoringTask,
+        make: Callable[[ChannelGraph], FilterTables],
+        scorer: str,
+        dense: FilterTables,
     ) -> LayerRemovalOrder:
         """Measures the layers of a network.
 
@@ -160,24 +185,67 @@ class LayerRemovalOrder:
             task: the dense network and images to measure on.
             make: builds the filter tables of a reduced graph.
             scorer: for the measure "score".
+            dense: the dense network's filter tables.
 
         Raises:
             SecateurError: when no layer may go, or the measure needs what the task does not have.
         """
         layers = removal.candidates(task.graph)
         found = essentiality(removal.measure, task, layers, scorer)
-        order = sorted(layers, key=lambda layer: (found[layer], layers.index(layer)))[: removal.count(len(layers))]
-        return LayerRemovalOrder(task.graph, tuple(order), tuple(found[layer] for layer in order), make, removal.least)
+        order = sorted(layers, key=lambda layer: (found[layer], layers.index(layer)))
+        most, each = removal.count(len(layers)), removal.choice == "each"
+        order = order if each else order[:most]
+        worth = tuple(found[layer] for layer in order)
+        return LayerRemovalOrder(task.graph, tuple(order), worth, make, removal.least, most, dense if each else None)
 
-    def without(self, count: int) -> ReducedNetwork:
-        """The network without its `count` least essential layers (at least one)."""
-        if count not in self._networks:
-            self._networks[count] = reduced_network(self.graph, self.order[:count], self.make)
-        return self._networks[count]
+    @property
+    def ranges(self) -> dict[str, tuple[int, int]]:
+        """Whole-number parameter -> lowest and highest value: what a trial proposes."""
+        if self.dense is None:
+            return {LAYERS: (self.least, self.most)}
+        return {REMOVE + layer: (0, 1) for layer in self.order}
+
+    def chosen(self, params: Mapping[str, int]) -> tuple[str, ...]:
+        """The layers that go, the least essential first.
+
+        Args:
+            params: what a trial proposes, as in `ranges`; what it does not name stays.
+        """
+        if self.dense is None:
+            return self.order[: int(params.get(LAYERS, 0))]
+        wanted = [layer for layer in self.order if params.get(REMOVE + layer)][: self.most]
+        others = [layer for layer in self.order if layer not in wanted]
+        gone = {*wanted, *others[: max(0, self.least - len(wanted))]}
+        return tuple(layer for layer in self.order if layer in gone)
+
+    def params(self, removed: Iterable[str] = ()) -> dict[str, int]:
+        """What a trial would propose so that these layers go, as far as it can; without any, the least that must."""
+        if self.dense is None:
+            return {LAYERS: self.least}
+        gone = set(removed)
+        return {REMOVE + layer: int(layer in gone) for layer in self.order}
+
+    def without(self, removed: Sequence[str]) -> ReducedNetwork:
+        """The network without some layers (at least one), as `chosen` lists them."""
+        key = tuple(removed)
+        if key not in self._networks:
+            if len(self._networks) == KEPT_NETWORKS:
+                del self._networks[next(iter(self._networks))]
+            self._networks[key] = reduced_network(self.graph, key, self.make, self.dense)
+        return self._networks[key]
+
+    def gone_with(self, layer: str) -> Ints:
+        """Numbers of the dense network's groups of which nothing is left without a layer."""
+        if layer not in self._gone:
+            self._gone[layer] = self.without((layer,)).gone
+        return self._gone[layer]
 
 
 def reduced_network(
-    graph: ChannelGraph, removed: Sequence[str], make: Callable[[ChannelGraph], FilterTables]
+    graph: ChannelGraph,
+    removed: Sequence[str],
+    make: Callable[[ChannelGraph], FilterTables],
+    dense: FilterTables | None = None,
 ) -> ReducedNetwork:
     """A network without some of its layers.
 
@@ -185,12 +253,30 @@ def reduced_network(
         graph: the network's channel graph.
         removed: paths of the layers.
         make: builds the filter tables of the reduced graph.
+        dense: the dense network's tables, whose part is taken where no groups are united; None to make them anew.
 
     Raises:
         SecateurError: for a layer that cannot be removed, or when no prunable group is left.
     """
     reduction = reduced(graph, removed)
     starts = np.array(list(graph.offsets.values()))
-    first = [int(reduction.sources[group.name][0][0]) for group in reduction.graph.groups]
-    own = np.searchsorted(starts, np.array(first, dtype=np.int64), side="right") - 1
-    return ReducedNetwork(tuple(sorted(removed)), reduction, make(reduction.graph), np.asarray(own, dtype=np.int64))
+
+    def owners(units: Index) -> Ints:
+        return np.asarray(np.searchsorted(starts, units, side="right") - 1, dtype=np.int64)
+
+    groups = [reduction.sources[group.name] for group in reduction.graph.groups]
+    own = owners(np.array([int(sources[0][0]) for sources in groups], dtype=np.int64))
+    left = owners(np.concatenate([units for sources in groups for units in sources]))
+    whole = [
+        len(sources) == 1 and len(sources[0]) == graph.groups[place].size
+        for sources, place in zip(groups, own, strict=True)
+    ]
+    if dense is None or not all(whole):
+        tables = make(reduction.graph)
+    else:
+        names = list(dense.groups)
+        renamed = zip((group.name for group in reduction.graph.groups), own.tolist(), strict=True)
+        parts = {name: replace(dense.groups[names[place]], name=name) for name, place in renamed}
+        tables = replace(dense, groups=parts)
+    gone = np.setdiff1d(np.arange(len(graph.groups)), left)
+    return ReducedNetwork(tuple(sorted(removed)), reduction, tables, own, gone)

@@ -196,7 +196,7 @@ def prepare_problem(
         known = None if folder is None else folder / "latency.json"
         latency = calibrated(model, graph, latency_batch(task, budget), known, engine=budget.engine)
     memory = memory_table(graph, lambda one: prune(model, graph, one, check=False)) if "memory" in budget.axes else None
-    order = None if space.removal is None else LayerRemovalOrder.of(space.removal, task, make, scorer)
+    order = None if space.removal is None else LayerRemovalOrder.of(space.removal, task, make, scorer, tables)
     costs = CostModel(graph.costs, latency, memory)
     targets = budget.targets(costs.dense)
     problem = SearchProblem(space, task, tables, costs, targets, budget.objectives, order, reason, cache)

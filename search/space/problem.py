@@ -22,9 +22,6 @@ from search.space.cost_model import CostModel, memory_table
 from search.space.layer_removal import LayerRemovalOrder, ReducedAllocation
 from search.space.space import Space
 
-LAYERS = "layers removed"
-"""The parameter that says how many of the least essential layers go."""
-
 
 @dataclass(frozen=True, eq=False)
 class SearchProblem:
@@ -51,7 +48,7 @@ class SearchProblem:
     removal_order: LayerRemovalOrder | None = None
     second_choice: str = ""
     cache: Path | None = None
-    _reduced_cost_models: dict[int, CostModel] = field(default_factory=dict, repr=False)
+    _reduced_cost_models: dict[tuple[str, ...], CostModel] = field(default_factory=dict, repr=False)
 
     @property
     def graph(self) -> ChannelGraph:
@@ -68,30 +65,32 @@ class SearchProblem:
         return [score, float(macs)][: self.objectives]
 
     def suggest(self, trial: optuna.Trial) -> WidthAllocation | ReducedAllocation:
-        """Asks the sampler for a proposal: an allocation of widths, and how many layers go where layers may."""
+        """Asks the sampler for a proposal: an allocation of widths, and which layers go where layers may."""
         direction = self.space.suggest(trial, self.tables)
         order = self.removal_order
-        count = trial.suggest_int(LAYERS, order.least, len(order.order)) if order else 0
-        if order is None or count == 0:
+        ranges = order.ranges if order else {}
+        asked = {name: trial.suggest_int(name, low, high) for name, (low, high) in ranges.items()}
+        removed = order.chosen(asked) if order else ()
+        if order is None or not removed:
             return direction(self.tables, self.limits, np.arange(len(self.tables.groups)))
-        network = order.without(count)
+        network = order.without(removed)
         allocation = direction(network.tables, self.limits, network.dense_groups)
-        return ReducedAllocation(allocation, network, self.cost_model_without(count))
+        return ReducedAllocation(allocation, network, self.cost_model_without(removed))
 
-    def cost_model_without(self, count: int) -> CostModel:
-        """The cost model of the network without its `count` least essential layers."""
-        if self.removal_order is None or count == 0:
+    def cost_model_without(self, removed: tuple[str, ...]) -> CostModel:
+        """The cost model of the network without some layers, as `LayerRemovalOrder.chosen` lists them."""
+        if self.removal_order is None or not removed:
             return self.cost_model
-        if count not in self._reduced_cost_models:
-            network, task = self.removal_order.without(count), self.task
+        if removed not in self._reduced_cost_models:
+            network, task = self.removal_order.without(removed), self.task
             smaller = network.reduction.graph
 
             def build(structure: Structure) -> nn.Module:
                 return prune(task.model, task.graph, network.lift(structure), check=False)
 
             memory = None if self.cost_model.memory is None else memory_table(smaller, build)
-            self._reduced_cost_models[count] = CostModel(smaller.costs, self.cost_model.latency, memory)
-        return self._reduced_cost_models[count]
+            self._reduced_cost_models[removed] = CostModel(smaller.costs, self.cost_model.latency, memory)
+        return self._reduced_cost_models[removed]
 
 
 def problem_of_weights(

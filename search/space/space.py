@@ -90,8 +90,9 @@ class Space:
         record = asdict(self)
         if not self.fixed:
             del record["fixed"]
-        if self.removal is not None and self.removal.least == 0:
-            del record["removal"]["least"]
+        for name, plain in {"least": 0, "choice": "order"}.items():
+            if self.removal is not None and getattr(self.removal, name) == plain:
+                del record["removal"][name]
         return record
 
     @property
@@ -138,7 +139,7 @@ class Space:
     def _ruled_out(self, graph: ChannelGraph) -> str:
         """Why "auto" cannot be the preferred criterion on this network, whatever the images; empty where it can."""
         widest = max((one.size for one in graph.groups), default=0)
-        if self.removal is not None:
+        if self.removal is not None and self.removal.choice == "order":
             return f"{PREFERRED} was measured in networks that keep their layers, and here layers may go"
         if widest > WIDEST_ORDERED:
             return (

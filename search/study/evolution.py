@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from scoring.tables import FilterTables
 from search.space.budget import Target
 from search.space.cost_model import CostModel
-from search.space.problem import LAYERS, SearchProblem
+from search.space.problem import SearchProblem
 from search.space.proposals import aimed_target, kept_counts
 
 Ints = NDArray[np.int64]
@@ -138,7 +138,10 @@ class LocalMoves(BaseSampler):
         graph, tables = self._problem.graph, self._problem.tables
         places = {group.name: place for place, group in enumerate(graph.groups)}
         counts = kept_counts(graph, [one.user_attrs for one in ordered])[:, [places[name] for name in tables.groups]]
-        known = [_Point(one.params, kept) for one, kept in zip(ordered, counts / tables.sizes, strict=True)]
+        shares, thinnest = counts / tables.sizes, self._problem.limits.floors(tables) / tables.sizes
+        for row, one in zip(shares, ordered, strict=True):
+            self._thin(row, one.user_attrs.get("removed", ()), thinnest)
+        known = [_Point(one.params, row) for one, row in zip(ordered, shares, strict=True)]
         near = self._near_in_cost(ordered, target)
 
         def neighbour(points: Sequence[_Point]) -> _Point:
@@ -181,7 +184,8 @@ class LocalMoves(BaseSampler):
             child[name] = self._near(child[name], distributions[name])
         if not self._names:
             return _Point(child, parent.shares)
-        shares = self._neighbour(parent.shares, int(child.get(LAYERS, 0)), target)
+        order = self._problem.removal_order
+        shares = self._neighbour(parent.shares, order.chosen(child) if order else (), target)
         for name, share in zip(self._names, shares.tolist(), strict=True):
             low, high = _range(distributions[name])
             child[name] = float(np.clip(share, low, high))
@@ -194,12 +198,25 @@ class LocalMoves(BaseSampler):
             return int(np.clip(value + self._rng.choice([-1, 0, 0, 0, 1]), low, high))
         return float(np.clip(value + self._rng.normal(0.0, RANGE_STEP * (high - low)), low, high))
 
-    def _neighbour(self, shares: Floats, removed: int, target: Target) -> Floats:
+    def _thin(self, shares: Floats, removed: Iterable[str], thinnest: Floats) -> None:
+        """Takes groups that went with their layers for as thin as they may be, in place: nearly gone, if they return.
+
+        Args:
+            shares: (groups,) of the dense network's groups.
+            removed: layers that go.
+            thinnest: (groups,) the least shares.
+        """
+        for layer in removed:
+            if self._problem.removal_order is not None:
+                gone = self._problem.removal_order.gone_with(layer)
+                shares[gone] = thinnest[gone]
+
+    def _neighbour(self, shares: Floats, removed: tuple[str, ...], target: Target) -> Floats:
         """(groups,) shares of a structure near one whose groups keep `shares`, inside the target.
 
         Args:
             shares: (groups,) of the dense network's groups.
-            removed: so many layers go.
+            removed: layers that go.
             target: where to land.
         """
         order, tables, dense = self._problem.removal_order, self._problem.tables, np.arange(len(shares))
@@ -215,6 +232,7 @@ class LocalMoves(BaseSampler):
         widths = self._onto(limits.admit(np.minimum(widths, sizes), tables), tables, costs, target)
         shares = shares.copy()
         shares[dense] = widths / sizes
+        self._thin(shares, removed, limits.floors(self._problem.tables) / self._problem.tables.sizes)
         return shares
 
     def _onto(self, widths: Ints, tables: FilterTables, costs: CostModel, target: Target) -> Ints:

@@ -20,7 +20,7 @@ from scoring.ratios import kept_shares
 from search.space.allocations import KeepRatios, WidthAllocation
 from search.space.budget import Target
 from search.space.layer_removal import ReducedAllocation
-from search.space.problem import LAYERS, SearchProblem
+from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, Projected, project
 from search.space.proposals import AIM, AIMED, TARGET, aim_of, cost_of, pack, point_in
 from search.study.identity import IDENTITY, SCORE_ITEMS, VERSIONS, different_items, versions
@@ -133,12 +133,11 @@ class WarmStart:
         if order is None or order.least == 0 or isinstance(found, Infeasible):
             return found
         # Some layers must go: the rule's widths on what is then left, scaled back onto the budget.
-        network = order.without(order.least)
+        removed = order.chosen(order.params())
+        network = order.without(removed)
         shares = kept_shares(allocation.tables, found.structure)[network.dense_groups]
         reduced = KeepRatios(network.tables, self.problem.limits, shares)
-        return project(
-            self.problem, ReducedAllocation(reduced, network, self.problem.cost_model_without(order.least)), aim
-        )
+        return project(self.problem, ReducedAllocation(reduced, network, self.problem.cost_model_without(removed)), aim)
 
 
 def parameters(problem: SearchProblem, structure: Structure) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:
@@ -157,7 +156,7 @@ def parameters(problem: SearchProblem, structure: Structure) -> tuple[dict[str, 
     shares = np.clip(kept_shares(problem.tables, structure), 1.0 - problem.limits.max_rate, 1.0)
     wanted: dict[str, Any] = dict(zip(names, shares.tolist(), strict=True))
     if problem.removal_order is not None:
-        wanted[LAYERS] = problem.removal_order.least
+        wanted |= problem.removal_order.params(structure.removed)
     fixed = FixedTrial(wanted)
     problem.suggest(fixed)  # type: ignore[arg-type] # a stand-in that notes the distributions
     return wanted, fixed.distributions

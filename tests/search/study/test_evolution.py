@@ -17,8 +17,8 @@ from scoring.limits import Limits
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.space.budget import Budget
-from search.space.layer_removal import Removal
-from search.space.problem import LAYERS, SearchProblem
+from search.space.layer_removal import LAYERS, Removal
+from search.space.problem import SearchProblem
 from search.space.proposals import propose, unpack
 from search.space.space import KINDS, Space
 from search.study.evolution import PARENTS, guess_from
@@ -181,6 +181,41 @@ def test_layers_go_and_come_back(tmp_path: Path) -> None:
         history.append(seen.tell(trial, [float(number)], proposal.facts))
     assert set(counts) >= {0, 1}
     assert any(after < before for before, after in itertools.pairwise(counts))
+
+
+def test_each_layer_goes_and_comes_back_thin() -> None:
+    here = problem(Space("ratios", removal=Removal(most=4, choice="each")), Budget(macs=0.3))
+    order = here.removal_order
+    assert order is not None
+    seen = SamplerHistory([optuna.study.StudyDirection.MAXIMIZE], None)
+    first = WarmStart.of(here, ("uniform",), 0).proposed(0)
+    assert not any(first.params[name] for name in order.ranges)
+    assert parameters(here, Structure.of(here.graph, {}, ("layer2.1",)))[0]["remove layer2.1"] == 1
+    history = [
+        optuna.trial.create_trial(
+            params=first.params, distributions=first.distributions, user_attrs=first.user_attrs, values=[0.0]
+        )
+    ]
+    floors = here.limits.floors(here.tables) / here.tables.sizes
+    thinnest = dict(zip(here.tables.groups, floors.tolist(), strict=True))
+    gone: list[set[str]] = []
+    for number in range(60):
+        study = seen.at(history, number + 1)
+        study.sampler = sampler_for("evolution", number, number, problem=here)
+        trial = study.ask()
+        proposal = propose(here, trial)
+        assert proposal.found is not None
+        assert not here.targets[0].over(proposal.found.cost)
+        structure = proposal.found.structure
+        assert structure.removed == tuple(sorted(order.chosen(trial.params)))
+        for layer in structure.removed:
+            name = f"{layer}.conv1"
+            assert trial.params[f"keep {name}"] == pytest.approx(thinnest[name])
+        gone.append(set(structure.removed))
+        history.append(seen.tell(trial, [float(number)], proposal.facts))
+    assert len(set().union(*gone)) > 3
+    assert max(map(len, gone)) <= 4
+    assert any(before - after for before, after in itertools.pairwise(gone))
 
 
 def test_it_needs_the_problem() -> None:

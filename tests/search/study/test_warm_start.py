@@ -19,8 +19,7 @@ from scoring.limits import Limits
 from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.space.budget import Budget
-from search.space.layer_removal import Removal
-from search.space.problem import LAYERS
+from search.space.layer_removal import LAYERS, Removal
 from search.space.proposals import unpack
 from search.space.space import KINDS, Space
 from search.study.rules import RuleSettings, structure_of
@@ -166,14 +165,15 @@ def test_without_a_warm_start_a_search_begins_with_its_sampler(tmp_path: Path) -
     assert ruled(study) == []
 
 
-def test_rules_leave_out_the_layers_that_must_go(tmp_path: Path) -> None:
-    here = problem(Space("ratios", removal=Removal(most=3, least=2)), Budget(macs=0.3))
+@pytest.mark.parametrize("choice", ["order", "each"])
+def test_rules_leave_out_the_layers_that_must_go(choice: str) -> None:
+    here = problem(Space("ratios", removal=Removal(most=3, least=2, choice=choice)), Budget(macs=0.3))
     start = WarmStart.of(here, ("uniform", "global"), 0)
     for place in range(2):
         one = start.proposed(place)
         assert here.removal_order is not None
         assert unpack(here.graph, one.user_attrs).removed == tuple(sorted(here.removal_order.order[:2]))
-        assert one.params[LAYERS] == 2
+        assert choice == "each" or one.params[LAYERS] == 2
         assert not here.targets[0].over(cost(here.graph, unpack(here.graph, one.user_attrs)))
 
 
