@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -47,15 +47,25 @@ def allocations(here: SearchProblem, seed: int) -> list[WidthAllocation]:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), share=st.floats(0.1, 0.9))
-def test_a_cap_is_filled_to_within_two_percent(seed: int, share: float) -> None:
+@example(seed=19707, share=0.75)  # whole filters leave more than two percent there
+def test_a_cap_is_filled_to_within_two_percent_or_as_single_filters_allow(seed: int, share: float) -> None:
     here = problem(Limits(), Budget(macs=share))
     for allocation in allocations(here, seed):
         found = project(here, allocation, here.targets[0])
         assert isinstance(found, Projected), found
-        assert 0.98 * share <= found.cost.macs / here.cost_model.dense.macs <= share
+        assert found.cost.macs / here.cost_model.dense.macs <= share
         assert cost(here.graph, found.structure) == found.cost
+        if found.cost.macs < 0.98 * share * here.cost_model.dense.macs:
+            widths, one = (
+                np.array(list(found.structure.widths.values())),
+                np.eye(len(here.graph.groups), dtype=np.int64),
+            )
+            others = (widths + one[:, None] - np.concatenate([one, 0 * one[:1]])).reshape(-1, len(one))
+            others = others[((others >= here.limits.floors(here.tables)) & (others <= here.tables.sizes)).all(1)]
+            macs = here.cost_model.amounts(others, ["macs"])[:, 0]
+            assert macs[macs <= share * here.cost_model.dense.macs].max(initial=0) <= found.cost.macs
 
 
 @settings(max_examples=15, deadline=None)
