@@ -159,17 +159,19 @@ def test_guesses_order_what_was_not_scored() -> None:
     assert np.isfinite(guess_from(same, np.ones(30))(others)).all()
 
 
+def scored(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
+    return optuna.trial.create_trial(
+        params=trial.params, distributions=trial.distributions, user_attrs=trial.user_attrs, values=[0.0]
+    )
+
+
 def test_layers_go_and_come_back(tmp_path: Path) -> None:
     here = problem(Space("ratios", removal=Removal(most=4)), Budget(macs=0.3))
     counts = []
     seen = SamplerHistory([optuna.study.StudyDirection.MAXIMIZE], None)
     first = WarmStart.of(here, ("uniform",), 0).proposed(0)
     assert parameters(here, Structure.full(here.graph))[0][LAYERS] == 0
-    history = [
-        optuna.trial.create_trial(
-            params=first.params, distributions=first.distributions, user_attrs=first.user_attrs, values=[0.0]
-        )
-    ]
+    history = [scored(first)]
     for number in range(25):
         study = seen.at(history, number + 1)
         study.sampler = sampler_for("evolution", number, number, problem=here)
@@ -191,11 +193,7 @@ def test_each_layer_goes_and_comes_back_thin() -> None:
     first = WarmStart.of(here, ("uniform",), 0).proposed(0)
     assert not any(first.params[name] for name in order.ranges)
     assert parameters(here, Structure.of(here.graph, {}, ("layer2.1",)))[0]["remove layer2.1"] == 1
-    history = [
-        optuna.trial.create_trial(
-            params=first.params, distributions=first.distributions, user_attrs=first.user_attrs, values=[0.0]
-        )
-    ]
+    history = [scored(first)]
     floors = here.limits.floors(here.tables) / here.tables.sizes
     thinnest = dict(zip(here.tables.groups, floors.tolist(), strict=True))
     gone: list[set[str]] = []
