@@ -95,7 +95,7 @@ def test_every_path_in_contributing_is_there() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda path: path.stem)
 def test_study_files_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEUR_DATA", "/somewhere")
-    name = read_study(path).name.removesuffix("-small").replace("-", "_")
+    name = read_study(path).name.removesuffix("-small").removesuffix("-cut").replace("-", "_")
     assert f"{path.stem}_".startswith(f"{name}_")  # system1 is system1_filters_and_layers.toml
 
 
