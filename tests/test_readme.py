@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -95,7 +96,8 @@ def test_every_path_in_contributing_is_there() -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.toml")), ids=lambda path: path.stem)
 def test_study_files_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECATEUR_DATA", "/somewhere")
-    name = read_study(path).name.removesuffix("-small").removesuffix("-cut").replace("-", "_")
+    scale = tomllib.loads(path.read_text(encoding="utf-8")).get("scale", "")
+    name = read_study(path).name.removesuffix(f"-{scale}").replace("-", "_")
     assert f"{path.stem}_".startswith(f"{name}_")  # system1 is system1_filters_and_layers.toml
 
 

@@ -36,7 +36,7 @@ def reachable(problem: SearchProblem) -> Cost:
 
     found = [least_without(())]
     axes = [axis.name for axis in fields(Cost) if getattr(found[0], axis.name) is not None]
-    if order is not None and order.dense is None:
+    if order is not None and not order.each:
         found += [least_without(order.order[:count]) for count in range(1, order.most + 1)]
     elif order is not None:  # of each axis the layers that cost most
         alone = {layer: least_without((layer,)) for layer in order.order}

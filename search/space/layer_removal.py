@@ -100,14 +100,12 @@ class ReducedNetwork:
         reduction: the channel graph that is left, and where its channels come from.
         tables: filter tables of what is left; groups that a removal unites are one group with one table.
         dense_groups: (groups,) number of the dense network's group that each group of the reduced graph belongs to.
-        gone: numbers of the dense network's groups of which nothing is left.
     """
 
     removed: tuple[str, ...]
     reduction: Reduction
     tables: FilterTables
     dense_groups: Ints
-    gone: Ints
 
     def lift(self, structure: Structure) -> Structure:
         """A structure of the reduced graph as one of the original.
@@ -199,11 +197,16 @@ class LayerRemovalOrder:
         return LayerRemovalOrder(task.graph, tuple(order), worth, make, removal.least, most, dense if each else None)
 
     @property
+    def each(self) -> bool:
+        """Whether each may go by itself."""
+        return self.dense is not None
+
+    @property
     def ranges(self) -> dict[str, tuple[int, int]]:
         """Whole-number parameter -> lowest and highest value: what a trial proposes."""
-        if self.dense is None:
-            return {LAYERS: (self.least, self.most)}
-        return {REMOVE + layer: (0, 1) for layer in self.order}
+        if self.each:
+            return {REMOVE + layer: (0, 1) for layer in self.order}
+        return {LAYERS: (self.least, self.most)}
 
     def chosen(self, params: Mapping[str, int]) -> tuple[str, ...]:
         """The layers that go, the least essential first.
@@ -211,7 +214,7 @@ class LayerRemovalOrder:
         Args:
             params: what a trial proposes, as in `ranges`; what it does not name stays.
         """
-        if self.dense is None:
+        if not self.each:
             return self.order[: int(params.get(LAYERS, 0))]
         wanted = [layer for layer in self.order if params.get(REMOVE + layer)][: self.most]
         others = [layer for layer in self.order if layer not in wanted]
@@ -220,7 +223,7 @@ class LayerRemovalOrder:
 
     def params(self, removed: Iterable[str] = ()) -> dict[str, int]:
         """What a trial would propose so that these layers go, as far as it can; without any, the least that must."""
-        if self.dense is None:
+        if not self.each:
             return {LAYERS: self.least}
         gone = set(removed)
         return {REMOVE + layer: int(layer in gone) for layer in self.order}
@@ -237,7 +240,9 @@ class LayerRemovalOrder:
     def gone_with(self, layer: str) -> Ints:
         """Numbers of the dense network's groups of which nothing is left without a layer."""
         if layer not in self._gone:
-            self._gone[layer] = self.without((layer,)).gone
+            sources = reduced(self.graph, (layer,)).sources.values()
+            left = np.concatenate([units for several in sources for units in several])
+            self._gone[layer] = np.setdiff1d(np.arange(len(self.graph.groups)), _owners(self.graph, left))
         return self._gone[layer]
 
 
@@ -259,14 +264,8 @@ def reduced_network(
         SecateurError: for a layer that cannot be removed, or when no prunable group is left.
     """
     reduction = reduced(graph, removed)
-    starts = np.array(list(graph.offsets.values()))
-
-    def owners(units: Index) -> Ints:
-        return np.asarray(np.searchsorted(starts, units, side="right") - 1, dtype=np.int64)
-
     groups = [reduction.sources[group.name] for group in reduction.graph.groups]
-    own = owners(np.array([int(sources[0][0]) for sources in groups], dtype=np.int64))
-    left = owners(np.concatenate([units for sources in groups for units in sources]))
+    own = _owners(graph, np.array([int(sources[0][0]) for sources in groups], dtype=np.int64))
     whole = [
         len(sources) == 1 and len(sources[0]) == graph.groups[place].size
         for sources, place in zip(groups, own, strict=True)
@@ -278,5 +277,10 @@ def reduced_network(
         renamed = zip((group.name for group in reduction.graph.groups), own.tolist(), strict=True)
         parts = {name: replace(dense.groups[names[place]], name=name) for name, place in renamed}
         tables = replace(dense, groups=parts)
-    gone = np.setdiff1d(np.arange(len(graph.groups)), left)
-    return ReducedNetwork(tuple(sorted(removed)), reduction, tables, own, gone)
+    return ReducedNetwork(tuple(sorted(removed)), reduction, tables, own)
+
+
+def _owners(graph: ChannelGraph, units: Index) -> Ints:
+    """Number of the group that each channel unit belongs to."""
+    starts = np.array(list(graph.offsets.values()))
+    return np.asarray(np.searchsorted(starts, units, side="right") - 1, dtype=np.int64)

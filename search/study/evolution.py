@@ -81,6 +81,7 @@ class LocalMoves(BaseSampler):
         self._rng = np.random.default_rng(seed)
         self._problem = problem
         self._names = problem.space.share_params(problem.tables)
+        self._thinnest = problem.limits.floors(problem.tables) / problem.tables.sizes
         self._random = RandomSampler(seed=seed)
         self._child: Mapping[str, Any] = {}
 
@@ -135,12 +136,10 @@ class LocalMoves(BaseSampler):
             distributions: of their parameters.
             target: where to land.
         """
-        graph, tables = self._problem.graph, self._problem.tables
-        places = {group.name: place for place, group in enumerate(graph.groups)}
-        counts = kept_counts(graph, [one.user_attrs for one in ordered])[:, [places[name] for name in tables.groups]]
-        shares, thinnest = counts / tables.sizes, self._problem.limits.floors(tables) / tables.sizes
+        counts = kept_counts(self._problem.graph, [one.user_attrs for one in ordered])
+        shares = counts / self._problem.tables.sizes
         for row, one in zip(shares, ordered, strict=True):
-            self._thin(row, one.user_attrs.get("removed", ()), thinnest)
+            self._thin(row, one.user_attrs.get("removed", ()))
         known = [_Point(one.params, row) for one, row in zip(ordered, shares, strict=True)]
         near = self._near_in_cost(ordered, target)
 
@@ -198,18 +197,17 @@ class LocalMoves(BaseSampler):
             return int(np.clip(value + self._rng.choice([-1, 0, 0, 0, 1]), low, high))
         return float(np.clip(value + self._rng.normal(0.0, RANGE_STEP * (high - low)), low, high))
 
-    def _thin(self, shares: Floats, removed: Iterable[str], thinnest: Floats) -> None:
+    def _thin(self, shares: Floats, removed: Iterable[str]) -> None:
         """Takes groups that went with their layers for as thin as they may be, in place: nearly gone, if they return.
 
         Args:
             shares: (groups,) of the dense network's groups.
             removed: layers that go.
-            thinnest: (groups,) the least shares.
         """
         for layer in removed:
             if self._problem.removal_order is not None:
                 gone = self._problem.removal_order.gone_with(layer)
-                shares[gone] = thinnest[gone]
+                shares[gone] = self._thinnest[gone]
 
     def _neighbour(self, shares: Floats, removed: tuple[str, ...], target: Target) -> Floats:
         """(groups,) shares of a structure near one whose groups keep `shares`, inside the target.
@@ -232,7 +230,7 @@ class LocalMoves(BaseSampler):
         widths = self._onto(limits.admit(np.minimum(widths, sizes), tables), tables, costs, target)
         shares = shares.copy()
         shares[dense] = widths / sizes
-        self._thin(shares, removed, limits.floors(self._problem.tables) / self._problem.tables.sizes)
+        self._thin(shares, removed)
         return shares
 
     def _onto(self, widths: Ints, tables: FilterTables, costs: CostModel, target: Target) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -159,28 +160,30 @@ def test_guesses_order_what_was_not_scored() -> None:
     assert np.isfinite(guess_from(same, np.ones(30))(others)).all()
 
 
-def scored(trial: optuna.trial.FrozenTrial) -> optuna.trial.FrozenTrial:
-    return optuna.trial.create_trial(
-        params=trial.params, distributions=trial.distributions, user_attrs=trial.user_attrs, values=[0.0]
-    )
-
-
-def test_layers_go_and_come_back(tmp_path: Path) -> None:
-    here = problem(Space("ratios", removal=Removal(most=4)), Budget(macs=0.3))
-    counts = []
+def proposals_of(here: SearchProblem, first: optuna.trial.FrozenTrial, number: int) -> Iterator[tuple[Any, Structure]]:
+    """Trials of a search whose every proposal scores better than the one before, and their structures."""
     seen = SamplerHistory([optuna.study.StudyDirection.MAXIMIZE], None)
-    first = WarmStart.of(here, ("uniform",), 0).proposed(0)
-    assert parameters(here, Structure.full(here.graph))[0][LAYERS] == 0
-    history = [scored(first)]
-    for number in range(25):
-        study = seen.at(history, number + 1)
-        study.sampler = sampler_for("evolution", number, number, problem=here)
+    history = [
+        optuna.trial.create_trial(
+            params=first.params, distributions=first.distributions, user_attrs=first.user_attrs, values=[0.0]
+        )
+    ]
+    for place in range(number):
+        study = seen.at(history, place + 1)
+        study.sampler = sampler_for("evolution", place, place, problem=here)
         trial = study.ask()
         proposal = propose(here, trial)
         assert proposal.found is not None
         assert not here.targets[0].over(proposal.found.cost)
-        counts.append(trial.params[LAYERS])
-        history.append(seen.tell(trial, [float(number)], proposal.facts))
+        yield trial, proposal.found.structure
+        history.append(seen.tell(trial, [float(place)], proposal.facts))
+
+
+def test_layers_go_and_come_back(tmp_path: Path) -> None:
+    here = problem(Space("ratios", removal=Removal(most=4)), Budget(macs=0.3))
+    first = WarmStart.of(here, ("uniform",), 0).proposed(0)
+    assert parameters(here, Structure.full(here.graph))[0][LAYERS] == 0
+    counts = [trial.params[LAYERS] for trial, _ in proposals_of(here, first, 25)]
     assert set(counts) >= {0, 1}
     assert any(after < before for before, after in itertools.pairwise(counts))
 
@@ -189,28 +192,18 @@ def test_each_layer_goes_and_comes_back_thin() -> None:
     here = problem(Space("ratios", removal=Removal(most=4, choice="each")), Budget(macs=0.3))
     order = here.removal_order
     assert order is not None
-    seen = SamplerHistory([optuna.study.StudyDirection.MAXIMIZE], None)
     first = WarmStart.of(here, ("uniform",), 0).proposed(0)
     assert not any(first.params[name] for name in order.ranges)
     assert parameters(here, Structure.of(here.graph, {}, ("layer2.1",)))[0]["remove layer2.1"] == 1
-    history = [scored(first)]
     floors = here.limits.floors(here.tables) / here.tables.sizes
     thinnest = dict(zip(here.tables.groups, floors.tolist(), strict=True))
     gone: list[set[str]] = []
-    for number in range(60):
-        study = seen.at(history, number + 1)
-        study.sampler = sampler_for("evolution", number, number, problem=here)
-        trial = study.ask()
-        proposal = propose(here, trial)
-        assert proposal.found is not None
-        assert not here.targets[0].over(proposal.found.cost)
-        structure = proposal.found.structure
+    for trial, structure in proposals_of(here, first, 60):
         assert structure.removed == tuple(sorted(order.chosen(trial.params)))
         for layer in structure.removed:
             name = f"{layer}.conv1"
             assert trial.params[f"keep {name}"] == pytest.approx(thinnest[name])
         gone.append(set(structure.removed))
-        history.append(seen.tell(trial, [float(number)], proposal.facts))
     assert len(set().union(*gone)) > 3
     assert max(map(len, gone)) <= 4
     assert any(before - after for before, after in itertools.pairwise(gone))
