@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,17 @@ from tests.migrations import read_once
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("SECATEUR_CACHE", None)
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # interpreters that tests start would compile all of secateur each time
+# Else every process of the tests would compile all of secateur, and pytest rewrite all tests: 5 s.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests wait for processes, locks and heartbeats."""
+    from joblib import cpu_count
+
+    return int(cpu_count()) + 1
 
 
 def pytest_collection_finish() -> None:
@@ -28,13 +39,19 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What all processes of a session share."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _traces(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Traces that tests only use are shared by all processes of a session."""
+def _traces(shared_folder: Path) -> None:
+    """Traces that tests only use."""
     from tests.graphs import share_traces  # imports torch
 
-    folder = tmp_path_factory.getbasetemp()
-    share_traces((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "traces")
+    share_traces(shared_folder / "traces")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -54,8 +71,8 @@ def _drawing() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def launcher() -> Iterator[Launcher]:
-    made = Launcher()
+def launcher(shared_folder: Path) -> Iterator[Launcher]:
+    made = Launcher(shared_folder)
     yield made
     made.close()
 

@@ -1,16 +1,20 @@
 """Processes that tests can kill, signal and wait for, without the seconds that a new interpreter takes for its imports.
 
 They are forked from an interpreter that has made a trace and a storage, and shares nothing with the tests: another
-hash seed, no state of other tests. Run as a script this is that interpreter.
+hash seed, no state of other tests. Run as a script this is that interpreter. It is started by the first test that wants
+a process, and serves all that run the tests of a session, each through a fork of its own.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +22,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 
 class Process:
@@ -60,13 +64,39 @@ class Process:
 
 
 class Launcher:
-    """Starts processes and waits for them."""
+    """Starts processes and waits for them.
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.launcher"]
-        self._helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    Args:
+        shared: a folder of the session's, where it is noted how the interpreter is reached.
+    """
+
+    def __init__(self, shared: Path) -> None:
+        self._helper: subprocess.Popen[str] | None = None
+        with (shared / "launcher").open("a+") as address:
+            fcntl.flock(address, fcntl.LOCK_EX)
+            address.seek(0)
+            socket_path = address.read()
+            if not socket_path or not self._reached(socket_path):
+                command = [sys.executable, "-m", "tests.launcher"]
+                self._helper = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                assert self._helper.stdout is not None
+                socket_path = self._helper.stdout.readline().strip()
+                address.truncate(0)
+                address.write(socket_path)
+                assert self._reached(socket_path), "the interpreter that forks processes did not start"
         self._folder = Path(tempfile.mkdtemp(prefix="secateur-launched-"))
         self._count = 0
+
+    def _reached(self, socket_path: str) -> bool:
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(socket_path)
+        except OSError:
+            server.close()
+            return False
+        self._server = server.makefile("rw")
+        server.close()  # once the file is closed too
+        return True
 
     def start(
         self, function: str, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None
@@ -91,18 +121,14 @@ class Launcher:
         return self.start(f"{__name__}:run_code", code, folder=folder or self._folder).end()
 
     def ask(self, command: dict[str, Any]) -> int:
-        assert self._helper.stdin is not None
-        assert self._helper.stdout is not None
-        self._helper.stdin.write(json.dumps(command) + "\n")
-        self._helper.stdin.flush()
-        return int(self._helper.stdout.readline())
+        self._server.write(json.dumps(command) + "\n")
+        self._server.flush()
+        return int(self._server.readline())
 
     def close(self) -> None:
-        assert self._helper.stdin is not None
-        assert self._helper.stdout is not None
-        self._helper.stdin.close()
-        self._helper.wait()
-        self._helper.stdout.close()
+        self._server.close()
+        if self._helper is not None:
+            self._helper.communicate()  # closes its input: it serves nobody new
         shutil.rmtree(self._folder)
 
 
@@ -113,7 +139,7 @@ def run_code(arguments: list[str]) -> None:
 
 
 def _serve() -> None:
-    """Forks on command, waits on command."""
+    """Has everything imported, then forks itself for each process of the tests."""
     import alembic.util
     import torch
 
@@ -130,24 +156,44 @@ def _serve() -> None:
     small_parts()
     with tempfile.TemporaryDirectory() as folder:
         close_storage(open_storage(f"sqlite:///{folder}/warm.db"))
-    for line in sys.stdin:
-        command = json.loads(line)
-        if "wait" in command:
-            _, status = os.waitpid(command["wait"], 0)
-            print(os.waitstatus_to_exitcode(status), flush=True)
-        elif "is_running" in command:
-            found = os.waitid(os.P_PID, command["is_running"], os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            print(int(found is None), flush=True)
-        else:
-            module, _, name = command["call"].partition(":")
-            function = getattr(importlib.import_module(module), name)
-            pid = os.fork()
-            if pid == 0:
-                _run(function, command)
-            print(pid, flush=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        print(listener.getsockname(), flush=True)
+        while listener in select.select([listener, sys.stdin], [], [])[0]:
+            with listener.accept()[0] as client:
+                if os.fork() == 0:
+                    _answer(client.makefile("rw"))
 
 
-def _run(function: Any, command: dict[str, Any]) -> None:
+def _answer(client: TextIO) -> NoReturn:
+    """Forks on command, waits on command, until there is nobody left to command."""
+    try:
+        for number in (0, 1):  # who started the interpreter waits for its end by them
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        for line in client:
+            command = json.loads(line)
+            if "wait" in command:
+                _, status = os.waitpid(command["wait"], 0)
+                answer = os.waitstatus_to_exitcode(status)
+            elif "is_running" in command:
+                found = os.waitid(os.P_PID, command["is_running"], os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                answer = int(found is None)
+            else:
+                module, _, name = command["call"].partition(":")
+                function = getattr(importlib.import_module(module), name)
+                answer = os.fork()
+                if answer == 0:
+                    _run(function, command)
+            client.write(f"{answer}\n")
+            client.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _run(function: Any, command: dict[str, Any]) -> NoReturn:
     code: Any = 1
     try:
         for number, place in ((0, os.devnull), (1, command["out"]), (2, command["errors"])):

@@ -27,15 +27,12 @@ from search.study.samplers import SamplerHistory, sampler_for
 from search.study.study import Study
 from search.study.warm_start import WarmStart, parameters
 from tests.search.space.problems import problem
-from tests.search.study.study_samples import BUDGETS, journal, small_data, small_graph, small_model
+from tests.search.study.study_samples import BUDGETS, journal, small_parts
 from tests.search.study.study_samples import make as sample
-
-MODEL = small_model()
-PARTS = (MODEL, small_graph(MODEL), small_data())
 
 
 def searched(folder: Path, trials: int = 60, **options: Any) -> Study:
-    study = sample(journal(folder), folder, PARTS, **({"sampler": "evolution"} | options))
+    study = sample(journal(folder), folder, small_parts(), **({"sampler": "evolution"} | options))
     study.search(trials, progress=False)
     return study
 
@@ -63,7 +60,7 @@ def test_what_is_proposed_meets_the_budget_and_the_limits(tmp_path: Path, kind: 
 
 def test_a_neighbour_differs_in_few_groups_and_fills_the_budget(tmp_path: Path) -> None:
     """Most of these groups stay, of three; the score makes the first structure the only parent."""
-    study = sample(journal(tmp_path), tmp_path, PARTS, sampler="evolution", warm_start=("uniform",))
+    study = sample(journal(tmp_path), tmp_path, small_parts(), sampler="evolution", warm_start=("uniform",))
     study.search(1, progress=False)
     [cap] = study.problem.targets
     for seed in range(20):
@@ -84,7 +81,8 @@ def test_it_climbs_where_a_random_search_does_not(tmp_path: Path, monkeypatch: A
         return -float(np.abs(np.array(list(scored.structure.widths.values())) - goal).sum())
 
     monkeypatch.setitem(SCORERS, "random", near)
-    budget = Budget(macs=float(PARTS[1].costs.evaluate(goal).macs) / PARTS[1].costs.dense.macs * 1.001)
+    costs = small_parts()[1].costs
+    budget = Budget(macs=float(costs.evaluate(goal).macs) / costs.dense.macs * 1.001)
     best = {
         sampler: max(
             one.values[0]
@@ -99,7 +97,7 @@ def test_it_climbs_where_a_random_search_does_not(tmp_path: Path, monkeypatch: A
 
 def test_parents_are_the_best_and_distinct(tmp_path: Path, monkeypatch: Any) -> None:
     """All children come from structures among the best: none of the dead end that scores lowest."""
-    bad = Structure.random(PARTS[1], macs=0.3, seed=1)
+    bad = Structure.random(small_parts()[1], macs=0.3, seed=1)
 
     def scored_by_id(scored: ScoredStructure) -> float:
         return -100.0 if scored.structure.id == bad.id else float(scored.structure.widths["body.0"])

@@ -27,16 +27,14 @@ from search.study.samplers import SAMPLERS
 from search.study.study import Study
 from search.study.warm_start import POINTS, RULES, WARM, WarmStart
 from tests.search.space.problems import problem
-from tests.search.study.study_samples import BUDGETS, finished, journal, small_data, small_graph, small_model
+from tests.search.study.study_samples import BUDGETS, finished, journal, small_data, small_graph, small_parts
 from tests.search.study.study_samples import make as sample
 
-MODEL = small_model()
-PARTS = (MODEL, small_graph(MODEL), small_data())
 RANDOM = SCORERS["random"]
 
 
 def make(folder: Path, **options: Any) -> Study:
-    return sample(journal(folder), folder, PARTS, **options)
+    return sample(journal(folder), folder, small_parts(), **options)
 
 
 def ruled(study: Study) -> list[FrozenTrial]:
@@ -109,7 +107,7 @@ def test_a_search_killed_between_two_rules_goes_on_with_the_next(tmp_path: Path,
 
     def fragile(scored: ScoredStructure) -> float:
         nonlocal calls
-        if scored.structure == Structure.full(PARTS[1]):  # when a study begins
+        if scored.structure == Structure.full(small_parts()[1]):  # when a study begins
             return RANDOM(scored)
         calls += 1
         if calls % 2 == 0:
@@ -118,7 +116,7 @@ def test_a_search_killed_between_two_rules_goes_on_with_the_next(tmp_path: Path,
 
     monkeypatch.setitem(SCORERS, "random", fragile)
     for _ in range(30):
-        study = sample(url, tmp_path, PARTS)
+        study = sample(url, tmp_path, small_parts())
         try:
             study.search(9, progress=False)
             break
@@ -130,14 +128,14 @@ def test_a_search_killed_between_two_rules_goes_on_with_the_next(tmp_path: Path,
 
 def test_workers_share_the_rules(tmp_path: Path) -> None:
     url = f"journal:///{tmp_path}/s.log"
-    first, second = sample(url, tmp_path, PARTS), sample(url, tmp_path, PARTS)
+    first, second = sample(url, tmp_path, small_parts()), sample(url, tmp_path, small_parts())
     first.search(2, progress=False, shared=True)
     second.search(6, progress=False, shared=True)
     assert [one.user_attrs.get("rule") for one in second.store.finished] == [*RULES, None, None]
 
 
 def test_a_rule_that_misses_the_budget_does_not_stop_the_search(tmp_path: Path) -> None:
-    whole = Structure.full(PARTS[1])
+    whole = Structure.full(small_parts()[1])
     study = make(tmp_path, warm_start=("uniform", whole))
     study.search(5, progress=False)
     missed = study.store.finished[1]
@@ -147,14 +145,14 @@ def test_a_rule_that_misses_the_budget_does_not_stop_the_search(tmp_path: Path) 
 
 
 def test_a_structure_made_elsewhere_is_tried_first_and_asks_for_a_study_of_its_own(tmp_path: Path) -> None:
-    given = Structure.random(PARTS[1], macs=0.3, seed=3)
+    given = Structure.random(small_parts()[1], macs=0.3, seed=3)
     url = f"journal:///{tmp_path}/s.log"
-    study = sample(url, tmp_path, PARTS, warm_start=(given,), budget=Budget(macs=0.31))
+    study = sample(url, tmp_path, small_parts(), warm_start=(given,), budget=Budget(macs=0.31))
     study.search(2, progress=False)
     assert study.structure(0) == given
-    assert study.store.finished[0].user_attrs["macs"] == cost(PARTS[1], given).macs
+    assert study.store.finished[0].user_attrs["macs"] == cost(small_parts()[1], given).macs
     with pytest.raises(SecateurError, match="sampler"):
-        sample(url, tmp_path, PARTS, budget=Budget(macs=0.31))
+        sample(url, tmp_path, small_parts(), budget=Budget(macs=0.31))
     with pytest.raises(SecateurError, match=r"unknown rule 'unifrom'.*uniform"):
         make(tmp_path, warm_start=("unifrom",))
 
@@ -197,8 +195,8 @@ def test_one_group_only(tmp_path: Path) -> None:
 def test_budgets_at_both_ends_of_what_can_be_reached(tmp_path: Path, limits: Limits) -> None:
     space = Space("ratios", limits=limits)
     floors = limits.floors(make(tmp_path).problem.tables)
-    least = PARTS[1].costs.evaluate(floors).macs
-    for amount in (least, PARTS[1].costs.dense.macs):
+    costs = small_parts()[1].costs
+    for amount in (costs.evaluate(floors).macs, costs.dense.macs):
         study = make(tmp_path, space=space, budget=Budget(macs=f"{amount}"), sampler="evolution")
         study.search(7, progress=False)
         assert {one.user_attrs["macs"] for one in study.store.finished} == {amount}
