@@ -14,7 +14,7 @@ lie in studies/peers/ (`studies/torch_pruning_peer.py` makes them).
 Structures are kept in runs/search-pays/, rows in studies/results/search_pays.json, each written as it is done and not
 done again, so that a killed run goes on; `--jobs` makes several at a time, first the structures, then the trainings.
 Structures are found on the CPU. "search, moves at random" is the search before its sampler guessed which neighbour is
-best.
+best, "search, layers by moves alone" that before it tried first which layers may go; in "search" all layers stay.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import json
 import statistics
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,13 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "search by tpe, cold": {"sampler": "tpe", "warm_start": ()},
     "search by region_kernel": {"sampler": "evolution", "scorer": "region_kernel"},
     "search, layers may go": {"sampler": "evolution", "removal": sc.Removal(choice="each")},
+    "search, layers by moves alone": {"sampler": "evolution", "removal": sc.Removal(choice="each")},
 }
+WITHOUT: dict[str, dict[str, Any]] = {
+    "search, moves at random": {"LEARNED_FROM": sys.maxsize},
+    "search, layers by moves alone": {"next_removal": lambda *_: ()},
+}
+"""What a sampler of local moves did not have yet where a way was measured before: its names and what stands there."""
 FINALISTS = "search, 8 finalists"
 WAYS = (FINALISTS, *SEARCHES, *RULES, "Torch-Pruning", "best of 20 random")
 RATES = {("refitted", 1): 0.02, ("cut", 1): 0.02, ("refitted", 4): 0.02, ("cut", 4): 0.05}
@@ -132,8 +139,8 @@ class Bench:
             folder=self.runs / name,
             **settings,
         )
-        learned_from = evolution.LEARNED_FROM if way != "search, moves at random" else sys.maxsize
-        with mock.patch.object(evolution, "LEARNED_FROM", learned_from):
+        without: dict[str, Any] = WITHOUT.get(way, {})
+        with mock.patch.multiple(evolution, **without) if without else nullcontext():
             study.search(self.trials)
         return [one.structure for one in study.finalists(number).members if one.structure is not None]
 

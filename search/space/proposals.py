@@ -139,6 +139,8 @@ TARGET, AIMED = "target", " aimed at"
 """Names of the facts that say which target a trial aims at, and where in a band; they stand under `AIM`."""
 AIM = "aim"
 """User attribute of trials of several targets or a band: what they aim at."""
+WARM = "warm"
+"""User attribute: the trial's place in the warm start; trials that a sampler proposed have none."""
 GOLDEN = (5**0.5 - 1) / 2
 """Multiples of it, modulo 1, lie evenly over [0, 1) wherever one begins to count (Knuth, TAOCP 3, section 6.4)."""
 

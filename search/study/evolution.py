@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,16 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import norm, rankdata
 from threadpoolctl import threadpool_limits
 
+from scoring.ratios import kept_shares
 from scoring.tables import FilterTables
+from search.space.allocations import KeepRatios
 from search.space.budget import Target
 from search.space.cost_model import CostModel
+from search.space.layer_removal import ReducedAllocation
 from search.space.problem import SearchProblem
-from search.space.proposals import aimed_target, kept_counts
+from search.space.projection import Projected, project
+from search.space.proposals import WARM, aimed_target, kept_counts
+from search.study.removal_probes import PROBE, next_removal
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -97,7 +103,8 @@ class LocalMoves(BaseSampler):
         ordered = self._best_first(known)
         distributions = ordered[0].distributions
         _, target = aimed_target(self._problem, trial.number)
-        self._child = self._promising(ordered, distributions, target).params
+        child = self._probe(study, trial, ordered, distributions, target)
+        self._child = (child or self._promising(ordered, distributions, target)).params
         return distributions
 
     def sample_relative(
@@ -111,6 +118,35 @@ class LocalMoves(BaseSampler):
     ) -> Any:
         """What there is no parent for is drawn at random."""
         return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+    def _probe(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        ordered: Sequence[FrozenTrial],
+        distributions: Mapping[str, BaseDistribution],
+        target: Target,
+    ) -> _Point | None:
+        """The best rule without some layers, where each may go and it is not known yet which should."""
+        order, rules = self._problem.removal_order, [one for one in ordered if WARM in one.user_attrs]
+        if order is None or not order.each or not self._names or not rules:
+            return None
+        axis = target.bounds[target.aimed].axis
+        wanted = next_removal(study.get_trials(deepcopy=False), order, partial(_gain, rules, axis))
+        if not wanted:
+            return None
+        study._storage.set_trial_system_attr(trial._trial_id, PROBE, list(wanted))
+        rule = rules[self._near_in_cost(rules, target)[0]]
+        removed = order.chosen(order.params((*rule.user_attrs.get("removed", ()), *wanted)))
+        network = order.without(removed)
+        [shares] = self._shares([rule])
+        scaled = KeepRatios(network.tables, self._problem.limits, shares[network.dense_groups])
+        costs = self._problem.cost_model_without(removed)
+        found = project(self._problem, ReducedAllocation(scaled, network, costs), target)
+        if isinstance(found, Projected):
+            shares = kept_shares(self._problem.tables, found.structure)
+            self._thin(shares, removed)
+        return self._child_of(order.params(removed), shares, distributions)
 
     def _best_first(self, known: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Of each structure the first trial."""
@@ -136,11 +172,7 @@ class LocalMoves(BaseSampler):
             distributions: of their parameters.
             target: where to land.
         """
-        counts = kept_counts(self._problem.graph, [one.user_attrs for one in ordered])
-        shares = counts / self._problem.tables.sizes
-        for row, one in zip(shares, ordered, strict=True):
-            self._thin(row, one.user_attrs.get("removed", ()))
-        known = [_Point(one.params, row) for one, row in zip(ordered, shares, strict=True)]
+        known = [_Point(one.params, row) for one, row in zip(ordered, self._shares(ordered), strict=True)]
         near = self._near_in_cost(ordered, target)
 
         def neighbour(points: Sequence[_Point]) -> _Point:
@@ -185,10 +217,24 @@ class LocalMoves(BaseSampler):
             return _Point(child, parent.shares)
         order = self._problem.removal_order
         shares = self._neighbour(parent.shares, order.chosen(child) if order else (), target)
+        return self._child_of(child, shares, distributions)
+
+    def _child_of(
+        self, params: Mapping[str, Any], shares: Floats, distributions: Mapping[str, BaseDistribution]
+    ) -> _Point:
+        """A point of these shares; `params` has the other parameters."""
+        child = dict(params)
         for name, share in zip(self._names, shares.tolist(), strict=True):
             low, high = _range(distributions[name])
             child[name] = float(np.clip(share, low, high))
         return _Point(child, shares)
+
+    def _shares(self, trials: Sequence[FrozenTrial]) -> Floats:
+        """(trials, groups) what structures keep of each group."""
+        shares = kept_counts(self._problem.graph, [one.user_attrs for one in trials]) / self._problem.tables.sizes
+        for row, one in zip(shares, trials, strict=True):
+            self._thin(row, one.user_attrs.get("removed", ()))
+        return np.asarray(shares, dtype=np.float64)
 
     def _near(self, value: Any, distribution: BaseDistribution) -> Any:
         """A value of the whole network's parameters, moved; of a whole number one up or down, or none."""
@@ -256,6 +302,14 @@ class LocalMoves(BaseSampler):
 def _range(distribution: BaseDistribution) -> tuple[float, float]:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     return distribution.low, distribution.high
+
+
+def _gain(rules: Sequence[FrozenTrial], axis: str, trial: FrozenTrial) -> float:
+    """How much better a trial scores than the best rule does at its cost, between the costs of rules linearly."""
+    ordered = sorted(rules, key=lambda one: one.user_attrs[axis])
+    costs = np.log([one.user_attrs[axis] for one in ordered])
+    best = np.maximum.accumulate([one.values[0] for one in ordered])
+    return float(trial.values[0] - np.interp(np.log(trial.user_attrs[axis]), costs, best))
 
 
 def guess_from(points: Floats, scores: Floats) -> Callable[[Floats], Floats]:

@@ -26,14 +26,14 @@ from tqdm import tqdm
 
 from backbones.structure import Structure
 from search.space.problem import SearchProblem
-from search.space.proposals import Proposal, propose, unpack
+from search.space.proposals import WARM, Proposal, propose, unpack
 from search.study.heartbeat import Heartbeat
 from search.study.interrupts import pause
 from search.study.samplers import sampler_for
 from search.study.scores import ScoreCache, StructureScore
 from search.study.storage import quiet
 from search.study.trials import CLAIM, TrialStore, claimant
-from search.study.warm_start import WARM, WarmStart
+from search.study.warm_start import WarmStart
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,9 @@ from optuna.trial import FrozenTrial, TrialState
 from backbones.errors import SecateurError, check_name
 from search.review.candidate import nondominated
 from search.space.problem import SearchProblem
+from search.space.proposals import WARM
 from search.study.evolution import LocalMoves
+from search.study.removal_probes import PROBE
 from search.study.storage import quiet
 
 STEP = 100
@@ -40,10 +42,12 @@ class Window:
     Attributes:
         best: number of the best complete trials.
         recent: number of the latest trials; between two moves of the window up to `STEP` more.
+        first: the warm start, and what was tried on it (`removal_probes`), stay too.
     """
 
     best: int
     recent: int
+    first: bool = False
 
     def of(self, history: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """The trials of the history that lie in the window, in their order."""
@@ -51,7 +55,11 @@ class Window:
             return list(history)
         latest = len(history) - self.recent
         kept = set(best_rows([i for i in range(latest) if history[i].state is TrialState.COMPLETE], history, self.best))
-        return [one for i, one in enumerate(history) if i >= latest or i in kept]
+        return [one for i, one in enumerate(history) if i >= latest or i in kept or (self.first and _is_first(one))]
+
+
+def _is_first(trial: FrozenTrial) -> bool:
+    return WARM in trial.user_attrs or PROBE in trial.system_attrs
 
 
 def best_rows(rows: list[int], history: Sequence[FrozenTrial], count: int) -> list[int]:
@@ -182,7 +190,7 @@ DEFAULT_SAMPLER = "evolution"
 """What proposes unless told otherwise: see studies/README.md, "Does a search pay?"."""
 
 WINDOWS: dict[str, Window | None] = {
-    "evolution": Window(best=100, recent=100),
+    "evolution": Window(best=100, recent=100, first=True),
     "tpe": Window(best=100, recent=200),
     "nsga2": None,
     "random": Window(best=1, recent=1),

@@ -22,7 +22,7 @@ from search.space.budget import Target
 from search.space.layer_removal import ReducedAllocation
 from search.space.problem import SearchProblem
 from search.space.projection import Infeasible, Projected, project
-from search.space.proposals import AIM, AIMED, TARGET, aim_of, cost_of, pack, point_in
+from search.space.proposals import AIM, AIMED, TARGET, WARM, aim_of, cost_of, pack, point_in
 from search.study.identity import IDENTITY, SCORE_ITEMS, VERSIONS, different_items, versions
 from search.study.rules import BASELINES, RuleSettings, structure_cost
 from search.study.scores import ScoreCache, StructureScore
@@ -33,8 +33,6 @@ RULES = ("uniform", "global", "sensitivity", "error")
 """The rules whose structures are the first trials, unless others are given."""
 POINTS = 4
 """Places in a band, evenly from its upper to its lower end, at which each rule is tried."""
-WARM = "warm"
-"""User attribute: the trial's place in the warm start; trials that a sampler proposed have none."""
 REMEMBERED = " (scores)"
 """A study of this name keeps scores from elsewhere, a thousand in an attribute."""
 
