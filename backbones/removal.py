@@ -71,6 +71,23 @@ def removable(graph: ChannelGraph) -> Mapping[str, tuple[str, ...]]:
     return {path: modules for path, modules in _removable(graph.program).items() if path not in held}
 
 
+def residual_blocks(graph: ChannelGraph) -> tuple[str, ...]:
+    """The removable modules that add something to their own input, innermost only: without one its input goes on.
+
+    A module that is only such a summand (the `block` of `x + self.block(x)`) is none: in its place the identity would
+    double the input.
+    """
+    steps, found = graph.program.steps, []
+    for path, modules in removable(graph).items():
+        bypass = _bypass(graph.program, modules)
+        assert not isinstance(bypass, str)
+        [(result, source)] = bypass[0].items()
+        sums = (steps[number] for number in (*bypass[1], result) if steps[number].op.startswith("aten.add"))
+        if any(ref.step == source for step in sums for ref in references((step.args, step.kwargs))):
+            found.append(path)
+    return tuple(path for path in found if not any(other.startswith(path + ".") for other in found))
+
+
 @lru_cache(maxsize=64)
 def _removable(program: Program) -> Mapping[str, tuple[str, ...]]:
     weighted = {program.tensors.names[name].rpartition(".")[0] for name in program.tensors.parameters}

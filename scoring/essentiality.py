@@ -20,7 +20,7 @@ from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
 from backbones.inputs import run_on
 from backbones.modes import evaluating, fast_precision
-from backbones.removal import removable
+from backbones.removal import removable, residual_blocks
 from backbones.structure import Structure
 from scoring.scorers import check_scorer, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
@@ -61,9 +61,11 @@ def essentiality(
 def removable_blocks(graph: ChannelGraph) -> tuple[str, ...]:
     """The layers worth removing unless others are named.
 
-    They are the innermost modules with two or more weight matrices (residual blocks); in a network without any, its
-    single layers.
+    They are the residual blocks; in a network without any the innermost modules with two or more weight matrices, or
+    its single layers.
     """
+    if blocks := residual_blocks(graph):
+        return blocks
     paths = list(removable(graph))
     shapes = graph.program.tensors.shapes
     matrices = [name for name in graph.program.tensors.parameters if len(shapes[name]) >= 2]

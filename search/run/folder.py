@@ -23,6 +23,7 @@ from backbones.errors import SecateurError
 from backbones.files import write_text
 from backbones.version import VERSION
 from search.checks import check_study_name
+from search.run.sections import NO_REMOVAL
 from search.run.study_file import StudyFile, differences, read_written_study, study_toml
 from search.study.identity import LIBRARIES
 from search.study.storage import DATABASE, RECORD, folder_storage, folder_url, redacted, shown_url
@@ -195,7 +196,8 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> tuple[RunFolder, Stu
     if folder.study_file.exists():
         there = folder.study()
         criterion = study.space.space().as_noted(there.space.space().to_dict()).criterion
-        study = replace(study, space=replace(study.space, criterion=criterion))
+        removal = there.space.removal if there.space.removal == NO_REMOVAL else study.space.removal
+        study = replace(study, space=replace(study.space, criterion=criterion, removal=removal))
         different = differences(study, there)
         if different:
             more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""

@@ -29,6 +29,9 @@ from search.training.flows import Flow
 from search.training.masks import Scope
 from search.training.recipe import Recipe
 
+NO_REMOVAL = "none"
+"""What a study file says where no layers may go."""
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSection:
@@ -202,7 +205,8 @@ class SpaceSection:
         divisor: widths are multiples of it, 8 say: kernels compute in blocks. Thinner groups stay whole.
         ignore: layers that are never pruned, by name or pattern, ["conv1", "layer3.*"].
         only: if given, only these layers are pruned.
-        removal: whole layers go too; how essential each is say "cosine", "accuracy" or "score". By default none go.
+        removal: whole layers go too; how essential each is say "cosine", "accuracy" or "score". "auto": each residual
+            block may go where the sampler is "evolution" and scores are of refitted networks; "none": none go.
         removal_most: at most so many; below 1 a share of those that may.
         removal_least: at least so many go.
         removal_layers: which may go, by name or pattern; by default the residual blocks, or single layers without any.
@@ -221,7 +225,7 @@ class SpaceSection:
     divisor: int = 1
     ignore: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    removal: str | None = None
+    removal: str = AUTO
     removal_most: float = 0.5
     removal_least: int = 0
     removal_layers: tuple[str, ...] = ()
@@ -234,9 +238,13 @@ class SpaceSection:
         known_name("linkage", self.linkage, LINKAGES)
         known_name("features", self.features, FEATURES)
         known_name("reduction", self.reduction, REDUCTIONS)
-        if self.removal is not None:
-            known_name("removal", self.removal, ESSENTIALITY)
+        known_name("removal", self.removal, (*ESSENTIALITY, AUTO, NO_REMOVAL))
         known_name("removal_choice", self.removal_choice, CHOICES)
+        for item in fields(self):
+            if self.removal == AUTO and item.name.startswith("removal_") and getattr(self, item.name) != item.default:
+                raise SecateurError(
+                    f"{item.name} needs a removal that is not {AUTO!r}: {', '.join(map(repr, ESSENTIALITY))}"
+                )
         try:
             self.space()
         except SecateurError as error:
@@ -245,8 +253,8 @@ class SpaceSection:
     def space(self) -> Space:
         """The value that a study takes."""
         limits = Limits(self.max_rate, self.min_channels, self.divisor)
-        removal = None
-        if self.removal is not None:
+        removal: Removal | str | None = None if self.removal == NO_REMOVAL else AUTO
+        if self.removal in ESSENTIALITY:
             removal = Removal(
                 self.removal, self.removal_most, self.removal_layers, self.removal_least, self.removal_choice
             )

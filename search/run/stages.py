@@ -32,6 +32,7 @@ from search.run.study_file import StudyFile
 from search.space.feasibility import check_early
 from search.space.prepare import ImageDraws, check_classes
 from search.study.metadata import note_dense_accuracy
+from search.study.samplers import tries_layers
 from search.study.storage import absolute_url, shown_url
 from search.study.study import Study
 from search.training.losses import check_options
@@ -264,7 +265,8 @@ def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, stor
 def check_before_training(study: StudyFile, inputs: RunInputs) -> None:
     """What a search would refuse, found before the dense network is trained: it does not depend on the weights."""
     check_classes(study.space.space(), study.search.scorer, inputs.data)
-    check_early(inputs.model, inputs.graph, study.space.space(), study.budget.budget())
+    tells = tries_layers(study.search.sampler, study.search.scorer, study.search.warm_start)
+    check_early(inputs.model, inputs.graph, study.space.space().for_search(inputs.graph, tells), study.budget.budget())
     if study.search.structure is not None:
         read_structure(study.search.structure).check(inputs.graph)
     for one in warm_sources(study):

@@ -111,7 +111,7 @@ AMOUNTS = (
 """How the settings begin that change how much is done, and none of the results."""
 ONCE = {
     "[retrain] start": "cut", "[search] warm_start": RULES, "[budget] engine": "eager", "[budget] latency_batch": None,
-    "[space] removal_choice": "order",
+    "[space] removal": "none", "[space] removal_choice": "order",
     **{f"[task] {key}": None for key in TASK_KEYS},
 }  # fmt: skip
 """What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""

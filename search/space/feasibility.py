@@ -92,7 +92,7 @@ def check_early(model: nn.Module, graph: ChannelGraph, space: Space, budget: Bud
         space = replace(space, criterion="l1")
     problem = problem_of_weights(space, model, graph)
     problem.limits.floors(problem.tables)
-    layers = () if space.removal is None else space.removal.candidates(graph)
+    layers = () if space.layers is None else space.layers.candidates(graph)
     if budget.macs is None and budget.params is None:
         return
     targets = Budget(macs=budget.macs, params=budget.params).targets(graph.costs.dense)

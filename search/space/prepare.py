@@ -120,7 +120,7 @@ def check_classes(space: Space, scorer: str, data: Data) -> None:
         raise SecateurError(
             f"criterion {space.criterion!r} needs classes, which the task has not; these do not: {others}"
         )
-    if space.removal is not None and space.removal.measure == "accuracy":
+    if space.layers is not None and space.layers.measure == "accuracy":
         raise SecateurError("removal by 'accuracy' needs classes, which the task has not; 'cosine' and 'score' do not")
 
 
@@ -196,7 +196,7 @@ def prepare_problem(
         known = None if folder is None else folder / "latency.json"
         latency = calibrated(model, graph, latency_batch(task, budget), known, engine=budget.engine)
     memory = memory_table(graph, lambda one: prune(model, graph, one, check=False)) if "memory" in budget.axes else None
-    order = None if space.removal is None else LayerRemovalOrder.of(space.removal, task, make, scorer, tables)
+    order = None if space.layers is None else LayerRemovalOrder.of(space.layers, task, make, scorer, tables)
     costs = CostModel(graph.costs, latency, memory)
     targets = budget.targets(costs.dense)
     problem = SearchProblem(space, task, tables, costs, targets, budget.objectives, order, reason, cache)

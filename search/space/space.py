@@ -19,6 +19,7 @@ from torch import nn
 from backbones.arguments import explains
 from backbones.errors import SecateurError, check_name
 from backbones.graph import ChannelGraph
+from backbones.removal import residual_blocks
 from scoring.channel_weights import FEATURES
 from scoring.clusters import LINKAGES
 from scoring.criteria import CRITERIA, REDUCTIONS, Needs
@@ -36,10 +37,15 @@ Direction = Callable[[FilterTables, Limits, Ints], WidthAllocation]
 network's group that each group of the tables belongs to, to look up what was proposed per group."""
 
 AUTO = "auto"
-"""The criterion where none was chosen: the first of these two that the network and the images allow."""
+"""What a space has where nothing was chosen: for a criterion the first of the next two that the network and the images
+allow, for `removal` each residual block or nothing (`Space.for_search`)."""
 PREFERRED, PLAIN = "reconstruction", "l2"
 WIDEST_ORDERED = 2_048
 """Channels of a group up to which "auto" orders them by reconstruction; beyond, to open a study takes minutes."""
+
+
+LATER = {"least": 0, "choice": "order"}
+"""Attributes of `Removal` that came later, and what held before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class Space:
         limits: how much of a group may go.
         features: what filters are compared by, "fan_in", "fan_out" or "both".
         reduction: how the worth of a filter in several coupled layers becomes one, a key of `REDUCTIONS`.
-        removal: which layers may go as well; None for none.
+        removal: which layers may go as well; None for none. By default "auto": in a search that can tell which, each
+            residual block (`for_search`); elsewhere none.
         fixed: (parameter, value) of those that are held instead of proposed: "balance" (0: the norm threshold alone,
             1: the distance threshold alone) and "rate" of `hybrid`, "exponent" of `global`.
     """
@@ -69,7 +76,7 @@ class Space:
     limits: Limits = field(default_factory=Limits)
     features: str = "fan_in"
     reduction: str = "sum"
-    removal: Removal | None = None
+    removal: Removal | str | None = AUTO
     fixed: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
@@ -78,6 +85,8 @@ class Space:
         check_name("linkage", self.linkage, LINKAGES)
         check_name("features", self.features, FEATURES)
         check_name("reduction", self.reduction, REDUCTIONS)
+        if isinstance(self.removal, str) and self.removal != AUTO:
+            raise SecateurError(f"removal must be a Removal, None or {AUTO!r}, but got removal={self.removal!r}")
         for name, value in self.fixed:
             known = FIXABLE[self.kind]
             if name not in known:
@@ -87,13 +96,38 @@ class Space:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for fingerprints; what came later than the others only where it is used."""
-        record = asdict(self)
+        record = asdict(replace(self, removal=self.layers))
         if not self.fixed:
             del record["fixed"]
-        for name, plain in {"least": 0, "choice": "order"}.items():
-            if self.removal is not None and getattr(self.removal, name) == plain:
+        for name, plain in LATER.items():
+            if self.layers is not None and getattr(self.layers, name) == plain:
                 del record["removal"][name]
         return record
+
+    @property
+    def layers(self) -> Removal | None:
+        """Which layers may go; "auto" is none outside of a search."""
+        return self.removal if isinstance(self.removal, Removal) else None
+
+    def for_search(self, graph: ChannelGraph, tells: bool) -> Space:
+        """The space with "auto" decided for which layers may go.
+
+        Args:
+            graph: the network's channel graph.
+            tells: whether scores say if the rest makes up for a layer, and the sampler tries them one by one.
+
+        Returns:
+            where widths are proposed group by group and scores tell, any residual block may go but those that hold a
+            layer that is to stay as it is (`ignore`, `only`); elsewhere, and without such blocks, none.
+        """
+        if self.removal != AUTO:
+            return self
+        kept = [one.layer for one in graph.frozen if one.op in ("ignore", "only")]
+        blocks = [path for path in residual_blocks(graph) if not any(layer.startswith(path + ".") for layer in kept)]
+        if self.kind != "ratios" or not tells or not blocks:
+            return replace(self, removal=None)
+        whole = len(blocks) == len(residual_blocks(graph))
+        return replace(self, removal=Removal(layers=() if whole else tuple(blocks), choice="each"))
 
     @property
     def needs(self) -> Needs:
@@ -106,13 +140,21 @@ class Space:
         return replace(self, criterion=PLAIN) if self.criterion == AUTO else self
 
     def as_noted(self, record: Mapping[str, Any] | None) -> Space:
-        """What it is for a study that was begun before: where no criterion is chosen, what that meant then.
+        """What it is for a study that was begun before: where nothing is chosen, what that meant then.
 
         Args:
             record: the study's space, as `to_dict` gave it; None for a new study.
         """
-        noted = (record or {}).get("criterion")
-        return replace(self, criterion=noted) if self.criterion == AUTO and noted in (PREFERRED, PLAIN) else self
+        if record is None:
+            return self
+        noted, space = record.get("criterion"), self
+        if self.criterion == AUTO and noted in (PREFERRED, PLAIN):
+            space = replace(space, criterion=noted)
+        if self.removal == AUTO:
+            layers = record.get("removal")
+            removal = Removal(**{**layers, "layers": tuple(layers["layers"])}) if layers else None
+            space = replace(space, removal=removal)
+        return space
 
     def foreseen(self, model: nn.Module, graph: ChannelGraph, images: Any) -> tuple[str, str]:
         """The criterion that filters will go by, and why that is not the preferred one, without valuing any filter.
@@ -139,7 +181,7 @@ class Space:
     def _ruled_out(self, graph: ChannelGraph) -> str:
         """Why "auto" cannot be the preferred criterion on this network, whatever the images; empty where it can."""
         widest = max((one.size for one in graph.groups), default=0)
-        if self.removal is not None and self.removal.choice == "order":
+        if self.layers is not None and self.layers.choice == "order":
             return f"{PREFERRED} was measured in networks that keep their layers, and here layers may go"
         if widest > WIDEST_ORDERED:
             return (

@@ -17,9 +17,8 @@ from scoring.scoring_task import ScoredStructure, ScoringTask
 from search.checks import check_range
 from search.review.candidate import Candidate, Retraining, ranked
 from search.review.front import Front
-from search.space.proposals import AIM, Layout, cost_of, unpack
+from search.space.proposals import AIM, WARM, Layout, cost_of, unpack
 from search.study.trials import TrialWriter
-from search.study.warm_start import WARM
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from search.space.layer_removal import ReducedAllocation
 from search.space.problem import SearchProblem
 from search.space.projection import Projected, project
 from search.space.proposals import WARM, aimed_target, kept_counts
-from search.study.removal_probes import PROBE, next_removal
+from search.study.removal_probes import PROBE, base_rule, next_removal
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -131,12 +130,12 @@ class LocalMoves(BaseSampler):
         order, rules = self._problem.removal_order, [one for one in ordered if WARM in one.user_attrs]
         if order is None or not order.each or not self._names or not rules:
             return None
-        axis = target.bounds[target.aimed].axis
-        wanted = next_removal(study.get_trials(deepcopy=False), order, partial(_gain, rules, axis))
+        aimed = target.bounds[target.aimed]
+        wanted = next_removal(study.get_trials(deepcopy=False), rules, order, aimed.axis)
         if not wanted:
             return None
         study._storage.set_trial_system_attr(trial._trial_id, PROBE, list(wanted))
-        rule = rules[self._near_in_cost(rules, target)[0]]
+        rule = base_rule(rules, aimed.axis, aimed.high)
         removed = order.chosen(order.params((*rule.user_attrs.get("removed", ()), *wanted)))
         network = order.without(removed)
         [shares] = self._shares([rule])
@@ -302,14 +301,6 @@ class LocalMoves(BaseSampler):
 def _range(distribution: BaseDistribution) -> tuple[float, float]:
     assert isinstance(distribution, FloatDistribution | IntDistribution)
     return distribution.low, distribution.high
-
-
-def _gain(rules: Sequence[FrozenTrial], axis: str, trial: FrozenTrial) -> float:
-    """How much better a trial scores than the best rule does at its cost, between the costs of rules linearly."""
-    ordered = sorted(rules, key=lambda one: one.user_attrs[axis])
-    costs = np.log([one.user_attrs[axis] for one in ordered])
-    best = np.maximum.accumulate([one.values[0] for one in ordered])
-    return float(trial.values[0] - np.interp(np.log(trial.user_attrs[axis]), costs, best))
 
 
 def guess_from(points: Floats, scores: Floats) -> Callable[[Floats], Floats]:

@@ -9,7 +9,7 @@ trial a layer and a few more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -20,37 +20,69 @@ PROBE = "secateur:without"
 """System attribute of a trial that tries what happens without some layers: which."""
 MISSES = 3
 """After so many layers in a row whose going brings nothing, no more are tried."""
+NEARLY = 0.03
+"""Costs whose logarithms differ by no more are taken for equal: rules fill a budget to that."""
+
+
+def base_rule(rules: Sequence[FrozenTrial], axis: str, cost: float) -> FrozenTrial:
+    """The best rule of those that cost about as much, or of those next to it.
+
+    Args:
+        rules: scored trials of the warm start.
+        axis: of their costs, a name of `Cost`.
+        cost: what is aimed at.
+    """
+    far = np.abs(_log_costs(rules, axis) - np.log(cost))
+    return max(
+        (rule for rule, one in zip(rules, far, strict=True) if one <= far.min() + NEARLY),
+        key=lambda rule: rule.values[0],
+    )
 
 
 def next_removal(
-    trials: Sequence[FrozenTrial], order: LayerRemovalOrder, gain: Callable[[FrozenTrial], float]
+    trials: Sequence[FrozenTrial], rules: Sequence[FrozenTrial], order: LayerRemovalOrder, axis: str
 ) -> tuple[str, ...]:
-    """The layers to leave out of the best rule in the next trial; none once all that is promising was tried.
+    """The layers to leave out of a rule in the next trial; none once all that is promising was tried.
+
+    What it brings is the score beyond that of the best rule at the same cost, so that trials which aim at several costs
+    can be compared.
 
     Args:
-        trials: of any state, those of this search's batch included, which count as failures while they run.
+        trials: of any state; those that are still scored count as if they brought nothing.
+        rules: scored trials of the warm start.
         order: the layers that may go.
-        gain: how much better than the rules a finished trial scores, at what it costs.
+        axis: of the costs, a name of `Cost`.
     """
-    gains: Mapping[frozenset[str], float] = {
-        frozenset(one.system_attrs[PROBE]): gain(one) if one.state is TrialState.COMPLETE else -np.inf
-        for one in trials
-        if PROBE in one.system_attrs
+    tried = [one for one in trials if PROBE in one.system_attrs]
+    gains = {
+        frozenset(one.system_attrs[PROBE]): _gain(one, rules, axis) if one.state is TrialState.COMPLETE else -np.inf
+        for one in tried
     }
-    alone = {layer: gains.get(frozenset([layer])) for layer in order.order}
-    for layer, gained in alone.items():
-        if gained is None:
+    for layer in order.order:
+        if frozenset([layer]) not in gains:
             return (layer,)
-    promising = sorted((layer for layer in order.order if alone[layer] > 0), key=lambda layer: -alone[layer])
+    alone = {layer: gains[frozenset([layer])] for layer in order.order}
     gone, best, misses = frozenset[str](), 0.0, 0
-    for layer in promising:
+    for layer in sorted((one for one in order.order if alone[one] > 0), key=lambda one: -alone[one]):
         if len(gone) == order.most or misses == MISSES:
             break
-        tried = gone | {layer}
-        if tried not in gains:
-            return tuple(sorted(tried))
-        if gains[tried] > best:
-            gone, best, misses = tried, gains[tried], 0
+        more = gone | {layer}
+        if more not in gains:
+            return tuple(sorted(more))
+        if gains[more] > best:
+            gone, best, misses = more, gains[more], 0
         else:
             misses += 1
     return ()
+
+
+def _gain(trial: FrozenTrial, rules: Sequence[FrozenTrial], axis: str) -> float:
+    """How much better than the best rule at its cost, by interpolation between the costs of rules."""
+    costs, scores = _log_costs(rules, axis), np.array([rule.values[0] for rule in rules])
+    best = np.array([scores[np.abs(costs - one) <= NEARLY].max() for one in costs])
+    order = np.argsort(costs, kind="stable")
+    return float(trial.values[0] - np.interp(np.log(trial.user_attrs[axis]), costs[order], best[order]))
+
+
+def _log_costs(trials: Sequence[FrozenTrial], axis: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    return np.log([float(one.user_attrs[axis]) for one in trials])

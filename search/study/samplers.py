@@ -24,6 +24,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from backbones.errors import SecateurError, check_name
+from scoring.scorers import refits
 from search.review.candidate import nondominated
 from search.space.problem import SearchProblem
 from search.space.proposals import WARM
@@ -198,6 +199,11 @@ WINDOWS: dict[str, Window | None] = {
     "qmc": Window(best=1, recent=1),
 }
 """Name -> the part of the history that the sampler is shown; None for all of it (NSGA-II reads its generations)."""
+
+
+def tries_layers(sampler: str, scorer: str, warm_start: Sequence[object]) -> bool:
+    """Whether a search can tell which layers to leave out: it tries them on a rule, by scores of refitted networks."""
+    return sampler == "evolution" and refits(scorer) and bool(warm_start)
 
 
 def sampler_for(

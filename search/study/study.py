@@ -38,7 +38,7 @@ from search.study.metadata import StudyMetadata, dense_candidate, known_dense_ac
 from search.study.networks import RETRAIN_FOLDER, Refitter
 from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
 from search.study.rules import use_rule
-from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS
+from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS, tries_layers
 from search.study.scores import ScoreCache
 from search.study.storage import quiet, shown_url
 from search.study.trials import TrialStore
@@ -59,14 +59,14 @@ class Study:
     """One search on one network, kept in an Optuna storage; the same arguments open it again and go on.
 
     Args:
-        name: names the study in its storage, and its folder for retrained networks.
+        name: names the study in its storage, and its folder.
         model: the dense network; it is never changed.
         graph: the network's channel graph, from `trace(model, …)`.
         data: the task and its samples; the scoring batch is drawn from the training samples.
         budget: what a structure may cost.
         storage: Optuna storage URL.
-        space: what is proposed; a kind by name, or a `Space`. Where it names no criterion, a study that is there
-            already goes on by the one that it was begun with.
+        space: what is proposed; a kind by name, or a `Space`. Where it leaves the criterion, or which layers may go,
+            to the study, one that is there already goes on as it was begun.
         scorer: a key of `SCORERS`, or a rank sum "a+b": where a structure stands among some of the same budget. Some
             are computed in bfloat16 where the processor is faster so; a study goes on as it was begun.
         sampler: a key of `SAMPLERS`.
@@ -121,7 +121,8 @@ class Study:
         check_task(model, data)
         task = scoring_task(model, graph, data, batch, seed, statistics, scorer)
         url = storage or f"sqlite:///{name}.db"
-        chosen, task = as_begun(name, url, self.space, task, scorer)
+        begun, task = as_begun(name, url, self.space, task, scorer)
+        chosen = begun.for_search(graph, tries_layers(sampler, scorer, warm_start))
         self.problem = prepare_problem(chosen, task, budget, scorer=scorer, seed=seed, folder=self.folder)
         self.warm = WarmStart.of(self.problem, warm_start, seed)
         self.scores = ScoreCache(scorer, self.problem.task)
@@ -130,9 +131,8 @@ class Study:
         others = {"scorer": looked_at, "sampler": sampler + self.warm.text, "seed": str(seed)}
         identity = identity_of(model, graph, data, budget, self.problem.space, **others)
         self.store = TrialStore(name, url, budget.objectives, identity, WINDOWS[sampler])
-        write_metadata(
-            self.store, StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps, data.task.spec)
-        )
+        noted = StudyMetadata.of(graph, self.problem.cost_model.dense, scorer, self._caps, data.task.spec)
+        write_metadata(self.store, noted)
         recall_scores(self.store, self.scores)
         self.scores.check_scorable(self.store.finished)
 
@@ -271,7 +271,7 @@ class Study:
         return tuple(candidate_of(self.graph, trial, known, confirmed) for trial in done)
 
     def front(self, *, retrained: bool = True) -> Front:
-        """The Pareto front of what is known so far, or as the search alone left it; dense as `dense_accuracy` says."""
+        """The front of what is known so far, or as the search alone left it; dense as `dense_accuracy` says."""
         candidates = self.candidates(retrained=retrained)
         trained = any(one.retrainings for one in candidates)
         reaches = self.dense_accuracy() if trained else known_dense_accuracy(self.store)
@@ -323,10 +323,10 @@ class Study:
             finalists: so many structures compete for the `top` places in short trainings, by validation accuracy (see
                 `search.study.finalists`); `study.finalists(top, finalists, epochs)` says beforehand what that costs.
             recipe: how they are trained; the default recipe distils from the dense network.
-            flow: how pruning and training alternate; by default the structures are cut at once and trained.
+            flow: how pruning and training alternate; by default the structures are cut at once and trained. The others
+                choose widths again and keep all layers.
             start: "cut" for the weights that the cut leaves, "reconstructed" for weights that are refitted first (see
-                `reconstruct`), "auto" for refitted ones in trainings of up to 3 epochs. Flows other than the default
-                train before they cut, and start as they always do.
+                `reconstruct`), "auto" for refitted ones in trainings of up to 3 epochs; other flows train first.
             device: torch device for the training.
             progress: show bars when standard error is a terminal.
 

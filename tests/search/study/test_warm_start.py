@@ -20,12 +20,12 @@ from scoring.scorers import SCORERS
 from scoring.scoring_task import ScoredStructure
 from search.space.budget import Budget
 from search.space.layer_removal import LAYERS, Removal
-from search.space.proposals import unpack
+from search.space.proposals import WARM, unpack
 from search.space.space import KINDS, Space
 from search.study.rules import RuleSettings, structure_of
 from search.study.samplers import SAMPLERS
 from search.study.study import Study
-from search.study.warm_start import POINTS, RULES, WARM, WarmStart
+from search.study.warm_start import POINTS, RULES, WarmStart
 from tests.search.space.problems import problem
 from tests.search.study.study_samples import BUDGETS, finished, journal, small_data, small_graph, small_parts
 from tests.search.study.study_samples import make as sample
