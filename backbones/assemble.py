@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -179,9 +178,8 @@ def _unwanted(bindings: Sequence[Binding], fixed: Fixed) -> list[FreezeReason]:
         record = failed.get(layer)
         if binding.role not in MAKERS:
             continue
-        left_out = fixed.only and not any(fnmatchcase(layer, pattern) for pattern in fixed.only)
-        if left_out or any(fnmatchcase(layer, pattern) for pattern in fixed.ignore):
-            record = Frozen(layer, (), "ignore" if not left_out else "only", layer, "", "left out by ignore or only")
+        if by := fixed.left_out(layer):
+            record = Frozen(layer, (), by, layer, "", "left out by ignore or only")
         if record is not None:
             step = Step("call", record.op, None, (), {}, None, (record.module,), record.line)
             freezes.append(FreezeReason(binding.labels[binding.labels >= 0], step, record.reason))

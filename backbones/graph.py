@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Literal
 
@@ -145,6 +146,12 @@ class Fixed:
     sizes: tuple[SizeAttribute, ...] = ()
     heads: tuple[SizeAttribute, ...] = ()
     irremovable: tuple[Frozen, ...] = ()
+
+    def left_out(self, layer: str) -> str:
+        """Which of "only" and "ignore" says that a layer's filters stay; empty for neither."""
+        if self.only and not any(fnmatchcase(layer, pattern) for pattern in self.only):
+            return "only"
+        return "ignore" if any(fnmatchcase(layer, pattern) for pattern in self.ignore) else ""
 
 
 @dataclass(frozen=True, eq=False)

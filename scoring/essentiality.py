@@ -98,7 +98,10 @@ def _cosine(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, 
     turned: dict[str, list[float]] = {layer: [] for layer in layers}
 
     def enter(layer: str) -> Callable[..., None]:
-        return lambda module, args: entered.__setitem__(layer, args[0].detach().clone())
+        def see(module: nn.Module, args: tuple[object, ...], named: Mapping[str, object]) -> None:
+            entered[layer] = next(one for one in (*args, *named.values()) if isinstance(one, Tensor)).detach().clone()
+
+        return see
 
     def leave(layer: str) -> Callable[..., None]:
         def see(module: nn.Module, args: object, output: Tensor) -> None:
@@ -110,7 +113,7 @@ def _cosine(task: ScoringTask, layers: Iterable[str], scorer: str) -> dict[str, 
     handles = []
     for layer in turned:
         modules = removable(task.graph)[layer]
-        handles.append(task.model.get_submodule(modules[0]).register_forward_pre_hook(enter(layer)))
+        handles.append(task.model.get_submodule(modules[0]).register_forward_pre_hook(enter(layer), with_kwargs=True))
         handles.append(task.model.get_submodule(modules[-1]).register_forward_hook(leave(layer)))
     try:
         with evaluating(task.model), torch.no_grad():

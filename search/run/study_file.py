@@ -19,6 +19,7 @@ from search.checks import check_study_name
 from search.run.evaluation_plan import Plan
 from search.run.schema import Tables, at_scale, read_table, to_toml, unknown_key, with_variant
 from search.run.sections import (
+    NO_REMOVAL,
     TASK_KEYS,
     BudgetSection,
     CompareSection,
@@ -70,7 +71,8 @@ class StudyFile:
     @property
     def fingerprint(self) -> str:
         """16 hex digits over every setting that a result of the study depends on."""
-        known = settings(self).items()
+        kept = {"[space] removal": None} if self.space.removal == NO_REMOVAL else {}  # as it was written before
+        known = (settings(self) | kept).items()
         settled = {k: value for k, value in known if not k.startswith(AMOUNTS) and (k, value) not in ONCE.items()}
         return hashlib.sha256(repr(sorted(settled.items())).encode()).hexdigest()[:16]
 
@@ -111,7 +113,7 @@ AMOUNTS = (
 """How the settings begin that change how much is done, and none of the results."""
 ONCE = {
     "[retrain] start": "cut", "[search] warm_start": RULES, "[budget] engine": "eager", "[budget] latency_batch": None,
-    "[space] removal": "none", "[space] removal_choice": "order",
+    "[space] removal": NO_REMOVAL, "[space] removal_choice": "order",
     **{f"[task] {key}": None for key in TASK_KEYS},
 }  # fmt: skip
 """What held before there was a setting: it is meant where a file of before lacks it, and is no part of fingerprints."""

@@ -122,7 +122,7 @@ class Space:
         """
         if self.removal != AUTO:
             return self
-        kept = [one.layer for one in graph.frozen if one.op in ("ignore", "only")]
+        kept = [layer for layer in graph.layers if graph.fixed.left_out(layer)]
         blocks = [path for path in residual_blocks(graph) if not any(layer.startswith(path + ".") for layer in kept)]
         if self.kind != "ratios" or not tells or not blocks:
             return replace(self, removal=None)

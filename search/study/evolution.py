@@ -73,18 +73,20 @@ class LocalMoves(BaseSampler):
     ageing: scores are not noisy). In spaces of thresholds, a few of these move by a tenth of their range. With two
     objectives parents are the best trials near the cost that the trial aims at. Scoring a structure takes far longer
     than making one, so a Gaussian process guesses what each of some dozen neighbours would score (`guess_from`), as
-    predictors do in searches for architectures (White et al., NeurIPS 2021); only the best guess is scored.
+    predictors do in searches for architectures (White et al., NeurIPS 2021); only the best guess is scored. Where each
+    layer may go by itself it is tried first which should (`search.study.removal_probes`).
 
     Nothing is kept between two asks.
 
     Args:
         seed: of this ask.
         problem: what is searched.
+        claims: trials that other processes are scoring.
     """
 
-    def __init__(self, seed: int, problem: SearchProblem) -> None:
+    def __init__(self, seed: int, problem: SearchProblem, claims: Sequence[FrozenTrial] = ()) -> None:
         self._rng = np.random.default_rng(seed)
-        self._problem = problem
+        self._problem, self._claims = problem, claims
         self._names = problem.space.share_params(problem.tables)
         self._thinnest = problem.limits.floors(problem.tables) / problem.tables.sizes
         self._random = RandomSampler(seed=seed)
@@ -131,7 +133,7 @@ class LocalMoves(BaseSampler):
         if order is None or not order.each or not self._names or not rules:
             return None
         aimed = target.bounds[target.aimed]
-        wanted = next_removal(study.get_trials(deepcopy=False), rules, order, aimed.axis)
+        wanted = next_removal([*study.get_trials(deepcopy=False), *self._claims], rules, order, aimed.axis)
         if not wanted:
             return None
         study._storage.set_trial_system_attr(trial._trial_id, PROBE, list(wanted))

@@ -287,7 +287,8 @@ class _Worker:
         name, seed = self.proposer.sampler, self.proposer.seed
         seen = self.store.history_at(len(self.store.finished))
         index = self.store.total if name == "qmc" else len(self.store.finished)
-        seen.sampler = sampler_for(name, seed, index, f"{self.heartbeat.slot}/{self._count}", self.problem)
+        worker = f"{self.heartbeat.slot}/{self._count}"
+        seen.sampler = sampler_for(name, seed, index, worker, self.problem, self.store.running)
         trial = seen.ask()
         proposal = propose(self.problem, trial)
         frozen = copy.copy(seen.get_trials(deepcopy=False)[trial.number])

@@ -53,16 +53,18 @@ def next_removal(
         order: the layers that may go.
         axis: of the costs, a name of `Cost`.
     """
-    tried = [one for one in trials if PROBE in one.system_attrs]
-    gains = {
-        frozenset(one.system_attrs[PROBE]): _gain(one, rules, axis) if one.state is TrialState.COMPLETE else -np.inf
-        for one in tried
-    }
+    gains: dict[frozenset[str], float] = {}
+    for one in trials:
+        if PROBE in one.system_attrs:
+            layers = frozenset(one.system_attrs[PROBE])
+            gain = _gain(one, rules, axis) if one.state is TrialState.COMPLETE else -np.inf
+            gains[layers] = max(gain, gains.get(layers, -np.inf))
     for layer in order.order:
         if frozenset([layer]) not in gains:
             return (layer,)
     alone = {layer: gains[frozenset([layer])] for layer in order.order}
-    gone, best, misses = frozenset[str](), 0.0, 0
+    gone: frozenset[str] = frozenset()
+    best, misses = 0.0, 0
     for layer in sorted((one for one in order.order if alone[one] > 0), key=lambda one: -alone[one]):
         if len(gone) == order.most or misses == MISSES:
             break

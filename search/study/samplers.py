@@ -32,6 +32,8 @@ from search.study.evolution import LocalMoves
 from search.study.removal_probes import PROBE
 from search.study.storage import quiet
 
+Claims = Sequence[FrozenTrial]
+
 STEP = 100
 """Trials by which the window moves at a time."""
 
@@ -151,33 +153,33 @@ class IndexedQMC(optuna.samplers.QMCSampler):
         return self.index
 
 
-def _tpe(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
+def _tpe(seed: int, finished: int, problem: SearchProblem | None, claims: Claims) -> BaseSampler:
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=20, multivariate=True)
 
 
-def _nsga2(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
+def _nsga2(seed: int, finished: int, problem: SearchProblem | None, claims: Claims) -> BaseSampler:
     return ResumableNSGAII(seed=seed, population_size=40)
 
 
-def _random(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
+def _random(seed: int, finished: int, problem: SearchProblem | None, claims: Claims) -> BaseSampler:
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def _qmc(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
+def _qmc(seed: int, finished: int, problem: SearchProblem | None, claims: Claims) -> BaseSampler:
     return IndexedQMC(seed, finished)
 
 
-def _gp(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
+def _gp(seed: int, finished: int, problem: SearchProblem | None, claims: Claims) -> BaseSampler:
     return optuna.samplers.GPSampler(seed=seed)
 
 
-def _evolution(seed: int, finished: int, problem: SearchProblem | None) -> BaseSampler:
+def _evolution(seed: int, finished: int, problem: SearchProblem | None, claims: Claims) -> BaseSampler:
     if problem is None:
         raise SecateurError("sampler 'evolution' needs the search problem, whose structures it changes")
-    return LocalMoves(seed, problem)
+    return LocalMoves(seed, problem, claims)
 
 
-SAMPLERS: dict[str, Callable[[int, int, SearchProblem | None], BaseSampler]] = {
+SAMPLERS: dict[str, Callable[[int, int, SearchProblem | None, Claims], BaseSampler]] = {
     "evolution": _evolution,
     "tpe": _tpe,
     "nsga2": _nsga2,
@@ -185,7 +187,8 @@ SAMPLERS: dict[str, Callable[[int, int, SearchProblem | None], BaseSampler]] = {
     "gp": _gp,
     "qmc": _qmc,
 }
-"""Name -> function of (seed of this ask, finished trials, what is searched). Not cmaes: it unpickles its state."""
+"""Name -> function of (seed of this ask, finished trials, what is searched, what others are scoring). Not cmaes: it
+unpickles its state."""
 
 DEFAULT_SAMPLER = "evolution"
 """What proposes unless told otherwise: see studies/README.md, "Does a search pay?"."""
@@ -207,7 +210,12 @@ def tries_layers(sampler: str, scorer: str, warm_start: Sequence[object]) -> boo
 
 
 def sampler_for(
-    name: str, seed: int, finished: int, worker: str = "", problem: SearchProblem | None = None
+    name: str,
+    seed: int,
+    finished: int,
+    worker: str = "",
+    problem: SearchProblem | None = None,
+    claims: Claims = (),
 ) -> BaseSampler:
     """The sampler of one ask: the same for the same study seed and number of finished trials, killed in between or not.
 
@@ -217,6 +225,7 @@ def sampler_for(
         finished: number of finished trials.
         worker: tells processes that share a study apart, so that they propose different things.
         problem: what is searched; "evolution" needs it.
+        claims: trials that other processes are scoring; "evolution" does not try the same layers meanwhile.
 
     Raises:
         SecateurError: for an unknown name.
@@ -225,4 +234,4 @@ def sampler_for(
     digest = hashlib.sha256(f"{seed}/{finished}{worker and '/'}{worker}".encode()).digest()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return SAMPLERS[name](int.from_bytes(digest[:4], "big"), finished, problem)
+        return SAMPLERS[name](int.from_bytes(digest[:4], "big"), finished, problem, claims)

@@ -15,7 +15,7 @@ from backbones.cost import cost, recount
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.registry import build
-from backbones.removal import removable
+from backbones.removal import removable, residual_blocks
 from backbones.structure import Structure
 from backbones.surgery import prune
 from backbones.trace import trace
@@ -47,6 +47,53 @@ def test_blocks_of_equal_shape_can_go_and_others_say_why_not() -> None:
         cost(graph, Structure.of(graph, {}, removed=["layer2.0"]))
     with pytest.raises(SecateurError, match="layer 'nowhere' cannot be removed"):
         cost(graph, Structure.of(graph, {}, removed=["nowhere"]))
+
+
+class Branch(nn.Module):
+    """A residual block of which the summand is a module, as in MobileNets; `outside`, the sum is not in a block."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.block = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Conv2d(8, 8, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor
+        if self.kind == "in place":
+            out = self.block(x)
+            out += x
+        elif self.kind == "before":
+            out = self.block(x.relu()) + x
+        elif self.kind == "concatenated":
+            out = torch.cat([self.block(x)[:, :4], x[:, :4]], 1)
+        else:
+            out = x + self.block(x) if self.kind == "sum" else self.block(x)
+        return out
+
+
+class Blocks(nn.Module):
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.first, self.head, self.kind = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 4, 1), kind
+        self.stage = nn.Sequential(Branch(kind), Branch(kind))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.first(x)
+        x = x + self.stage(x) if self.kind == "outside" else self.stage(x)
+        out: torch.Tensor = self.head(x)
+        return out
+
+
+@pytest.mark.parametrize("kind", ["sum", "in place", "before"])
+def test_a_block_that_adds_to_its_input_is_residual_and_its_summand_is_not(kind: str) -> None:
+    graph = trace(Blocks(kind).eval(), noise(1, 3, 8, 8).float())
+    assert {"stage", "stage.0", "stage.0.block"} <= removable(graph).keys()
+    assert residual_blocks(graph) == ("stage.0", "stage.1")
+
+
+@pytest.mark.parametrize("kind", ["plain", "concatenated", "outside"])
+def test_without_a_sum_inside_no_block_is_residual(kind: str) -> None:
+    assert residual_blocks(trace(Blocks(kind).eval(), noise(1, 3, 8, 8).float())) == ()
 
 
 def test_a_convolution_takes_its_norm_along() -> None:

@@ -62,6 +62,21 @@ def test_cosine_is_one_minus_the_cosine_of_input_and_output(task: ScoringTask) -
     assert found["slight"] == pytest.approx(wanted, rel=1e-5)
 
 
+class Named(Turns):
+    """Hands its layers their input by name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.flip(input=self.slight(input=self.still(input=self.first(x))))
+        out: Tensor = self.head(torch.nn.functional.hardtanh(x, -50, 50))
+        return out
+
+
+def test_layers_that_get_their_input_by_name_are_measured_alike(task: ScoringTask) -> None:
+    model = Named().eval()
+    named = ScoringTask(model, trace(model, task.images[:1]), task.batch, task.labels)
+    assert essentiality("cosine", named, LAYERS) == essentiality("cosine", task, LAYERS)
+
+
 def test_accuracy_is_the_fall_when_the_layer_is_bypassed(task: ScoringTask) -> None:
     assert accuracy_of(task.model, task) == 1.0
     found = essentiality("accuracy", task, LAYERS)

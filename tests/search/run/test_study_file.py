@@ -14,7 +14,7 @@ from search.data.augment import Augment
 from search.run.evaluation_plan import Plan
 from search.run.folder import open_run
 from search.run.sections import RetrainSection
-from search.run.study_file import differences, read_study, settings, study_toml
+from search.run.study_file import differences, read_study, read_written_study, settings, study_toml
 from search.run.template import template
 from search.space.budget import Budget
 from search.space.layer_removal import Removal
@@ -261,11 +261,22 @@ def test_removal_features_latency_and_memory_reach_the_study(tmp_path: Path) -> 
     assert (space.features, space.reduction, space.removal) == ("both", "max", Removal("accuracy", 3, least=1))
 
 
+def test_layers_may_go_by_default_but_not_in_a_run_of_before(tmp_path: Path) -> None:
+    study, before = read_study(write(tmp_path, SMALL)), read_written_study(write(tmp_path, SMALL))
+    none = read_study(write(tmp_path, SMALL + '[space]\nremoval = "none"\n'))
+    assert (study.space.removal, study.space.space().removal) == ("auto", "auto")
+    assert (before.space.removal, before.space.space().removal) == ("none", None)
+    assert none.fingerprint == "d4d0949aee836420"  # commit 349df1d, which had no "auto", without the line
+    assert study.fingerprint != none.fingerprint
+    assert settings(before) | {"[space] removal": "auto"} == settings(study)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ('removal = "guess"', "[space] unknown removal 'guess'; known are cosine, accuracy, score"),
         ('removal = "cosine"\nremoval_most = 0', "[space] removal_most must be a share in (0, 1) or a whole number"),
+        ("removal_most = 3", "[space] removal_most needs a removal that is not 'auto': 'cosine', 'accuracy', 'score'"),
         ('removal = "cosine"\nremoval_most = 2.5', "but got removal_most=2.5"),
         (
             'removal = "cosine"\nremoval_most = 2\nremoval_least = 3',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import lru_cache
 
@@ -15,7 +16,9 @@ from optuna.trial import TrialState
 
 from backbones.cost import cost, recount
 from backbones.errors import SecateurError
+from backbones.removal import residual_blocks
 from backbones.surgery import prune
+from backbones.trace import trace
 from scoring.limits import Limits
 from search.space.allocations import QuantileThresholds, WidthAllocation
 from search.space.budget import Budget
@@ -26,7 +29,7 @@ from search.space.proposals import propose
 from search.space.space import KINDS, Space
 from search.study.samplers import sampler_for
 from tests.launcher import Launcher
-from tests.search.space.problems import problem, suggested
+from tests.search.space.problems import problem, suggested, task
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -215,6 +218,38 @@ def test_what_cannot_be_fixed_is_named(kind: str, fixed: tuple[str, float], mess
     with pytest.raises(SecateurError) as caught:
         Space(kind, fixed=(fixed,))
     assert str(caught.value) == message
+
+
+def test_any_residual_block_may_go_where_scores_tell() -> None:
+    graph = task().graph
+    removal = Space().for_search(graph, tells=True).removal
+    assert removal == Removal(choice="each")
+    assert removal.candidates(graph) == residual_blocks(graph)
+    vgg = task("vgg16_bn_cifar", 32).graph
+    for space, where, tells in ((Space(), graph, False), (Space("hybrid"), graph, True), (Space(), vgg, True)):
+        assert space.for_search(where, tells).removal is None
+    for chosen in (None, Removal(most=2)):
+        assert Space(removal=chosen).for_search(graph, tells=True).removal == chosen
+    assert Space().layers is None  # outside of searches none goes
+    with pytest.raises(SecateurError, match=r"removal must be a Removal, None or 'auto', but got removal='each'"):
+        Space(removal="each")
+
+
+@pytest.mark.parametrize(("ignore", "only", "left"), [(["layer3.*", "layer1.1.conv2"], [], 4), ([], ["layer2.*"], 2)])
+def test_what_is_to_stay_as_it_is_does_not_go(ignore: list[str], only: list[str], left: int) -> None:
+    graph = trace(task().model, task().images[:1], ignore=ignore, only=only)
+    removal = Space().for_search(graph, tells=True).removal
+    assert isinstance(removal, Removal)
+    assert len(removal.candidates(graph)) == left
+    assert not any(layer.startswith("layer3") or layer == "layer1.1" for layer in removal.candidates(graph))
+
+
+def test_a_study_goes_on_with_the_layers_that_might_go_when_it_began() -> None:
+    for begun in (None, Removal(choice="each"), Removal("accuracy", 3, ("layer3.*",), 1)):
+        record = json.loads(json.dumps(Space(removal=begun).to_dict()))
+        assert Space().as_noted(record).removal == begun
+        assert Space(removal=Removal(most=2)).as_noted(record).removal == Removal(most=2)
+    assert Space().as_noted(None).removal == "auto"
 
 
 def test_a_space_with_nothing_fixed_is_recorded_as_before_there_was_such_a_thing() -> None:
