@@ -240,6 +240,7 @@ def _ways(bench: Bench) -> dict[str, tuple[sc.DenseTargets, int]]:
         "8192 rows, 1 round": (bench.targets(256, 8192), 1),
         "16 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=16), 1),
         "8 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=8), 1),
+        "6 rows an unknown, 1 round": (bench.targets(256, 8192, rows_per_unknown=6), 1),
     }
 
 

@@ -268,7 +268,6 @@ def test_layers_may_go_by_default_but_not_in_a_run_of_before(tmp_path: Path) -> 
     assert (before.space.removal, before.space.space().removal) == ("none", None)
     assert none.fingerprint == "d4d0949aee836420"  # commit 349df1d, which had no "auto", without the line
     assert study.fingerprint != none.fingerprint
-    assert settings(before) | {"[space] removal": "auto"} == settings(study)
 
 
 @pytest.mark.parametrize(
