@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from importlib.metadata import version
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
