@@ -1,4 +1,4 @@
-"""The state a network is run in: eval mode and back, and the device."""
+"""The state a network is run in: eval mode and back, the device, random numbers."""
 
 from __future__ import annotations
 
@@ -37,6 +37,14 @@ def training(model: nn.Module) -> Iterator[None]:
 def device_of(model: nn.Module) -> torch.device:
     """Where the first parameter lives; the CPU for a network without parameters."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+
+
+def seed_all(seed: int) -> None:
+    """As `torch.manual_seed`, which takes a millisecond where there is no accelerator: it notes who called it."""
+    if torch.accelerator.is_available():
+        torch.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from backbones.errors import first_line, source_line
 from backbones.graph import ChannelGraph, Frozen, Group
 from backbones.inputs import output_of, tensors_in
 from backbones.masked_reference import masked_reference, relative_difference
-from backbones.modes import evaluating, training_code
+from backbones.modes import evaluating, seed_all, training_code
 from backbones.module_copy import copy_with
 from backbones.program import references
 from backbones.removal import removable
@@ -297,7 +297,7 @@ class PruningCheck:
 
     def _gap(self, model: nn.Module, structure: Structure, example: tuple[Any, ...]) -> float:
         output = self._output(apply_plan(model, plan(self.graph, structure)), example)
-        torch.manual_seed(0)
+        seed_all(0)
         return relative_difference(output, masked_reference(model, self.graph, structure, example))
 
     @cached_property
@@ -307,7 +307,7 @@ class PruningCheck:
 
 def eval_output(model: nn.Module, example: Sequence[Any], mode: ModeBlock = evaluating) -> Any:
     """The output of `model` on `example`, in eval mode if no other is given, without gradients, from random seed 0."""
-    torch.manual_seed(0)
+    seed_all(0)
     with mode(model), torch.no_grad():
         return output_of(model, example)
 

@@ -8,6 +8,7 @@ width.
 from __future__ import annotations
 
 import functools
+import operator
 import sys
 from collections import deque
 from collections.abc import Iterator, MutableMapping, MutableSet
@@ -60,7 +61,7 @@ class State:
                 mapping.clear()
                 mapping.update(before)
         for sequence, items in self._lists:
-            if len(sequence) != len(items) or any(one is not two for one, two in zip(sequence, items, strict=True)):
+            if len(sequence) != len(items) or not all(map(operator.is_, sequence, items)):
                 sequence.clear()
                 sequence.extend(items)
         for found, members in self._sets:
@@ -181,11 +182,11 @@ def _names_in(code: CodeType) -> frozenset[str]:
 
 
 def _same(mapping: MutableMapping[Any, Any], before: dict[Any, Any]) -> bool:
-    if len(mapping) != len(before):
-        return False
-    return all(one is two for one, two in zip(mapping.values(), before.values(), strict=True)) and list(
-        mapping
-    ) == list(before)
+    return (
+        len(mapping) == len(before)
+        and all(map(operator.is_, mapping.values(), before.values()))
+        and list(mapping) == list(before)
+    )
 
 
 def _put_back(holder: Any, name: str, value: Any) -> None:

@@ -160,7 +160,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Inside the block torch, numpy and random draw from `seed`; afterwards they go on as if nothing had happened."""
     others = random.getstate(), np.random.get_state()  # noqa: NPY002 - what the user's own code draws from
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

@@ -46,7 +46,7 @@ def materialise(source: object, where: str) -> Split:
 def _samples(source: object, where: str) -> Iterable[tuple[Tensor, int]]:
     if isinstance(source, DataLoader):
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)
             for batch in _unshuffled(source):
                 images, labels = image_batch(batch, where)
                 yield from zip(images, labels.tolist(), strict=True)

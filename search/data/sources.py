@@ -296,7 +296,7 @@ class Stream:
         if self.loader.generator is not None:
             self.loader.generator.manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             batches = batches_of(self.loader)
             head = list(itertools.islice(batches, 1))  # a sampler draws its order when the first batch is asked for
         for batch in itertools.chain(head, batches):
