@@ -215,3 +215,4 @@ def _run(function: Any, command: dict[str, Any]) -> NoReturn:
 
 if __name__ == "__main__":
     _serve()
+    os._exit(0)  # without a second of taking down what is gone anyway

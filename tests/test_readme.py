@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import runpy
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,8 @@ from torch import nn
 import secateur as sc
 from backbones.architectures.resnet_cifar import CifarResNet
 from search.run.study_file import read_study
+from tests.graphs import known_trace
+from tests.launcher import Launcher
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,7 +46,9 @@ def scale(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
         )
         monkeypatch.setattr(sc, "Recipe", lambda *, epochs, **others: recipe(epochs=max(2, epochs // 2), **others))
         monkeypatch.setattr(sc, "build", small_resnet)
-        if "deploy" not in request.node.name:  # 8 bits are compared with the accuracy of a network that has learned
+        monkeypatch.setattr(sc, "trace", known_trace)
+        # 8 bits are compared with the accuracy of a network that has learned; a second process has all digits
+        if not re.search("deploy|workers", request.node.name):
             monkeypatch.setattr("sklearn.datasets.load_digits", lambda return_X_y: (images[::2], labels[::2]))
     return str(request.param)
 
@@ -119,11 +126,47 @@ def test_every_tutorial_is_run() -> None:
     assert {path.stem for path in (ROOT / "studies/tutorials").glob("*.py")} == set(TUTORIALS)
 
 
+@dataclass
+class Forked:
+    """In the place of multiprocessing's processes: the same function of the same script, without seconds of imports."""
+
+    launcher: Launcher
+    script: Path
+    folder: Path
+
+    def Process(self, target: Callable[[], None]) -> Forked:  # noqa: N802 - as in multiprocessing
+        self.name = target.__name__
+        return self
+
+    def start(self) -> None:
+        self.process = self.launcher.start(f"{__name__}:call", str(self.script), self.name, folder=self.folder)
+
+    def join(self) -> None:
+        self.process.end()
+
+
+def call(arguments: list[str]) -> None:
+    """Calls a function of a script that is imported as multiprocessing does it."""
+    script, name = arguments
+    runpy.run_path(script, run_name="__mp_main__")[name]()
+
+
 @pytest.mark.parametrize("name", TUTORIALS)
 def test_tutorials(
-    name: str, scale: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str,
+    scale: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = ROOT / f"studies/tutorials/{name}.py"
+    if (name, scale) == ("resume_and_workers", "quick"):
+        context = multiprocessing.get_context
+        forked = Forked(request.getfixturevalue("launcher"), path, tmp_path)
+        monkeypatch.setattr(
+            "multiprocessing.get_context", lambda method=None: forked if method == "spawn" else context(method)
+        )
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= (130 if name == "detector" else 70)
     monkeypatch.chdir(tmp_path)

@@ -31,7 +31,7 @@ SMALLEST = {"alexnet": 63, "vgg16": 32, "vgg16_bn": 32, "bcnn_vgg16_bn": 16}
 HEAVY = (
     "resnet32", "resnet32_proj", "resnet44", "resnet44_proj", "resnet56", "resnet56_proj", "resnet110",
     "resnet110_proj", "resnet18", "resnet34", "resnet34_tiny", "resnet50_tiny", "vgg16_bn", "mobilenet_v3_large",
-    "mobilenet_v3_large_cifar",
+    "mobilenet_v3_large_cifar", "mobilenet_v3_small", "bcnn_vgg16_bn",
 )  # fmt: skip
 """Left to the slow tests: the same code at another depth, or with the other stem, is tested by default."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -182,8 +183,8 @@ def test_tables_hold_what_the_figures_show(full_page: Path) -> None:
     assert len(record["gammas"]) == 4
 
 
-def test_a_failing_report_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_report(full_report(), tmp_path)
+def test_a_failing_report_leaves_the_old_one(full_page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(full_page.parent, tmp_path, dirs_exist_ok=True)
     before = everything(tmp_path)
     monkeypatch.setattr("pathlib.Path.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):

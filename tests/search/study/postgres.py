@@ -69,8 +69,8 @@ class Server:
             for path in (self.folder, secret):
                 shutil.chown(path, "postgres")
         self._run(
-            "initdb", "-D", str(self.folder / "data"), "-U", "tester", f"--pwfile={secret}", "-A", "scram-sha-256"
-        )
+            "initdb", "-N", "-D", str(self.folder / "data"), "-U", "tester", f"--pwfile={secret}", "-A", "scram-sha-256"
+        )  # -N: does not wait for the disk
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(binaries() / program), *arguments]
