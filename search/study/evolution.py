@@ -103,8 +103,8 @@ class LocalMoves(BaseSampler):
             return {}
         ordered = self._best_first(known)
         distributions = ordered[0].distributions
-        _, target = aimed_target(self._problem, trial.number)
-        child = self._probe(study, trial, ordered, distributions, target)
+        number, target = aimed_target(self._problem, trial.number)
+        child = self._probe(study, trial, ordered, distributions, number, target)
         self._child = (child or self._promising(ordered, distributions, target)).params
         return distributions
 
@@ -126,17 +126,20 @@ class LocalMoves(BaseSampler):
         trial: FrozenTrial,
         ordered: Sequence[FrozenTrial],
         distributions: Mapping[str, BaseDistribution],
+        number: int,
         target: Target,
     ) -> _Point | None:
         """The best rule without some layers, where each may go and it is not known yet which should."""
         order, rules = self._problem.removal_order, [one for one in ordered if WARM in one.user_attrs]
         if order is None or not order.each or not self._names or not rules:
             return None
-        aimed = target.bounds[target.aimed]
-        wanted = next_removal([*study.get_trials(deepcopy=False), *self._claims], rules, order, aimed.axis)
+        aimed, whole = target.bounds[target.aimed], self._problem.targets[number].bounds[target.aimed]
+        part = 2 * number + (aimed.high > (whole.low + whole.high) / 2)
+        known = [*study.get_trials(deepcopy=False), *self._claims]
+        wanted = next_removal(known, rules, order, aimed.axis, part)
         if not wanted:
             return None
-        study._storage.set_trial_system_attr(trial._trial_id, PROBE, list(wanted))
+        study._storage.set_trial_system_attr(trial._trial_id, PROBE, {"part": part, "layers": list(wanted)})
         rule = base_rule(rules, aimed.axis, aimed.high)
         removed = order.chosen(order.params((*rule.user_attrs.get("removed", ()), *wanted)))
         network = order.without(removed)

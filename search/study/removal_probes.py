@@ -4,7 +4,7 @@ Whether a network can do without a layer is not to be seen in the dense network:
 be made up for by those behind it, and what its MACs buy elsewhere depends on the budget. So it is tried: the best rule
 without each layer in turn, its other widths scaled back onto the budget, then without the best and the next best
 together, and so on while that gains (greedy forward selection; Guyon and Elisseeff, JMLR 2003, section 4.2). It takes a
-trial a layer and a few more.
+trial a layer and a few more, for each target of the budget, and in a band for its lower and its upper half.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.space.layer_removal import LayerRemovalOrder
 
 PROBE = "secateur:without"
-"""System attribute of a trial that tries what happens without some layers: which."""
+"""System attribute of a trial that tries what happens without some layers: which `part` of the budget, and `layers`."""
 MISSES = 3
 """After so many layers in a row whose going brings nothing, no more are tried."""
 NEARLY = 0.03
@@ -40,7 +40,7 @@ def base_rule(rules: Sequence[FrozenTrial], axis: str, cost: float) -> FrozenTri
 
 
 def next_removal(
-    trials: Sequence[FrozenTrial], rules: Sequence[FrozenTrial], order: LayerRemovalOrder, axis: str
+    trials: Sequence[FrozenTrial], rules: Sequence[FrozenTrial], order: LayerRemovalOrder, axis: str, part: int
 ) -> tuple[str, ...]:
     """The layers to leave out of a rule in the next trial; none once all that is promising was tried.
 
@@ -52,11 +52,13 @@ def next_removal(
         rules: scored trials of the warm start.
         order: the layers that may go.
         axis: of the costs, a name of `Cost`.
+        part: of the budget; what was tried in others says nothing.
     """
     gains: dict[frozenset[str], float] = {}
     for one in trials:
-        if PROBE in one.system_attrs:
-            layers = frozenset(one.system_attrs[PROBE])
+        probe = one.system_attrs.get(PROBE)
+        if probe and probe["part"] == part:
+            layers = frozenset(probe["layers"])
             gain = _gain(one, rules, axis) if one.state is TrialState.COMPLETE else -np.inf
             gains[layers] = max(gain, gains.get(layers, -np.inf))
     for layer in order.order:

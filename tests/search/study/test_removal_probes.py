@@ -70,27 +70,29 @@ def searched(
 
 
 def probes(trials: Iterator[FrozenTrial]) -> list[tuple[str, ...]]:
-    return [tuple(one.system_attrs[PROBE]) for one in trials if PROBE in one.system_attrs]
+    return [tuple(one.system_attrs[PROBE]["layers"]) for one in trials if PROBE in one.system_attrs]
 
 
-@pytest.mark.parametrize("macs", [0.3, "15%..35%"])
-def test_each_layer_alone_then_the_best_together_then_moves(macs: Any) -> None:
+@pytest.mark.parametrize(("macs", "parts"), [(0.3, [1]), ([0.2, 0.3], [1, 3]), ("15%..35%", [0, 1])])
+def test_each_layer_alone_then_the_best_together_then_moves(macs: Any, parts: list[int]) -> None:
     here = problem(EACH, Budget(macs=macs))
     assert here.removal_order is not None
     layers = here.removal_order.order
-
-    trials = list(searched(here, 30, lambda structure: brings(structure.removed)))
-    found = probes(iter(trials))
-    assert [(layer,) for layer in layers] == found[: len(layers)]
-    assert found[len(layers) :] == [
-        ("layer1.2", "layer2.1"),
-        ("layer1.0", "layer1.2", "layer2.1"),  # a pair of the first stage: not worth it
-        ("layer1.2", "layer2.1", "layer2.2"),
-    ]
-    assert all(PROBE in one.system_attrs for one in trials[: len(found)])
-    for one in trials[: len(found)]:
-        assert set(one.user_attrs.get("removed", ())) == set(one.system_attrs[PROBE])
-    assert not any(PROBE in one.system_attrs for one in trials[len(found) :])
+    trials = list(searched(here, 36, lambda structure: brings(structure.removed)))
+    tried = [one for one in trials if PROBE in one.system_attrs]
+    assert {one.system_attrs[PROBE]["part"] for one in tried} == set(parts)
+    for part in parts:
+        found = probes(one for one in tried if one.system_attrs[PROBE]["part"] == part)
+        assert found == [
+            *((layer,) for layer in layers),
+            ("layer1.2", "layer2.1"),
+            ("layer1.0", "layer1.2", "layer2.1"),  # a pair of the first stage: not worth it
+            ("layer1.2", "layer2.1", "layer2.2"),
+        ]
+    for one in tried:
+        assert set(one.user_attrs.get("removed", ())) == set(one.system_attrs[PROBE]["layers"])
+    if len(parts) == 1:
+        assert trials[: len(tried)] == tried
 
 
 def test_the_other_widths_of_the_rule_are_scaled_onto_the_budget() -> None:
@@ -127,7 +129,10 @@ def test_what_was_tried_first_stays_in_the_window_of_a_long_search(monkeypatch: 
 def trial(state: TrialState, layers: Sequence[str], score: float = 0.0, macs: int = 100) -> FrozenTrial:
     values = [score] if state is TrialState.COMPLETE else None
     return create_trial(
-        state=state, values=values, user_attrs={"macs": macs}, system_attrs={PROBE: list(layers)} if layers else {}
+        state=state,
+        values=values,
+        user_attrs={"macs": macs},
+        system_attrs={PROBE: {"part": 1, "layers": list(layers)}} if layers else {},
     )
 
 
@@ -141,23 +146,23 @@ def test_what_is_infeasible_or_still_scored_brings_nothing_yet() -> None:
     done, running, pruned = TrialState.COMPLETE, TrialState.RUNNING, TrialState.PRUNED
     rules, order = [trial(done, (), 1.0)], order_of("a", "b", "c")
     known = [trial(done, "a", 3.0), trial(running, "b"), trial(pruned, "c")]
-    assert next_removal(known[:2], rules, order, "macs") == ("c",)
-    assert next_removal(known, rules, order, "macs") == ()  # two together need two that gain
+    assert next_removal(known[:2], rules, order, "macs", 1) == ("c",)
+    assert next_removal(known, rules, order, "macs", 1) == ()  # two together need two that gain
     known[1] = trial(done, "b", 2.0)
-    assert next_removal(known, rules, order, "macs") == ("a", "b")
+    assert next_removal(known, rules, order, "macs", 1) == ("a", "b")
     known.append(trial(running, "ab"))
-    assert next_removal(known, rules, order, "macs") == ()
-    assert next_removal([*known, trial(done, "ab", 0.0), trial(running, "a")], rules, order, "macs") == ()
+    assert next_removal(known, rules, order, "macs", 1) == ()
+    assert next_removal([*known, trial(done, "ab", 0.0), trial(running, "a")], rules, order, "macs", 1) == ()
 
 
 def test_no_more_layers_than_may_go_and_an_end_after_misses() -> None:
     done = TrialState.COMPLETE
     rules, letters = [trial(done, (), 0.0)], "abcdefgh"
     alone = [trial(done, letter, 9.0 - number) for number, letter in enumerate(letters)]
-    assert next_removal(alone, rules, order_of(*letters, most=1), "macs") == ()
+    assert next_removal(alone, rules, order_of(*letters, most=1), "macs", 1) == ()
     bad = [trial(done, ("a", letter), -1.0) for letter in letters[1 : 1 + MISSES]]
-    assert next_removal([*alone, *bad[:-1]], rules, order_of(*letters), "macs") == ("a", letters[MISSES])
-    assert next_removal([*alone, *bad], rules, order_of(*letters), "macs") == ()
+    assert next_removal([*alone, *bad[:-1]], rules, order_of(*letters), "macs", 1) == ("a", letters[MISSES])
+    assert next_removal([*alone, *bad], rules, order_of(*letters), "macs", 1) == ()
 
 
 def test_trials_at_other_costs_are_compared_with_the_rules_there() -> None:
@@ -166,9 +171,10 @@ def test_trials_at_other_costs_are_compared_with_the_rules_there() -> None:
     poor = trial(done, (), -5.0, 101)  # about as dear as the cheap one, and no measure of what comes between
     rules, order = [poor, dear, cheap], order_of("a", "b")
     alone = [trial(done, "a", -1.6, 100), trial(done, "b", -0.9, 200)]
-    assert next_removal([*alone, trial(done, "ab", -1.4, 101)], rules, order, "macs") == ()
-    assert next_removal(alone, rules, order, "macs") == ("a", "b")
-    assert next_removal([trial(done, "a", -2.1, 100), alone[1]], rules, order, "macs") == ()  # a alone lost
+    assert next_removal([*alone, trial(done, "ab", -1.4, 101)], rules, order, "macs", 1) == ()
+    assert next_removal(alone, rules, order, "macs", 1) == ("a", "b")
+    assert next_removal([trial(done, "a", -2.1, 100), alone[1]], rules, order, "macs", 1) == ()  # a alone lost
+    assert next_removal(alone, rules, order, "macs", 0) == ("a",)  # another part of the budget
     assert base_rule(rules, "macs", 99) is cheap
     assert base_rule(rules, "macs", 1000) is dear
 
@@ -212,7 +218,7 @@ def test_killed_and_resumed_it_tries_the_same(tmp_path: Path, monkeypatch: pytes
     options: dict[str, Any] = {"sampler": "evolution", "space": EACH, "budget": Budget(macs=0.4)}
     straight = sample(f"journal:///{tmp_path}/whole.log", tmp_path, parts(), **options)
     straight.search(22, progress=False, jobs=jobs)
-    assert {one.system_attrs[PROBE][0] for one in straight.store.finished if PROBE in one.system_attrs} == {
+    assert {one.system_attrs[PROBE]["layers"][0] for one in straight.store.finished if PROBE in one.system_attrs} == {
         f"blocks.{number}" for number in range(4)
     }
     calls, plain = 0, SCORERS["random"]
@@ -252,5 +258,5 @@ def test_workers_do_not_try_what_another_is_trying(tmp_path: Path) -> None:
         asked.append(seen.get_trials()[new.number])
         seen.tell(new, state=TrialState.FAIL)
         asked[-1].state = TrialState.RUNNING
-    layers = [tuple(one.system_attrs[PROBE]) for one in (first, *asked)]
+    layers = [tuple(one.system_attrs[PROBE]["layers"]) for one in (first, *asked)]
     assert sorted(layers) == [(f"blocks.{number}",) for number in range(4)]
