@@ -22,6 +22,8 @@ from search.study.trials import TrialWriter
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
+ABOUT = 0.02
+"""Share of the MACs by which a step may be exceeded: the very cheapest point often scores far below the next."""
 CONFIRMED = "confirmed "
 """Begins the user attributes of the Optuna study that hold the scores, a structure's id behind it."""
 LOOKED_AT = 16
@@ -147,10 +149,10 @@ def _neighbours_last(ones: Sequence[Candidate], chosen: Mapping[str, Candidate],
 
 
 def _steps(points: Sequence[Candidate], top: int) -> list[Candidate]:
-    """The best score within each of `top` limits on MACs, from the dearest point of a front down to the cheapest."""
+    """The best score within about each of `top` limits on MACs, from a front's dearest point down to its cheapest."""
     macs = np.array([one.on("macs") for one in points], dtype=float)  # rises, and the scores with it
     limits = np.linspace(macs[-1], macs[0], top) if top > 1 else macs[-1:]
-    return [points[place - 1] for place in np.searchsorted(macs, limits, "right")]
+    return [points[place - 1] for place in np.searchsorted(macs, (1 + ABOUT) * limits, "right")]
 
 
 def distance(one: Structure, other: Structure) -> float:

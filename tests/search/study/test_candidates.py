@@ -75,6 +75,12 @@ def test_over_a_band_the_best_score_comes_first_and_then_even_steps_in_macs() ->
     assert [one.number for one in choose(front(*several), 5, spread=True)] == [7, 6, 5, 0, 4]
 
 
+def test_a_step_of_a_band_takes_what_scores_best_at_about_its_macs() -> None:
+    macs = [1000, 1015, 1025, 2000]  # the second costs 1.5 % more than the cheapest, the third 2.5 %
+    several = [candidate(i, float(i), 10 + 9 * i, 90 - 9 * i, macs=some) for i, some in enumerate(macs)]
+    assert [one.number for one in choose(front(*several), 2, spread=True)] == [3, 1]
+
+
 def test_nothing_to_choose_from_is_told() -> None:
     with pytest.raises(SecateurError, match=r"1 <= top must hold, but got top=0"):
         choose(front(candidate(0, 1.0, 5, 5)), 0, spread=True)
