@@ -22,7 +22,7 @@ from search.study.trials import TrialWriter
 
 APART = 0.03
 """Least distance between two structures that are retrained, while there are others: see `distance`."""
-ABOUT = 0.02
+STEP_OVER = 0.02
 """Share of the MACs by which a step may be exceeded: the very cheapest point often scores far below the next."""
 CONFIRMED = "confirmed "
 """Begins the user attributes of the Optuna study that hold the scores, a structure's id behind it."""
@@ -152,7 +152,7 @@ def _steps(points: Sequence[Candidate], top: int) -> list[Candidate]:
     """The best score within about each of `top` limits on MACs, from a front's dearest point down to its cheapest."""
     macs = np.array([one.on("macs") for one in points], dtype=float)  # rises, and the scores with it
     limits = np.linspace(macs[-1], macs[0], top) if top > 1 else macs[-1:]
-    return [points[place - 1] for place in np.searchsorted(macs, (1 + ABOUT) * limits, "right")]
+    return [points[place - 1] for place in np.searchsorted(macs, (1 + STEP_OVER) * limits, "right")]
 
 
 def distance(one: Structure, other: Structure) -> float:
