@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 Floats = NDArray[np.float64]
 RESAMPLES = 2000
@@ -39,6 +38,8 @@ def tau(one: Floats, other: Floats) -> float:
 
 def spearman(one: Floats, other: Floats) -> float:
     """Spearman's rho: Pearson's correlation of mid-ranks; NaN when all values of one are equal."""
+    from scipy.stats import rankdata  # takes a tenth of all that secateur imports
+
     ranks = np.stack([rankdata(one), rankdata(other)])
     ranks -= ranks.mean(1, keepdims=True)
     scale = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
@@ -135,6 +136,8 @@ def seed_deviation(accuracies: Floats) -> float:
 
 def rank_sum(columns: list[Floats]) -> Floats:
     """(n,) mean over scores of the share of structures ranked below, in [0, 1]; ties share a rank."""
+    from scipy.stats import rankdata
+
     count = max(1, len(columns[0]) - 1)
     return np.asarray(np.mean([(rankdata(column) - 1) / count for column in columns], axis=0))
 

@@ -12,7 +12,6 @@ from optuna.distributions import BaseDistribution, FloatDistribution, IntDistrib
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import norm, rankdata
 from threadpoolctl import threadpool_limits
 
 from scoring.ratios import kept_shares
@@ -323,6 +322,7 @@ def guess_from(points: Floats, scores: Floats) -> Callable[[Floats], Floats]:
     Returns:
         from (m, parameters) to (m,) in standard deviations of the ranks' quantiles.
     """
+    from scipy.stats import norm, rankdata
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, DotProduct
 
