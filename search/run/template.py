@@ -71,6 +71,7 @@ EXAMPLES: dict[str, object] = {
     "[evaluate] scorers": ("params", "fidelity", "fidelity+params"),
     "[space] only": ("layer3.*",),
     "[space] ignore": ("conv1",),
+    "[space] removal": "cosine",
     "[space] fixed": {"balance": 0.0},
     "[search] rule": "uniform",
     "[retrain] finalists": 8,
