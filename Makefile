@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SETUP := pyproject.toml constraints.txt
-# All tests: one process more than there are cores. A choice, PYTEST="tests/test_house.py -k circle": in one process.
+# All tests: on all cores, one process each. A choice of them, PYTEST="tests/test_house.py -k circle": in one process.
 PYTEST ?= -n auto --dist worksteal
 
 .PHONY: demo test check format docs clean

@@ -25,14 +25,6 @@ if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 4 << 30:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than there are cores: tests wait for processes, locks and heartbeats."""
-    from joblib import cpu_count
-
-    return int(cpu_count()) + 1
-
-
 def pytest_collection_finish() -> None:
     """What the imports made is there to stay: looking through it for garbage again and again takes a twentieth."""
     gc.collect()
