@@ -19,6 +19,7 @@ from torch.utils.data import default_collate
 from backbones.errors import SecateurError, one_line
 from backbones.fingerprint import tensor_bytes
 from backbones.inputs import NamedInputs, as_arguments, named, sample_count, tensors_in
+from backbones.modes import seed_all
 from search.checks import check_range
 
 Collate = Callable[[list[Any]], Any]
@@ -160,7 +161,7 @@ def seeded(seed: int) -> Iterator[None]:
     """Inside the block torch, numpy and random draw from `seed`; afterwards they go on as if nothing had happened."""
     others = random.getstate(), np.random.get_state()  # noqa: NPY002 - what the user's own code draws from
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        seed_all(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002
         try:

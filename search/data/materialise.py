@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler, SequentialSampler
 
 from backbones.errors import SecateurError
+from backbones.modes import seed_all
 from search.data.sources import Split, image_batch
 
 UNSIZED, UNSIZED_BYTES = 250_000, 8 * 2**30
@@ -46,7 +47,7 @@ def materialise(source: object, where: str) -> Split:
 def _samples(source: object, where: str) -> Iterable[tuple[Tensor, int]]:
     if isinstance(source, DataLoader):
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
+            seed_all(0)
             for batch in _unshuffled(source):
                 images, labels = image_batch(batch, where)
                 yield from zip(images, labels.tolist(), strict=True)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from backbones.errors import SecateurError, one_line
 from backbones.inputs import first_samples, sample_count, tensors_in
+from backbones.modes import seed_all
 from search.checks import check_range
 from search.data.items import Items, SampleBatch, as_batch, batches_of, digest_tree, joined
 
@@ -296,7 +297,7 @@ class Stream:
         if self.loader.generator is not None:
             self.loader.generator.manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
+            seed_all(seed)
             batches = batches_of(self.loader)
             head = list(itertools.islice(batches, 1))  # a sampler draws its order when the first batch is asked for
         for batch in itertools.chain(head, batches):

@@ -25,6 +25,7 @@ from backbones.version import VERSION
 from search.checks import check_study_name
 from search.run.sections import NO_REMOVAL
 from search.run.study_file import StudyFile, differences, read_written_study, study_toml
+from search.space.space import AUTO
 from search.study.identity import LIBRARIES
 from search.study.storage import DATABASE, RECORD, folder_storage, folder_url, redacted, shown_url
 
@@ -186,7 +187,8 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> tuple[RunFolder, Stu
         source: the file it was read from, noted for the import of the user's own modules.
 
     Returns:
-        the folder, and the study; where no criterion was chosen, with the one that the folder was begun with.
+        the folder, and the study; where no criterion was chosen, or not which layers may go, with what the folder was
+        begun with.
 
     Raises:
         SecateurError: when the folder holds another study (what differs is named), or something else than a run.
@@ -196,7 +198,8 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> tuple[RunFolder, Stu
     if folder.study_file.exists():
         there = folder.study()
         criterion = study.space.space().as_noted(there.space.space().to_dict()).criterion
-        removal = there.space.removal if there.space.removal == NO_REMOVAL else study.space.removal
+        kept = (study.space.removal, there.space.removal) == (AUTO, NO_REMOVAL)  # layers could not go by default
+        removal = NO_REMOVAL if kept else study.space.removal
         study = replace(study, space=replace(study.space, criterion=criterion, removal=removal))
         different = differences(study, there)
         if different:

@@ -12,7 +12,7 @@ from backbones.cost_table import Cost
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from scoring.tables import channels_by_group
-from search.space.allocations import WidthAllocation
+from search.space.allocations import KeepRatios, WidthAllocation
 from search.space.budget import Target, cost_text
 from search.space.cost_model import CostModel
 from search.space.layer_removal import ReducedAllocation
@@ -73,6 +73,23 @@ def project(
     if isinstance(found, Infeasible):
         return Infeasible(f"without {', '.join(network.removed)} {found.reason}")
     return replace(found, structure=network.lift(found.structure))
+
+
+def project_without(
+    problem: SearchProblem, removed: tuple[str, ...], shares: Floats, target: Target
+) -> Projected | Infeasible:
+    """A structure's widths on the network without some layers, scaled onto a target.
+
+    Args:
+        problem: network and cost model.
+        removed: the layers that go, as `LayerRemovalOrder.chosen` lists them; at least one.
+        shares: (groups,) what the structure keeps of the dense network's groups.
+        target: where to land.
+    """
+    assert problem.removal_order is not None
+    network = problem.removal_order.without(removed)
+    ratios = KeepRatios(network.tables, problem.limits, shares[network.dense_groups])
+    return project(problem, ReducedAllocation(ratios, network, problem.cost_model_without(removed)), target)
 
 
 def _scale(

@@ -44,10 +44,6 @@ WIDEST_ORDERED = 2_048
 """Channels of a group up to which "auto" orders them by reconstruction; beyond, to open a study takes minutes."""
 
 
-LATER = {"least": 0, "choice": "order"}
-"""Attributes of `Removal` that came later, and what held before."""
-
-
 @dataclass(frozen=True, slots=True)
 @explains("__post_init__")
 class Space:
@@ -59,7 +55,7 @@ class Space:
             threshold for the worth of all channels, the network slimming rule with criterion `bn_gamma`).
         criterion: what filters are worth, a key of `scoring.criteria.CRITERIA`; by default "auto": "reconstruction",
             which chooses best by the evidence (studies/README.md, "Which filters"), and "l2" where it cannot measure
-            every group, a group has more than `WIDEST_ORDERED` channels, or layers may go.
+            every group, a group has more than `WIDEST_ORDERED` channels, or layers go in order.
         linkage: how clusters of similar filters grow, a key of `scoring.clusters.LINKAGES`.
         limits: how much of a group may go.
         features: what filters are compared by, "fan_in", "fan_out" or "both".
@@ -99,7 +95,7 @@ class Space:
         record = asdict(replace(self, removal=self.layers))
         if not self.fixed:
             del record["fixed"]
-        for name, plain in LATER.items():
+        for name, plain in {"least": 0, "choice": "order"}.items():
             if self.layers is not None and getattr(self.layers, name) == plain:
                 del record["removal"][name]
         return record
@@ -122,12 +118,11 @@ class Space:
         """
         if self.removal != AUTO:
             return self
+        every = residual_blocks(graph) if self.kind == "ratios" and tells else ()
         kept = [layer for layer in graph.layers if graph.fixed.left_out(layer)]
-        blocks = [path for path in residual_blocks(graph) if not any(layer.startswith(path + ".") for layer in kept)]
-        if self.kind != "ratios" or not tells or not blocks:
-            return replace(self, removal=None)
-        whole = len(blocks) == len(residual_blocks(graph))
-        return replace(self, removal=Removal(layers=() if whole else tuple(blocks), choice="each"))
+        blocks = tuple(path for path in every if not any(layer.startswith(path + ".") for layer in kept))
+        removal = Removal(layers=() if blocks == every else blocks, choice="each") if blocks else None
+        return replace(self, removal=removal)
 
     @property
     def needs(self) -> Needs:

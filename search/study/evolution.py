@@ -16,12 +16,10 @@ from threadpoolctl import threadpool_limits
 
 from scoring.ratios import kept_shares
 from scoring.tables import FilterTables
-from search.space.allocations import KeepRatios
 from search.space.budget import Target
 from search.space.cost_model import CostModel
-from search.space.layer_removal import ReducedAllocation
 from search.space.problem import SearchProblem
-from search.space.projection import Projected, project
+from search.space.projection import Projected, project_without
 from search.space.proposals import WARM, aimed_target, kept_counts
 from search.study.removal_probes import PROBE, base_rule, next_removal
 
@@ -141,11 +139,8 @@ class LocalMoves(BaseSampler):
         study._storage.set_trial_system_attr(trial._trial_id, PROBE, {"part": part, "layers": list(wanted)})
         rule = base_rule(rules, aimed.axis, aimed.high)
         removed = order.chosen(order.params((*rule.user_attrs.get("removed", ()), *wanted)))
-        network = order.without(removed)
         [shares] = self._shares([rule])
-        scaled = KeepRatios(network.tables, self._problem.limits, shares[network.dense_groups])
-        costs = self._problem.cost_model_without(removed)
-        found = project(self._problem, ReducedAllocation(scaled, network, costs), target)
+        found = project_without(self._problem, removed, shares, target)
         if isinstance(found, Projected):
             shares = kept_shares(self._problem.tables, found.structure)
             self._thin(shares, removed)

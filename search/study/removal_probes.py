@@ -9,7 +9,7 @@ trial a layer and a few more, for each target of the budget, and in a band for i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from optuna.trial import FrozenTrial, TrialState
@@ -55,11 +55,13 @@ def next_removal(
         part: of the budget; what was tried in others says nothing.
     """
     gains: dict[frozenset[str], float] = {}
+    ruled = _best_at(rules, axis)
     for one in trials:
         probe = one.system_attrs.get(PROBE)
         if probe and probe["part"] == part:
             layers = frozenset(probe["layers"])
-            gain = _gain(one, rules, axis) if one.state is TrialState.COMPLETE else -np.inf
+            done = one.state is TrialState.COMPLETE
+            gain = one.values[0] - ruled(one.user_attrs[axis]) if done else -np.inf
             gains[layers] = max(gain, gains.get(layers, -np.inf))
     for layer in order.order:
         if frozenset([layer]) not in gains:
@@ -80,12 +82,12 @@ def next_removal(
     return ()
 
 
-def _gain(trial: FrozenTrial, rules: Sequence[FrozenTrial], axis: str) -> float:
-    """How much better than the best rule at its cost, by interpolation between the costs of rules."""
+def _best_at(rules: Sequence[FrozenTrial], axis: str) -> Callable[[float], float]:
+    """From a cost to the score of the best rule there, by interpolation between the costs of rules."""
     costs, scores = _log_costs(rules, axis), np.array([rule.values[0] for rule in rules])
     best = np.array([scores[np.abs(costs - one) <= NEARLY].max() for one in costs])
     order = np.argsort(costs, kind="stable")
-    return float(trial.values[0] - np.interp(np.log(trial.user_attrs[axis]), costs[order], best[order]))
+    return lambda cost: float(np.interp(np.log(cost), costs[order], best[order]))
 
 
 def _log_costs(trials: Sequence[FrozenTrial], axis: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

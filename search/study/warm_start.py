@@ -17,11 +17,10 @@ from backbones.cost_table import Cost
 from backbones.errors import SecateurError, check_name
 from backbones.structure import Structure
 from scoring.ratios import kept_shares
-from search.space.allocations import KeepRatios, WidthAllocation
+from search.space.allocations import WidthAllocation
 from search.space.budget import Target
-from search.space.layer_removal import ReducedAllocation
 from search.space.problem import SearchProblem
-from search.space.projection import Infeasible, Projected, project
+from search.space.projection import Infeasible, Projected, project, project_without
 from search.space.proposals import AIM, AIMED, TARGET, WARM, aim_of, cost_of, pack, point_in
 from search.study.identity import IDENTITY, SCORE_ITEMS, VERSIONS, different_items, versions
 from search.study.rules import BASELINES, RuleSettings, structure_cost
@@ -131,11 +130,8 @@ class WarmStart:
         if order is None or order.least == 0 or isinstance(found, Infeasible):
             return found
         # Some layers must go: the rule's widths on what is then left, scaled back onto the budget.
-        removed = order.chosen(order.params())
-        network = order.without(removed)
-        shares = kept_shares(allocation.tables, found.structure)[network.dense_groups]
-        reduced = KeepRatios(network.tables, self.problem.limits, shares)
-        return project(self.problem, ReducedAllocation(reduced, network, self.problem.cost_model_without(removed)), aim)
+        shares = kept_shares(allocation.tables, found.structure)
+        return project_without(self.problem, order.chosen(order.params()), shares, aim)
 
 
 def parameters(problem: SearchProblem, structure: Structure) -> tuple[dict[str, Any], dict[str, BaseDistribution]]:

@@ -228,6 +228,16 @@ def test_a_run_folder_keeps_the_criterion_that_no_criterion_meant_then(tmp_path:
         open_run(tmp_path, other, tmp_path / "study.toml")
 
 
+def test_a_run_folder_keeps_its_layers_unless_others_are_asked_for(tmp_path: Path) -> None:
+    before = read_study(write(tmp_path, SMALL + '[space]\nremoval = "none"\n'))
+    open_run(tmp_path, before, tmp_path / "study.toml")
+    folder, study = open_run(tmp_path, read_study(write(tmp_path, SMALL)), tmp_path / "study.toml")
+    assert study == folder.study() == before
+    other = read_study(write(tmp_path, SMALL + '[space]\nremoval = "cosine"\n'))
+    with pytest.raises(SecateurError, match=r'\[space\] removal is "cosine", not "none" there'):
+        open_run(tmp_path, other, tmp_path / "study.toml")
+
+
 def test_another_retraining_is_the_same_study_with_other_results(tmp_path: Path) -> None:
     study = read_study(write(tmp_path, SMALL))
     text = '[retrain]\nepochs = 80\nlr = 0.02\nflow = "soft"\nstart = "reconstructed"\naugment = {flip = true}\n'

@@ -6,10 +6,12 @@ import argparse
 import resource
 import time
 import uuid
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from optuna.trial import TrialState
 from torch import Tensor, nn
@@ -88,6 +90,35 @@ def finished(study: Study) -> list[tuple[Any, ...]]:
         (t.number, t.params, t.values, {k: t.user_attrs.get(k) for k in keep})
         for t in study.optuna_study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
     ]
+
+
+class StopError(Exception):
+    """Ends a search in the middle of a score."""
+
+
+def searched_with_kills(
+    patch: pytest.MonkeyPatch, begun: Callable[[], Study], trials: int, every: int, jobs: int = 1
+) -> Study:
+    """A search by the scorer "random" that is stopped in every so many-th score, and gone on with until it is whole."""
+    calls, plain = 0, scorers.SCORERS["random"]
+
+    def fragile(scored: ScoredStructure) -> float:
+        nonlocal calls
+        calls += 1
+        if calls % every == 0:
+            raise StopError
+        return plain(scored)
+
+    patch.setitem(scorers.SCORERS, "random", fragile)
+    for _ in range(trials):
+        study = begun()
+        try:
+            study.search(trials, progress=False, jobs=jobs)
+            break
+        except StopError:
+            continue
+    assert calls > every
+    return study
 
 
 def begin(launcher: Launcher, url: str, folder: Path, *options: str) -> Process:

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring.scorers import SCORERS
-from scoring.scoring_task import ScoredStructure
 from search.space.budget import Budget
 from search.space.layer_removal import LayerRemovalOrder, Removal
 from search.space.problem import SearchProblem
@@ -27,7 +25,7 @@ from search.study.samplers import SamplerHistory, Window, sampler_for
 from search.study.warm_start import WarmStart
 from tests.graphs import known_trace as trace
 from tests.search.space.problems import problem
-from tests.search.study.study_samples import finished, journal, small_data
+from tests.search.study.study_samples import finished, journal, searched_with_kills, small_data
 from tests.search.study.study_samples import make as sample
 
 EACH = Space("ratios", removal=Removal(choice="each"))
@@ -209,10 +207,6 @@ def parts() -> tuple[nn.Module, ChannelGraph, Any]:
     return model, trace(model, data.batch(1, 0)[0]), data
 
 
-class StopError(Exception):
-    """A kill in the middle of a score."""
-
-
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_killed_and_resumed_it_tries_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
     options: dict[str, Any] = {"sampler": "evolution", "space": EACH, "budget": Budget(macs=0.4)}
@@ -221,24 +215,8 @@ def test_killed_and_resumed_it_tries_the_same(tmp_path: Path, monkeypatch: pytes
     assert {one.system_attrs[PROBE]["layers"][0] for one in straight.store.finished if PROBE in one.system_attrs} == {
         f"blocks.{number}" for number in range(4)
     }
-    calls, plain = 0, SCORERS["random"]
-
-    def fragile(scored: ScoredStructure) -> float:
-        nonlocal calls
-        calls += 1
-        if calls % 5 == 0:
-            raise StopError
-        return plain(scored)
-
-    monkeypatch.setitem(SCORERS, "random", fragile)
-    for _ in range(22):
-        broken = sample(f"journal:///{tmp_path}/parts.log", tmp_path, parts(), **options)
-        try:
-            broken.search(22, progress=False, jobs=jobs)
-            break
-        except StopError:
-            continue
-    assert calls > 5
+    url = f"journal:///{tmp_path}/parts.log"
+    broken = searched_with_kills(monkeypatch, lambda: sample(url, tmp_path, parts(), **options), 22, 5, jobs)
     assert finished(broken) == finished(straight)
 
 

@@ -35,7 +35,15 @@ from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, Window
 from search.study.study import Study
 from search.training.engine import train
 from search.training.recipe import Recipe
-from tests.search.study.study_samples import BUDGETS, Small, finished, small_data, small_graph, small_model
+from tests.search.study.study_samples import (
+    BUDGETS,
+    Small,
+    finished,
+    searched_with_kills,
+    small_data,
+    small_graph,
+    small_model,
+)
 from tests.search.study.study_samples import make as sample
 
 Parts = tuple[nn.Module, ChannelGraph, Data]
@@ -54,10 +62,6 @@ def make(folder: Path, parts: Parts, url: str = "journal:///{}/s.log", **options
     return sample(url.format(folder), folder, parts, **options)
 
 
-class StopError(Exception):
-    """Ends a search in the middle."""
-
-
 @pytest.mark.parametrize(
     ("budget", "jobs", "sampler"),
     [(budget, jobs, sampler) for budget, jobs in (("cap", 1), ("targets", 3)) for sampler in sorted(SAMPLERS)]
@@ -72,24 +76,7 @@ def test_an_interrupted_search_ends_with_the_same_trials(
     trials = {"gp": 13, "nsga2": 47}.get(sampler, 30)  # past the 20 random ones of tpe, the first 40 of nsga2
     straight = make(tmp_path / "whole", parts, **options)
     straight.search(trials, progress=False, jobs=jobs)
-    calls = 0
-
-    def fragile(scored: ScoredStructure) -> float:
-        nonlocal calls
-        calls += 1
-        if calls % 7 == 0:  # in the middle of a trial
-            raise StopError
-        return RANDOM(scored)
-
-    monkeypatch.setitem(SCORERS, "random", fragile)
-    for _ in range(trials):
-        broken = make(tmp_path / "parts", parts, **options)
-        try:
-            broken.search(trials, progress=False, jobs=jobs)
-            break
-        except StopError:
-            continue
-    assert calls > 7
+    broken = searched_with_kills(monkeypatch, lambda: make(tmp_path / "parts", parts, **options), trials, 7, jobs)
     assert finished(broken) == finished(straight)
 
 
