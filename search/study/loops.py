@@ -188,7 +188,7 @@ def search_distributed(
         SecateurError: when a search on its own is at work on the study.
     """
     with Heartbeat(store, "work") as heartbeat:
-        worker = _Worker(store, problem, scores, proposer, heartbeat)
+        worker = _Worker(store, problem, scores, proposer, trials, heartbeat)
         try:
             while time.monotonic() < stop:
                 worker.sync()
@@ -219,15 +219,11 @@ class _Worker:
         problem: SearchProblem,
         scores: ScoreCache,
         proposer: Proposer,
+        trials: int,
         heartbeat: Heartbeat,
     ) -> None:
-        self.store, self.problem, self.scores, self.proposer, self.heartbeat = (
-            store,
-            problem,
-            scores,
-            proposer,
-            heartbeat,
-        )
+        self.store, self.problem, self.scores = store, problem, scores
+        self.proposer, self.trials, self.heartbeat = proposer, trials, heartbeat
         self.left: list[FrozenTrial] = []
         self._claim: FrozenTrial | None = None
         scores.learn(store.finished)
@@ -243,19 +239,23 @@ class _Worker:
                     self.left.append(claim)
 
     def trial(self) -> FrozenTrial | None:
-        """One trial, from the proposal to the storage; None when others took this process for dead meanwhile."""
+        """One trial, from the proposal to the storage.
+
+        Returns:
+            None when it is one too many, or when others took this process for dead meanwhile.
+        """
         start = time.perf_counter()
         self._count += 1
         key = f"{self.heartbeat.token}/{self._count}"
         frozen = self._again(self.left.pop()) if self.left else self._propose()
-        structure = _structure(self.problem, frozen)
-        known = None if structure is None else self.scores.known.get(structure.id)
-        if structure is None or known is not None:
-            done = _finished(self.problem, frozen, known, start)
-            self.store.add(done, key)
-            return done
-        self._claim = self.store.claim(frozen, key)  # what follows looks at the storage again before it scores
-        scored = self._await(structure, self._claim)
+        self._claim = self.store.claim(frozen, key)
+        self.sync()
+        if self._is_too_many(self._claim):
+            self.store.withdraw(self._claim)
+            self._claim = None
+            return None
+        structure = _structure(self.problem, self._claim)
+        scored = None if structure is None else self._await(structure, self._claim)
         done = _finished(self.problem, self._claim, scored, start)
         added = {name: done.user_attrs[name] for name in done.user_attrs.keys() - self._claim.user_attrs.keys()}
         kept = self.store.finish(self._claim, done.values, added)
@@ -267,18 +267,23 @@ class _Worker:
         if self._claim is not None:
             self.store.fail(self._claim)
 
+    def _is_too_many(self, claim: FrozenTrial) -> bool:
+        """Of claims that are written at the same time those of the lowest numbers stand."""
+        others = [one for one in (*self.store.finished, *self.store.running) if one.number < claim.number]
+        rule = claim.user_attrs.get(WARM)
+        return len(others) >= self.trials or (rule is not None and rule in (one.user_attrs.get(WARM) for one in others))
+
     def _await(self, structure: Structure, claim: FrozenTrial) -> StructureScore:
         """The score of a claimed structure, from this process or from another that claimed the structure earlier."""
-        while True:
-            self.sync()
-            if structure.id in self.scores.known:
-                return self.scores.known[structure.id]
+        while structure.id not in self.scores.known:
             same = (t for t in self.store.running if t.user_attrs.get("structure") == structure.id)
             rivals = [one for one in same if one.number < claim.number]
             if not rivals:
                 return next(self.scores.of([structure]))
             self.heartbeat.waits(map(claimant, rivals), "scores")
             pause(SCORE_POLL)
+            self.sync()
+        return self.scores.known[structure.id]
 
     def _propose(self) -> FrozenTrial:
         places = self.proposer.warm.missing([*self.store.finished, *self.store.running])

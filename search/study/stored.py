@@ -39,7 +39,7 @@ from search.study.storage import (
     readable,
     shown_url,
 )
-from search.study.trials import FINISHED
+from search.study.trials import FINISHED, WITHDRAWN
 from search.study.warm_start import REMEMBERED
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
     with quiet(), existing_storage(storage) as opened:
         names = patiently(storage, lambda: optuna.get_all_study_names(opened))
         study = find_study(name or only_study(names, storage), storage, opened)
-        trials = patiently(storage, lambda: study.get_trials(deepcopy=False))
+        written = patiently(storage, lambda: study.get_trials(deepcopy=False))
+        trials = [one for one in written if WITHDRAWN not in one.user_attrs]
         facts = patiently(storage, lambda: study.user_attrs)
         sibling = study.study_name + RETRAINED
         retrainings = []

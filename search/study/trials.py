@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import optuna
@@ -26,6 +27,8 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 """States of trials that count: scored, and found infeasible."""
 CLAIM = "claim"
 """User attribute of trials that workers write: the token of the process, a slash and a running number."""
+WITHDRAWN = "withdrawn"
+"""User attribute of claims that were one too many: nothing was lost with them."""
 
 
 def claimant(trial: FrozenTrial) -> str:
@@ -125,6 +128,12 @@ class TrialWriter:
             return self.safely(lambda: self.storage.set_trial_state_values(claim._trial_id, TrialState.FAIL))
         except UpdateFinishedTrialError:
             return False
+
+    def withdraw(self, claim: FrozenTrial) -> None:
+        """Gives a claim up that was one too many: its trial fails, but does not count as failed."""
+        with suppress(UpdateFinishedTrialError):
+            self.safely(lambda: self.storage.set_trial_user_attr(claim._trial_id, WITHDRAWN, True))
+            self.fail(claim)
 
     def _add(self, frozen: FrozenTrial) -> bool:
         self.study.add_trial(frozen)

@@ -184,7 +184,8 @@ def test_flows_and_double_pruning_go_by_the_task() -> None:
     [target] = Budget(macs=0.5).targets(graph.costs.dense)
     for name in ("iterative", "soft"):
         found = run_flow(Flow(name, 2), model, graph, data, FAST, Chooser(GlobalThreshold, Space("global")), target)
-        assert found.histories[-1].test_accuracy == measure(found.model, data)
+        measured = measure(found.model, data)  # soft pruning measured it before it cut zeros out
+        assert found.histories[-1].test_accuracy == pytest.approx(measured, rel=1e-6)
     tuned = sparsify(found.model, data, FAST, 0.3)
     assert tuned.history.metric == ERROR.spec
     with pytest.raises(SecateurError, match="NetScore is of an accuracy, not of 'error'"):
