@@ -4,10 +4,10 @@ One process works in batches of trials, each asked from what came before the bat
 to batch i // jobs and is asked from the trials before that batch, with a sampler seeded from its number, so a search
 that is killed and resumed proposes the same trials as one that was not, with any number of jobs.
 
-Of many, each claims what it scores, and the living redo what the dead left. A claim is a RUNNING trial with the
-structure's id, written in one transaction. Of several claims of one structure the lowest number scores it and the
-others wait for that score. A claim whose process is dead is failed by whoever notices first, who then does the same
-trial again.
+Of many, each claims what it proposes, and the living redo what the dead left. A claim is a RUNNING trial with the
+structure's id, written in one transaction. Claims beyond the trials that are wanted, those of the highest numbers, are
+withdrawn. Of several claims of one structure the lowest number scores it and the others wait for that score. A claim
+whose process is dead is failed by whoever notices first, who then does the same trial again.
 """
 
 from __future__ import annotations

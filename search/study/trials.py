@@ -76,27 +76,18 @@ class TrialWriter:
             lambda: self._add(frozen), lambda: True if len(self.study.get_trials(deepcopy=False)) > total else None
         )
 
-    def add(self, frozen: FrozenTrial, key: str) -> None:
-        """Writes a finished trial while others write too.
-
-        Args:
-            frozen: the finished trial.
-            key: tells this trial from all others, so that it is not written twice when a server breaks off.
-        """
-        marked = copy.copy(frozen)
-        marked.user_attrs = {**frozen.user_attrs, CLAIM: key}
-        self.safely(lambda: self._add(marked), lambda: self._found(key))
-
     def claim(self, frozen: FrozenTrial, key: str) -> FrozenTrial:
         """Writes what is about to be worked on: a RUNNING trial, returned as the storage knows it.
 
         Args:
             frozen: parameters and facts.
-            key: tells this claim from all others; begins with the token of the process.
+            key: tells this claim from all others, so that it is not written twice when a server breaks off; begins
+                with the token of the process.
         """
         running = copy.copy(frozen)
         running.state, running.values, running.datetime_complete = TrialState.RUNNING, None, None
-        self.add(running, key)
+        running.user_attrs = {**frozen.user_attrs, CLAIM: key}
+        self.safely(lambda: self._add(running), lambda: self._found(key))
         return next(trial for trial in self.trials() if trial.user_attrs.get(CLAIM) == key)
 
     def finish(self, claim: FrozenTrial, values: Sequence[float] | None, facts: Mapping[str, Any]) -> bool:

@@ -218,23 +218,16 @@ def test_more_trials_is_the_same_study_and_another_sampler_is_not(tmp_path: Path
     assert differences(other, study) == ['[search] sampler is "nsga2", not "evolution"']
 
 
-def test_a_run_folder_keeps_the_criterion_that_no_criterion_meant_then(tmp_path: Path) -> None:
-    before = read_study(write(tmp_path, SMALL + '[space]\ncriterion = "l2"\n'))
+@pytest.mark.parametrize(("key", "then", "another"), [("criterion", "l2", "std"), ("removal", "none", "cosine")])
+def test_a_run_folder_keeps_what_its_study_left_to_the_defaults(
+    tmp_path: Path, key: str, then: str, another: str
+) -> None:
+    before = read_study(write(tmp_path, SMALL + f'[space]\n{key} = "{then}"\n'))
     open_run(tmp_path, before, tmp_path / "study.toml")
     folder, study = open_run(tmp_path, read_study(write(tmp_path, SMALL)), tmp_path / "study.toml")
     assert study == folder.study() == before
-    other = read_study(write(tmp_path, SMALL + '[space]\ncriterion = "std"\n'))
-    with pytest.raises(SecateurError, match=r'\[space\] criterion is "std", not "l2" there'):
-        open_run(tmp_path, other, tmp_path / "study.toml")
-
-
-def test_a_run_folder_keeps_its_layers_unless_others_are_asked_for(tmp_path: Path) -> None:
-    before = read_study(write(tmp_path, SMALL + '[space]\nremoval = "none"\n'))
-    open_run(tmp_path, before, tmp_path / "study.toml")
-    folder, study = open_run(tmp_path, read_study(write(tmp_path, SMALL)), tmp_path / "study.toml")
-    assert study == folder.study() == before
-    other = read_study(write(tmp_path, SMALL + '[space]\nremoval = "cosine"\n'))
-    with pytest.raises(SecateurError, match=r'\[space\] removal is "cosine", not "none" there'):
+    other = read_study(write(tmp_path, SMALL + f'[space]\n{key} = "{another}"\n'))
+    with pytest.raises(SecateurError, match=rf'\[space\] {key} is "{another}", not "{then}" there'):
         open_run(tmp_path, other, tmp_path / "study.toml")
 
 
