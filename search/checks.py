@@ -82,3 +82,10 @@ def check_range(
         least = f"{low:g} {'<' if above else '<='}"
         most = "" if high == math.inf else f" {'<' if below else '<='} {high:g}"
         raise SecateurError(f"{place}{least} {name}{most} must hold, but got {name}={value!r}")
+
+
+def check_count(name: str, value: int) -> None:
+    """Raises SecateurError unless a setting is a whole number of 1 or more."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SecateurError(f"{name} must be a whole number, but got {name}={value!r}")
+    check_range(name, value, 1)

@@ -13,7 +13,7 @@ import shtab
 from search.run.console import Console
 from search.run.folder import RunFolder, find_run, open_run
 from search.run.study_file import StudyFile, read_study
-from search.study.retrain import STARTS
+from search.study.retraining_task import STARTS
 
 STUDIES, FOLDERS = shtab.glob("*.toml"), shtab.DIRECTORY
 """What the Tab key of a shell offers for an argument (`secateur completion`)."""
@@ -89,6 +89,18 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def add_jobs(parser: argparse.ArgumentParser, what: str = "structures scored") -> None:
     """Declares `--jobs`: how many of `what` are done at the same time."""
     parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=f"{what} at the same time (1)")
+
+
+def add_all_jobs(parser: argparse.ArgumentParser) -> None:
+    """Declares `--jobs` of commands that score and retrain: left out, each is done as is best."""
+    what = "structures scored (1), then retrained (as many as pay), at the same time"
+    parser.add_argument("--jobs", type=_count, metavar="N", help=what)
+
+
+def add_training_jobs(parser: argparse.ArgumentParser) -> None:
+    """Declares `--jobs` of a command that retrains: left out, as many are trained at the same time as pay."""
+    what = "structures retrained at the same time (as many as pay)"
+    parser.add_argument("--jobs", type=_count, metavar="N", help=what)
 
 
 def _count(text: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from search.commands.options import (
     Command,
+    add_all_jobs,
     add_device,
     add_fork,
     add_jobs,
@@ -15,6 +16,7 @@ from search.commands.options import (
     add_run,
     add_study,
     add_top,
+    add_training_jobs,
     add_trials,
     forked,
     opened,
@@ -52,7 +54,7 @@ done is not done again.
 
   secateur run study.toml
   secateur run study.toml --trials 1000     a longer search, going on""",
-    (add_study, add_trials, add_retraining, add_device, add_jobs, add_fork),
+    (add_study, add_trials, add_retraining, add_device, add_all_jobs, add_fork),
     _run,
 )
 
@@ -113,14 +115,15 @@ A search that was killed gives the same finished trials as one that never was.
 
   secateur resume runs/digits
   secateur resume runs/digits --trials 1000""",
-    (add_run, add_trials, add_retraining, add_device, add_jobs),
+    (add_run, add_trials, add_retraining, add_device, add_all_jobs),
     _resume,
 )
 
 
 def _retrain(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     folder, study = reopened(arguments)
-    return run_study(study, folder, console, stages=("refit", "retrain", "report"), device=arguments.device)
+    stages: tuple[Stage, ...] = ("refit", "retrain", "report")
+    return run_study(study, folder, console, stages=stages, device=arguments.device, jobs=arguments.jobs)
 
 
 RETRAIN = Command(
@@ -134,7 +137,7 @@ recipe adds its results to the study; tables and report show them side by side.
   secateur retrain runs/digits --top 5
   secateur retrain runs/digits --epochs 80
   secateur retrain runs/digits --top 1 --finalists 8""",
-    (add_run, add_retraining, add_device),
+    (add_run, add_retraining, add_device, add_training_jobs),
     _retrain,
 )
 

@@ -13,7 +13,7 @@ from torch import nn
 from backbones.arguments import explained
 from backbones.artefact import load as load_artefact
 from backbones.errors import SecateurError
-from search.checks import check_range
+from search.checks import check_count
 from search.compare.execution import ComparisonPlan, dense_label, run_in_turn, run_together
 from search.compare.results import Comparison
 from search.compare.variant import DenseResult, VariantResult
@@ -66,8 +66,8 @@ def compare(
     known, study = read_variants(path, scale), read_study(path, scale)
     wanted = _wanted(known, variants)
     count = study.compare.seeds if seeds is None else seeds
-    check_range("seeds", count, 1)
-    check_range("jobs", jobs, 1)
+    check_count("seeds", count)
+    check_count("jobs", jobs)
     _check_metric([known[name] for name in wanted], path.resolve().parent)
     folder, study = open_run(Path(runs), study, path)
     place = folder.path / COMPARE_FOLDER

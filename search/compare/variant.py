@@ -24,7 +24,7 @@ from search.run.sections import SparsifySection
 from search.run.stages import check_before_training, note_command, search_stage, study_from_file
 from search.run.study_file import StudyFile
 from search.study.finalists import Finalists
-from search.study.retrain import RetrainConfig
+from search.study.retraining_task import RetrainConfig
 from search.study.study import Study
 from search.training.double_pruning import sparsify
 from search.training.metrics import netscore

@@ -21,7 +21,7 @@ from backbones.graph import ChannelGraph
 from backbones.surgery import prune
 from scoring.scorers import OF_CLASSES, REFITTED, check_scorer
 from scoring.scoring_task import ScoringTask
-from search.checks import check_range
+from search.checks import check_count
 from search.data.data import Data, subset
 from search.data.task import MetricSpec
 from search.evaluate.evidence import Evidence, save_evidence, with_rank_sums
@@ -34,7 +34,7 @@ from search.space.prepare import prepare_problem, scoring_task
 from search.space.space import Space
 from search.study.identity import to_record
 from search.study.networks import Refitter
-from search.study.retrain import RetrainConfig
+from search.study.retraining_task import RetrainConfig
 from search.training.metrics import check_task
 from search.training.parallel import fitting_threads
 
@@ -80,7 +80,7 @@ def evaluate(
             differs is named), a recipe that cannot be trained, or scorers that need classes where the task has none.
     """
     plan, space = plan or Plan(), space or Space("ratios")
-    check_range("jobs", jobs, 1)
+    check_count("jobs", jobs)
     plan = _fitting(plan, data)
     check_task(model, data)
     place = results_folder(folder, plan)

@@ -10,7 +10,7 @@ from backbones.errors import SecateurError, check_name
 from scoring.scorers import SCORERS, check_scorer
 from search.checks import check_range
 from search.space.families import FAMILIES
-from search.study.retrain import STARTS
+from search.study.retraining_task import STARTS
 from search.training.recipe import Recipe
 
 COMBINED = (

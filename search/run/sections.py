@@ -21,7 +21,7 @@ from search.space.budget import Amount, Budget
 from search.space.layer_removal import CHOICES, Removal
 from search.space.space import AUTO, KINDS, Space
 from search.study.finalists import check_finalists
-from search.study.retrain import DEFAULT_START, STARTS, RetrainConfig
+from search.study.retraining_task import DEFAULT_START, STARTS, RetrainConfig
 from search.study.rules import BASELINES
 from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS
 from search.study.warm_start import RULES

@@ -50,7 +50,7 @@ def run_study(
     *,
     stages: tuple[Stage, ...] = ALL,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
     fork: RunFolder | None = None,
 ) -> dict[str, Any]:
     """Does what is left to do in a run folder, and writes its report.
@@ -61,7 +61,7 @@ def run_study(
         console: shows what happens.
         stages: what to do at most; a stage that has been done before costs next to nothing.
         device: for training, `auto` for a GPU when there is one.
-        jobs: structures scored at the same time.
+        jobs: structures scored, and then retrained, at the same time; by default 1, and as `Study.retrain` chooses.
         fork: another run of the same network, whose scores (and trials that fit) a new one begins with.
 
     Returns:
@@ -135,7 +135,7 @@ def _run(
     console: Console,
     stages: tuple[Stage, ...],
     device: str,
-    jobs: int,
+    jobs: int | None,
     fork: RunFolder | None,
 ) -> dict[str, Any]:
     inputs = load_run_inputs(study, folder, device)
@@ -151,7 +151,7 @@ def _run_stages(
     folder: RunFolder,
     console: Console,
     stages: tuple[Stage, ...],
-    jobs: int,
+    jobs: int | None,
     fork: RunFolder | None,
 ) -> dict[str, Any]:
     with timed(folder, "dense network"):
@@ -162,11 +162,11 @@ def _run_stages(
     if "search" in stages:
         console.head("What the budget allows")
         console.say(opened.feasibility())
-        search_stage(opened, study, folder, console, jobs)
+        search_stage(opened, study, folder, console, jobs or 1)
     if "refit" in stages:
         refit_stage(opened, study, inputs, folder, console)
     if "retrain" in stages:
-        retrain_stage(opened, study, inputs, folder, console)
+        retrain_stage(opened, study, inputs, folder, console, jobs)
     if "report" in stages:
         return report_stage(opened, inputs, folder, console)
     return refitted_result(opened, inputs, folder, console)
@@ -218,21 +218,16 @@ def refit_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunF
     )
 
 
-def retrain_stage(opened: Study, study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console) -> None:
+def retrain_stage(
+    opened: Study, study: StudyFile, inputs: RunInputs, folder: RunFolder, console: Console, jobs: int | None
+) -> None:
     """Retrains the best structures, as far as they are not retrained yet; says first what that costs."""
     wanted = study.retrain
     begin = ", from refitted weights" if wanted.config.refits else ""
     console.head(f"Retraining: {opened.finalists(wanted.top, wanted.finalists, wanted.recipe.epochs)}{begin}")
     with timed(folder, "retraining"):
-        opened.retrain(
-            wanted.top,
-            finalists=wanted.finalists,
-            recipe=wanted.recipe,
-            flow=wanted.way,
-            start=wanted.start,
-            device=inputs.device,
-            progress=console.progress,
-        )
+        how: dict[str, Any] = {"recipe": wanted.recipe, "flow": wanted.way, "start": wanted.start, "jobs": jobs}
+        opened.retrain(wanted.top, finalists=wanted.finalists, device=inputs.device, progress=console.progress, **how)
 
 
 def study_from_file(study: StudyFile, inputs: RunInputs, folder: RunFolder, storage: str | None = None) -> Study:

@@ -14,7 +14,7 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.scorers import scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from search.checks import check_range
+from search.checks import check_count
 from search.review.candidate import Candidate, Retraining, ranked
 from search.review.front import Front
 from search.space.proposals import AIM, WARM, Layout, cost_of, unpack
@@ -95,7 +95,7 @@ def choose(front: Front, top: int, *, spread: bool, rules: bool = False) -> list
     Raises:
         SecateurError: when `top` is below 1 or no candidate is feasible.
     """
-    check_range("top", top, 1)
+    check_count("top", top)
     best_first = feasible_ranked(front)
     first = _steps(front.points("score"), top) if spread else []
     [chosen] = take_in_turn([[*first, *best_first]], top, rules=rules)

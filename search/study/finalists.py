@@ -20,7 +20,7 @@ import numpy as np
 
 from backbones.cost_table import Cost
 from backbones.errors import SecateurError
-from search.checks import check_range
+from search.checks import check_count
 from search.formatting import counted
 from search.review.candidate import Candidate
 from search.review.front import Front
@@ -151,9 +151,7 @@ def given_finalists(front: Front, ones: Sequence[Candidate | int], epochs: int) 
 def check_finalists(top: int, finalists: int | None) -> None:
     """Raises SecateurError unless there are at least as many finalists as places, and at least one place."""
     for name, value in (("top", top), *([] if finalists is None else [("finalists", finalists)])):
-        if not isinstance(value, int):
-            raise SecateurError(f"{name} must be a whole number, but got {name}={value!r}")
-        check_range(name, value, 1)
+        check_count(name, value)
     if finalists is not None and not top <= finalists:
         raise SecateurError(f"top <= finalists must hold, but got top={top}, finalists={finalists}")
 

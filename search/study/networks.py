@@ -46,6 +46,10 @@ class Refitter:
     def __init__(self, model: nn.Module, graph: ChannelGraph, data: Data, seed: int) -> None:
         self.model, self.graph, self.data, self.seed = model, graph, data, seed
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process gathers the targets itself, so that what it refits does not depend on who sent it."""
+        return type(self), (self.model, self.graph, self.data, self.seed)
+
     @cached_property
     def count(self) -> int:
         """Training images that are taken."""

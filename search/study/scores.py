@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 import warnings
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import PicklingError
-from tempfile import mkdtemp
 
-import cloudpickle
 import torch
 from joblib import Parallel, delayed
 from optuna.trial import FrozenTrial, TrialState
@@ -26,7 +21,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import DEFAULT_SCORER, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from search.training.parallel import kept_from_children, threads_each
+from search.training.parallel import UNSENDABLE, kept_from_children, read_sent, sent_by_file, threads_each
 
 PROCESSES_FROM = 0.3
 """Seconds that the quickest score took from which several at once are computed by processes; shorter ones by threads.
@@ -68,7 +63,7 @@ class ScoreCache:
         self.known: dict[str, StructureScore] = {}
         self._verified = False
         self._quickest = math.inf
-        self._folder: Path | None = None
+        self._sent: Path | None = None
         self._apart = device_of(task.model).type == "cpu"
 
     def learn(self, trials: Iterable[FrozenTrial]) -> None:
@@ -124,7 +119,7 @@ class ScoreCache:
         if self._apart and PROCESSES_FROM <= self._quickest < math.inf:
             try:
                 return self._by_processes(structures, jobs, threads)
-            except (PicklingError, TypeError, AttributeError, RuntimeError, OSError) as error:  # also: one was killed
+            except UNSENDABLE as error:
                 why = f"{type(error).__name__}: {one_line(error, 80)}"
                 warnings.warn(f"structures are scored by threads, slower than by processes: {why}", stacklevel=2)
                 self._apart = False
@@ -132,12 +127,9 @@ class ScoreCache:
         return list(pool(delayed(self._on_threads)(one, threads) for one in structures))
 
     def _by_processes(self, structures: Sequence[Structure], jobs: int, threads: int) -> list[StructureScore]:
-        """The task lies in a file: sent by a pipe, it would hold up this process where one dies that begins."""
-        if self._folder is None:
-            self._folder = Path(mkdtemp(prefix="secateur-"))
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            (self._folder / "task").write_bytes(cloudpickle.dumps((self.name, self.task)))
-        begin = {"initializer": _begin, "initargs": (self._folder, threads), "idle_worker_timeout": IDLE}
+        if self._sent is None:
+            self._sent = sent_by_file((self.name, self.task), self)
+        begin = {"initializer": _begin, "initargs": (self._sent, threads), "idle_worker_timeout": IDLE}
         with Parallel(jobs, backend="loky", **begin) as pool, kept_from_children():
             return list(pool([delayed(_score_here)(one) for one in structures]))
 
@@ -167,9 +159,9 @@ _here: list[ScoreCache] = []
 """In a process that scores for another: by what it does."""
 
 
-def _begin(folder: Path, threads: int) -> None:
+def _begin(sent: Path, threads: int) -> None:
     torch.set_num_threads(threads)
-    _here[:] = [ScoreCache(*cloudpickle.loads((folder / "task").read_bytes()))]
+    _here[:] = [ScoreCache(*read_sent(sent))]
 
 
 def _score_here(structure: Structure) -> StructureScore:

@@ -104,14 +104,12 @@ def status(storage: str, name: str | None = None) -> StudyStatus:
     with quiet(), existing_storage(storage) as opened:
         names = patiently(storage, lambda: optuna.get_all_study_names(opened))
         study = find_study(name or only_study(names, storage), storage, opened)
-        written = patiently(storage, lambda: study.get_trials(deepcopy=False))
-        trials = [one for one in written if WITHDRAWN not in one.user_attrs]
+        trials = _trials_of(study, storage)
         facts = patiently(storage, lambda: study.user_attrs)
         sibling = study.study_name + RETRAINED
         retrainings = []
         if sibling in names:
-            other = find_study(sibling, storage, opened)
-            retrainings = patiently(storage, lambda: other.get_trials(deepcopy=False))
+            retrainings = _trials_of(find_study(sibling, storage, opened), storage)
         metadata = read_metadata(facts)
         metric = metadata.metric if metadata is not None else ACCURACY
         trainings = _trainings(trials, retrainings, metric)
@@ -142,6 +140,12 @@ def only_study(names: list[str], storage: str) -> str:
         has = ", ".join(map(repr, own[:5])) or "none"
         raise SecateurError(f"storage {shown_url(storage)} has {len(own)} studies ({has}); say which one")
     return own[0]
+
+
+def _trials_of(study: optuna.Study, storage: str) -> list[FrozenTrial]:
+    """All but those that were claimed once too often."""
+    written = patiently(storage, lambda: study.get_trials(deepcopy=False))
+    return [one for one in written if WITHDRAWN not in one.user_attrs]
 
 
 def _counted(trials: list[FrozenTrial]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from backbones.graph import ChannelGraph
 from backbones.structure import Structure
 from backbones.trace import check_traced
 from scoring.scorers import DEFAULT_SCORER, check_scorer, refits
-from search.checks import check_range, check_study_name
+from search.checks import check_count, check_study_name
 from search.data.data import Data
 from search.review.candidate import Candidate
 from search.review.front import Front
@@ -36,7 +36,8 @@ from search.study.interrupts import stop_between_trials, stop_if_asked
 from search.study.loops import Proposer, search_distributed, search_sequentially, with_bar
 from search.study.metadata import StudyMetadata, dense_candidate, known_dense_accuracy, write_metadata
 from search.study.networks import RETRAIN_FOLDER, Refitter
-from search.study.retrain import DEFAULT_START, RetrainConfig, Retrainer
+from search.study.retrain import Retrainer
+from search.study.retraining_task import DEFAULT_START, RetrainConfig, RetrainingTask
 from search.study.rules import use_rule
 from search.study.samplers import DEFAULT_SAMPLER, SAMPLERS, WINDOWS, tries_layers
 from search.study.scores import ScoreCache
@@ -167,26 +168,21 @@ class Study:
             timeout: seconds after which no further trial is begun.
             callbacks: called with the study and each trial that this process finished.
             progress: show a bar when standard error is a terminal.
-            jobs: structures scored at the same time, the cores divided among them: by processes of their own on a CPU
-                where a score takes a third of a second or more, else by threads. Part of what makes a search
-                repeatable: with another number of jobs it proposes other trials.
+            jobs: structures scored at the same time, the cores divided among them, on a CPU by processes of their own
+                where a score takes a third of a second or more. With another number a search proposes other trials.
             shared: let any number of processes and machines do so at the same time; what each proposes then depends
                 on who finishes first. Without it a second process is refused.
 
         Raises:
             SecateurError: for a storage that fails for good; while another process searches this study.
         """
-        check_range("trials", trials, 1)
-        check_range("jobs", jobs, 1)
+        check_count("trials", trials)
+        check_count("jobs", jobs)
         if shared and jobs > 1:
             raise SecateurError(f"jobs=1 must hold when the search is shared, but got jobs={jobs}; start more workers")
         stop = math.inf if timeout is None else time.monotonic() + timeout
-        proposer = Proposer(self.sampler, self.seed, self.warm)
-        told = (
-            search_distributed(self.store, self.problem, self.scores, proposer, trials, stop)
-            if shared
-            else search_sequentially(self.store, self.problem, self.scores, proposer, trials, stop, jobs)
-        )
+        parts = (self.store, self.problem, self.scores, Proposer(self.sampler, self.seed, self.warm), trials, stop)
+        told = search_distributed(*parts) if shared else search_sequentially(*parts, jobs)
         shown = with_bar(told, self.store, trials, progress)
         with stop_between_trials(), quiet(), closing(told), closing(shown):
             for frozen in shown:
@@ -202,8 +198,8 @@ class Study:
                 made elsewhere, such as by another pruner.
 
         Raises:
-            SecateurError: for an unknown rule, one that misses the budget, a structure of another network or over the
-                budget, or a study that has searched already.
+            SecateurError: for an unknown rule, a structure of another network, one that misses the budget, or a study
+                that has searched already.
         """
         use_rule(self.problem, self.scores, self.store, rule, self.seed)
 
@@ -240,8 +236,8 @@ class Study:
         """
         self.search(trials, timeout=timeout, callbacks=callbacks, progress=progress, shared=True)
         if top > 0 and len(self.store.finished) >= trials:
-            how: dict[str, Any] = {"recipe": recipe, "flow": flow, "start": start, "device": device}
-            return self.retrain(top, finalists=finalists, **how, progress=progress)
+            how: dict[str, Any] = {"recipe": recipe, "flow": flow, "start": start, "device": device, "jobs": 1}
+            return self.retrain(top, finalists=finalists, progress=progress, **how)
         return self.front()
 
     def fork(self, name: str, storage: str | None = None) -> ForkResult:
@@ -311,6 +307,7 @@ class Study:
         start: str = DEFAULT_START,
         device: str = "cpu",
         progress: bool = True,
+        jobs: int | None = None,
     ) -> Front:
         """Retrains the most promising structures, spread over the front, and returns the front of accuracy.
 
@@ -323,20 +320,22 @@ class Study:
             finalists: so many structures compete for the `top` places in short trainings, by validation accuracy (see
                 `search.study.finalists`); `study.finalists(top, finalists, epochs)` says beforehand what that costs.
             recipe: how they are trained; the default recipe distils from the dense network.
-            flow: how pruning and training alternate; by default the structures are cut at once and trained. The others
-                choose widths again and keep all layers.
+            flow: by default structures are cut, then trained; the others choose widths again and keep all layers.
             start: "cut" for the weights that the cut leaves, "reconstructed" for weights that are refitted first (see
                 `reconstruct`), "auto" for refitted ones in trainings of up to 3 epochs; other flows train first.
             device: torch device for the training.
             progress: show bars when standard error is a terminal.
+            jobs: structures trained at the same time, in processes that share torch's threads; by default one a thread,
+                8 at most, where trainings on a CPU take about a minute or more.
 
         Raises:
             SecateurError: when nothing feasible was found yet; for an unknown start, or fewer finalists than places.
         """
+        check_count("jobs", 1 if jobs is None else jobs)
         recipe = recipe or Recipe()
         config = RetrainConfig(recipe if epochs is None else replace(recipe, epochs=epochs), flow or Flow(), start)
         chosen = self.finalists(top, finalists, config.recipe.epochs)
-        self._retrainer().run(chosen, config, device=device, progress=progress)
+        self._retrainer().run(chosen, config, device=device, progress=progress, jobs=jobs)
         self.dense_accuracy(device)
         return self.front()
 
@@ -360,8 +359,8 @@ class Study:
     def reconstruct(self, what: Candidate | Structure | int) -> nn.Module:
         """A network that works before any training: what is left is refitted to what the dense network computes.
 
-        The dense network runs once over some hundred training images, at the first call; labels are never looked at.
-        `save` writes the network to a file, `secateur.reconstruct` takes images and settings of your own.
+        The dense network runs once over training images, at the first call; labels are never looked at. `save` writes
+        the network to a file, `secateur.reconstruct` takes images and settings of your own.
 
         Args:
             what: a candidate, a structure, or the number of a trial.
@@ -374,7 +373,7 @@ class Study:
     def retrained(
         self, recipe: Recipe, flow: Flow | None = None, start: str = DEFAULT_START
     ) -> dict[str, Mapping[str, Any]]:
-        """What the retrainings by one recipe gave: structure id -> accuracy, test_accuracy, seconds, artefact.
+        """Structure id -> what its retraining by one recipe gave: accuracy, test_accuracy, seconds, artefact.
 
         Where the flow chose again, "kept", "macs" and "params" describe the structure that it ended with.
         """
@@ -382,7 +381,8 @@ class Study:
 
     def _retrainer(self) -> Retrainer:
         folder = self.folder / RETRAIN_FOLDER
-        return Retrainer(self.store, self.model, self.graph, self.data, folder, self.space, self.refitter)
+        task = RetrainingTask(self.model, self.graph, self.data, folder, self.space, self.refitter)
+        return Retrainer(self.store, task)
 
     def structure(self, number: int) -> Structure:
         """The structure of a finished trial, by the trial's number.

@@ -27,6 +27,7 @@ from backbones.inputs import move_tensors, sample_count
 from backbones.state import untouched
 from search.data.sources import Stream
 from search.training.feed import in_memory_order
+from search.training.recipe import Recipe
 from search.training.train_state import TrainState, step_loss
 
 SECONDS_A_LAYER = 2.0
@@ -36,6 +37,11 @@ A ResNet-56 whose 115 layers all differ in width took 100 to 240 s of processor 
 """
 GAIN = 0.25
 """Share of a step that compiling is expected to save: 16 to 25 % of a ResNet-56 at 20 % of its MACs on one thread."""
+MACS_A_SECOND = 15_000_000_000
+"""Estimated multiply-adds of a core in uncompiled steps, forward and backward.
+
+Of a ResNet-56 at 20 % of its MACs a thread got through 185 images, 14 G, a second (studies/README.md, "Training step").
+"""
 RECORDING = 20
 """Steps whose time it takes to record a step as CUDA graphs, at most."""
 
@@ -115,6 +121,24 @@ def compile_training(state: TrainState, decided: int | None, steps: int, *, prog
         _run_uncompiled(state)
 
 
+def is_likely_compiled(model: nn.Module, recipe: Recipe, macs: float) -> bool:
+    """Whether a training on a CPU will run as compiled code, as far as that can be told without timing a step.
+
+    Args:
+        model: the network before it is pruned, and the teacher.
+        recipe: how it is trained.
+        macs: multiply-adds of the whole training, forward and backward, of the teacher too.
+    """
+    if recipe.compile != "auto":
+        return bool(recipe.compile)
+    cost = _seconds_to_compile(model, model if recipe.distill else None)
+    return _has_compiler(torch.device("cpu")) and not _has_hooks(model) and GAIN * macs / MACS_A_SECOND > cost
+
+
+def _seconds_to_compile(model: nn.Module, teacher: nn.Module | None) -> float:
+    return SECONDS_A_LAYER * (_layers(model) + (0 if teacher is None else _layers(teacher) / 2))
+
+
 def _whole_batch(state: TrainState) -> int:
     """Images that this process sees in a step; 0 where a stream does not say."""
     if isinstance(state.data.train, Stream):
@@ -128,9 +152,7 @@ def _worth_it(state: TrainState, size: int, steps: int) -> float:
         return _seconds_a_step(state, size, 2) if GAIN * steps > RECORDING else 0.0
     if not _has_compiler(state.processes.device) or _has_hooks(state.model):
         return 0.0
-    cost = SECONDS_A_LAYER * _layers(state.model)
-    if state.teacher is not None:
-        cost += SECONDS_A_LAYER / 2 * _layers(state.teacher)
+    cost = _seconds_to_compile(state.model, state.teacher)
     # The first step is a slow one: where not even that is slow enough, no second one is needed.
     for times in (1, 2):
         seconds = _seconds_a_step(state, size, times)

@@ -10,16 +10,23 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
+from multiprocessing import connection, resource_tracker
 from multiprocessing.context import BaseContext
-from typing import TypeVar
+from pathlib import Path
+from pickle import PicklingError
+from tempfile import mkdtemp
+from typing import Any, TypeVar
 
+import cloudpickle
 import torch
 import torch.distributed as dist
 from joblib import cpu_count
@@ -37,6 +44,10 @@ SMALL_BATCH = 1_000_000_000
 A ResNet-20 on 8 x 8 images has 0.16 G in a batch of 64; with two threads on two cores that others use as well, one
 step took up to ten times as long as with one thread, waiting at the barriers of each small layer.
 """
+
+
+UNSENDABLE = (PicklingError, TypeError, AttributeError, RuntimeError, OSError)
+"""What is raised where a task cannot be sent to a process, or the process dies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +88,11 @@ class ProcessGroup:
             dist.barrier()
 
 
+def trains_together() -> bool:
+    """Whether this process is one of several that train one network, such as `torchrun` begins."""
+    return dist.is_initialized() or (int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ)
+
+
 @contextmanager
 def process_group(device: str | torch.device) -> Iterator[ProcessGroup]:
     """The processes that train together: this one alone, or, under `torchrun`, all that were launched.
@@ -91,8 +107,7 @@ def process_group(device: str | torch.device) -> Iterator[ProcessGroup]:
         SecateurError: for a device that is not there.
     """
     place = checked_device(device)
-    launched = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
-    if not launched and not dist.is_initialized():
+    if not trains_together():
         yield ProcessGroup(0, 1, place)
         return
     if str(place) == "cuda":
@@ -124,6 +139,23 @@ def kept_from_children() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def sent_by_file(task: object, owner: object) -> Path:
+    """Writes what processes of their own are to work on to a file, which is removed with `owner`.
+
+    Sent by a pipe it would hold up this process where one dies that begins. Classes and functions of a script go with
+    it. Raises one of `UNSENDABLE` where the task cannot be written.
+    """
+    folder = Path(mkdtemp(prefix="secateur-"))
+    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
+    torch.save(task, folder / "task", pickle_module=cloudpickle)
+    return folder / "task"
+
+
+def read_sent(file: Path) -> Any:
+    """What `sent_by_file` wrote; tensors are mapped, so that the processes share them until they write to them."""
+    return torch.load(file, weights_only=False, mmap=True)  # by this process's parent, in a folder of this user alone
 
 
 def threads_each(jobs: int) -> int:
@@ -205,9 +237,13 @@ def end_with_parent() -> None:
     parent = multiprocessing.parent_process()
 
     def wait_for_the_end() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
+        if parent is None:
+            return
+        if (sentinel := getattr(parent, "sentinel", None)) is not None:
+            connection.wait([sentinel])
+        while sentinel is None and os.getppid() == parent.pid:  # joblib's processes have no sentinel
+            time.sleep(1.0)
+        os._exit(1)
 
     threading.Thread(target=wait_for_the_end, name="end with parent", daemon=True).start()
 

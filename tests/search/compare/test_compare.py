@@ -16,7 +16,7 @@ from search.compare.results import Comparison
 from search.compare.variant import DenseResult, SeedStats, SparseResult, VariantResult, seed_netscores
 from search.review.footprint import Footprint
 from search.run.stages import search_stage
-from search.study import retrain
+from search.study.retraining_task import RetrainConfig, RetrainingTask
 from tests.search.run.test_task_section import MODULE as VOLTS
 from tests.search.run.test_task_section import STUDY as VOLTS_STUDY
 from tests.search.test_cli import STUDY, called, folder, refused
@@ -60,13 +60,13 @@ steps = 2
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was retrained, as it happens."""
     seen: list[str] = []
-    whole = retrain.Retrainer._retrain
+    whole = RetrainingTask.run
 
-    def watched(self: retrain.Retrainer, one: Any, config: retrain.RetrainConfig, *rest: Any) -> dict[str, Any]:
+    def watched(self: RetrainingTask, one: Any, config: RetrainConfig, *rest: Any) -> dict[str, Any]:
         seen.append(f"{one.id}-{config.recipe.seed}")
         return whole(self, one, config, *rest)
 
-    monkeypatch.setattr(retrain.Retrainer, "_retrain", watched)
+    monkeypatch.setattr(RetrainingTask, "run", watched)
     return seen
 
 

@@ -22,7 +22,7 @@ from search.data.sources import Split
 from search.review.candidate import Candidate
 from search.study import networks
 from search.study.networks import Refitter
-from search.study.retrain import STARTS, RetrainConfig
+from search.study.retraining_task import STARTS, RetrainConfig
 from search.training.flows import Flow
 from search.training.metrics import accuracy
 from search.training.recipe import Recipe

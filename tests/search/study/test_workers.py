@@ -23,7 +23,7 @@ from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from search.data.data import Data
 from search.study.heartbeat import Heartbeat, HeartbeatMonitor, boot_and_namespace, start_ticks
-from search.study.retrain import RetrainConfig
+from search.study.retraining_task import RetrainConfig
 from search.study.samplers import SAMPLERS
 from search.study.storage import open_storage
 from search.study.stored import status

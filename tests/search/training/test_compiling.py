@@ -19,6 +19,7 @@ from backbones.errors import SecateurError
 from search.data.data import Data
 from search.data.readers import load_data
 from search.training import compiling
+from search.training.compiling import is_likely_compiled
 from search.training.engine import train
 from search.training.parallel import ProcessGroup
 from search.training.recipe import Recipe
@@ -224,6 +225,23 @@ def test_compiler_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     assert compiling._has_compiler(torch.device("cpu"))
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert not compiling._has_compiler(torch.device("cpu"))
+
+
+def test_what_is_likely_compiled_follows_from_what_the_training_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At 15 G MACs a second a quarter of the time must exceed 2 s a layer, and half of that for one of the teacher."""
+    monkeypatch.setattr(compiling, "_has_compiler", lambda device: True)
+    model = network()
+    layers = sum(1 for module in model.modules() if list(module.parameters(recurse=False)))
+    for distill, least in ((0.0, 2 * layers * 4 * 15e9), (0.5, 3 * layers * 4 * 15e9)):
+        assert is_likely_compiled(model, recipe(distill=distill, compile="auto"), 1.01 * least)
+        assert not is_likely_compiled(model, recipe(distill=distill, compile="auto"), 0.99 * least)
+    assert is_likely_compiled(model, recipe(compile=True), 1)
+    assert not is_likely_compiled(model, recipe(compile=False), 1e30)
+    monkeypatch.setattr(compiling, "_has_compiler", lambda device: False)
+    assert not is_likely_compiled(model, recipe(compile="auto"), 1e30)
+    monkeypatch.setattr(compiling, "_has_compiler", lambda device: True)
+    model.register_forward_hook(lambda *_: None)
+    assert not is_likely_compiled(model, recipe(compile="auto"), 1e30)
 
 
 def test_failed_compilation_is_done_without(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
