@@ -209,7 +209,7 @@ _here: list[RetrainingTask] = []
 
 def _begin(sent: Path, threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    end_with_parent()
+    end_with_parent(sent)
     torch.set_num_threads(threads)
     _here[:] = [read_sent(sent)]
 

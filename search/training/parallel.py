@@ -229,10 +229,13 @@ def _begin(threads: int, begin: Begin | None) -> None:
         begin()
 
 
-def end_with_parent() -> None:
+def end_with_parent(sent: Path | None = None) -> None:
     """From now on this process ends when the one that began it is gone, killed or not, whatever it is at.
 
     What it writes is moved into place whole, so nothing is lost but what was not written yet.
+
+    Args:
+        sent: the file of `sent_by_file`, which a killed process leaves behind: it is removed then.
     """
     parent = multiprocessing.parent_process()
 
@@ -243,6 +246,8 @@ def end_with_parent() -> None:
             connection.wait([sentinel])
         while sentinel is None and os.getppid() == parent.pid:  # joblib's processes have no sentinel
             time.sleep(1.0)
+        if sent is not None:
+            shutil.rmtree(sent.parent, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=wait_for_the_end, name="end with parent", daemon=True).start()

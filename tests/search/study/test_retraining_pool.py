@@ -160,16 +160,19 @@ def retrain_slowly(arguments: list[str]) -> None:
 def test_processes_end_with_the_one_that_began_them_and_their_trainings_go_on(
     tmp_path: Path, launcher: Launcher
 ) -> None:
-    """First Ctrl-C, then a kill; what is gone on with ends as one that was never stopped."""
+    """First Ctrl-C, then a kill; what is gone on with ends as one that was never stopped, and no file is left."""
     folder, before = tmp_path / "stopped", 0
     for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -9)):
-        process = launcher.start(f"{__name__}:retrain_slowly", str(folder), folder=tmp_path)
+        process = launcher.start(
+            f"{__name__}:retrain_slowly", str(folder), folder=tmp_path, environment={"TMPDIR": str(tmp_path)}
+        )
         _until(lambda: _epochs(folder) > before + 6, process)  # noqa: B023 - looked at within the round
         at_work = children(process.pid)
         assert len(at_work) == 2
         process.send(number)
         assert process.wait() == code, process.errors
         _until(lambda: not any(Path(f"/proc/{one}").exists() for one in at_work))  # noqa: B023
+        assert not [*tmp_path.glob("secateur-*")]
         before = _epochs(folder)
     assert not [*folder.glob("retrain/*/network.safetensors")]
     how: dict[str, Any] = {"recipe": SLOW, "progress": False}
