@@ -87,7 +87,7 @@ def turns_of(
     if jobs is None:
         jobs = 1
         macs = _mean_macs(task, chosen, config)
-        if torch.device(device).type == "cpu" and macs >= LONG_TRAINING and _fits(task.data):
+        if device.partition(":")[0] == "cpu" and macs >= LONG_TRAINING and _fits(task.data):
             jobs = min(threads // (2 if is_likely_compiled(task.model, config.recipe, macs) else 1), MOST_AT_ONCE)
     jobs = 1 if trains_together() else max(1, min(jobs, len(chosen)))
     first = len(chosen) - len(chosen) % jobs

@@ -36,7 +36,7 @@ from tests.launcher import Launcher, Process
 from tests.search.study.study_samples import make, small_data, small_graph, small_model
 
 RECIPE = Recipe(epochs=2, lr=0.05, batch_size=32, distill=0.5)
-SLOW = Recipe(epochs=80, lr=0.05, batch_size=32)
+SLOW = Recipe(epochs=40, lr=0.05, batch_size=32)
 
 
 def searched(folder: Path, model: nn.Module | None = None, data: Data | None = None) -> Study:
@@ -156,24 +156,23 @@ def retrain_slowly(arguments: list[str]) -> None:
     searched(Path(folder)).retrain(2, recipe=SLOW, progress=False, jobs=2)
 
 
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), pytest.param(signal.SIGINT, 1, marks=pytest.mark.slow)]
+)
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_processes_end_with_the_one_that_began_them_and_their_trainings_go_on(
-    tmp_path: Path, launcher: Launcher
+    tmp_path: Path, launcher: Launcher, number: int, code: int
 ) -> None:
-    """First Ctrl-C, then a kill; what is gone on with ends as one that was never stopped, and no file is left."""
-    folder, before = tmp_path / "stopped", 0
-    for number, code in ((signal.SIGINT, 1), (signal.SIGKILL, -9)):
-        process = launcher.start(
-            f"{__name__}:retrain_slowly", str(folder), folder=tmp_path, environment={"TMPDIR": str(tmp_path)}
-        )
-        _until(lambda: _epochs(folder) > before + 6, process)  # noqa: B023 - looked at within the round
-        at_work = children(process.pid)
-        assert len(at_work) == 2
-        process.send(number)
-        assert process.wait() == code, process.errors
-        _until(lambda: not any(Path(f"/proc/{one}").exists() for one in at_work))  # noqa: B023
-        assert not [*tmp_path.glob("secateur-*")]
-        before = _epochs(folder)
+    """Killed or by Ctrl-C; what is gone on with ends as one that was never stopped, and no file is left."""
+    folder, environment = tmp_path / "stopped", {"TMPDIR": str(tmp_path)}
+    process = launcher.start(f"{__name__}:retrain_slowly", str(folder), folder=tmp_path, environment=environment)
+    _until(lambda: _epochs(folder) > 3, process)
+    at_work = children(process.pid)
+    assert len(at_work) == 2
+    process.send(number)
+    assert process.wait() == code, process.errors
+    _until(lambda: not any(Path(f"/proc/{one}").exists() for one in at_work))
+    assert not [*tmp_path.glob("secateur-*")]
     assert not [*folder.glob("retrain/*/network.safetensors")]
     how: dict[str, Any] = {"recipe": SLOW, "progress": False}
     with on_threads(1):
