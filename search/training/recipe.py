@@ -92,7 +92,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training split.
-        lr: highest learning rate.
+        lr: highest learning rate. The default is one of long trainings; a few epochs want about 0.02.
         batch_size: samples a step, over all processes together, where no loader decides; an incomplete last batch is
             left out.
         optimiser: a key of `OPTIMISERS`; "sgd" uses Nesterov momentum.
