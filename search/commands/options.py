@@ -88,19 +88,21 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_jobs(parser: argparse.ArgumentParser, what: str = "structures scored") -> None:
     """Declares `--jobs`: how many of `what` are done at the same time."""
-    parser.add_argument("--jobs", type=_count, default=1, metavar="N", help=f"{what} at the same time (1)")
+    _declare_jobs(parser, f"{what} at the same time (1)", 1)
 
 
 def add_all_jobs(parser: argparse.ArgumentParser) -> None:
     """Declares `--jobs` of commands that score and retrain: left out, each is done as is best."""
-    what = "structures scored (1), then retrained (as many as pay), at the same time"
-    parser.add_argument("--jobs", type=_count, metavar="N", help=what)
+    _declare_jobs(parser, "structures scored (1), then retrained (as many as pay), at the same time")
 
 
 def add_training_jobs(parser: argparse.ArgumentParser) -> None:
     """Declares `--jobs` of a command that retrains: left out, as many are trained at the same time as pay."""
-    what = "structures retrained at the same time (as many as pay)"
-    parser.add_argument("--jobs", type=_count, metavar="N", help=what)
+    _declare_jobs(parser, "structures retrained at the same time (as many as pay)")
+
+
+def _declare_jobs(parser: argparse.ArgumentParser, what: str, default: int | None = None) -> None:
+    parser.add_argument("--jobs", type=_count, default=default, metavar="N", help=what)
 
 
 def _count(text: str) -> int:

@@ -9,7 +9,6 @@ is left of it: a retraining that was stopped goes on with the same sums.
 
 from __future__ import annotations
 
-import signal
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
@@ -28,14 +27,7 @@ from search.data.sources import Split
 from search.review.candidate import Candidate
 from search.study.retraining_task import RetrainConfig, RetrainingTask
 from search.training.compiling import is_likely_compiled
-from search.training.parallel import (
-    UNSENDABLE,
-    end_with_parent,
-    kept_from_children,
-    read_sent,
-    sent_by_file,
-    trains_together,
-)
+from search.training.parallel import UNSENDABLE, kept_from_children, received, sent_by_file, trains_together
 
 LONG_TRAINING = 1_000_000_000_000
 """MACs of a training, forward and backward, from which several at once pay: about half a minute of a core.
@@ -79,9 +71,9 @@ def turns_of(
         chosen: all that are trained in the rung, whether some of them are done or not.
         config: how.
         device: where training computes.
-        jobs: trainings at the same time, `MOST_AT_ONCE` at most. By default one a thread, or one for two threads where
-            their steps are compiled, on a CPU where they are as long as `LONG_TRAINING` and images lie in memory;
-            elsewhere one, as where processes share a training.
+        jobs: trainings at the same time. By default one a thread, or one for two threads where their steps are likely
+            compiled, `MOST_AT_ONCE` at most, on a CPU where they are as long as `LONG_TRAINING` and images lie in
+            memory; elsewhere one. Where processes share a training it is one in any case.
     """
     threads = torch.get_num_threads()
     if jobs is None:
@@ -208,10 +200,7 @@ _here: list[RetrainingTask] = []
 
 
 def _begin(sent: Path, threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    end_with_parent(sent)
-    torch.set_num_threads(threads)
-    _here[:] = [read_sent(sent)]
+    _here[:] = [received(sent, threads)]
 
 
 def _train_here(one: Candidate, config: RetrainConfig, device: str) -> tuple[dict[str, Any], list[tuple[Any, str]]]:

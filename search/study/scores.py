@@ -21,7 +21,7 @@ from backbones.structure import Structure
 from backbones.surgery import prune
 from scoring.scorers import DEFAULT_SCORER, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
-from search.training.parallel import UNSENDABLE, kept_from_children, read_sent, sent_by_file, threads_each
+from search.training.parallel import UNSENDABLE, kept_from_children, received, sent_by_file, threads_each
 
 PROCESSES_FROM = 0.3
 """Seconds that the quickest score took from which several at once are computed by processes; shorter ones by threads.
@@ -160,8 +160,7 @@ _here: list[ScoreCache] = []
 
 
 def _begin(sent: Path, threads: int) -> None:
-    torch.set_num_threads(threads)
-    _here[:] = [ScoreCache(*read_sent(sent))]
+    _here[:] = [ScoreCache(*received(sent, threads))]
 
 
 def _score_here(structure: Structure) -> StructureScore:

@@ -325,8 +325,8 @@ class Study:
                 `reconstruct`), "auto" for refitted ones in trainings of up to 3 epochs; other flows train first.
             device: torch device for the training.
             progress: show bars when standard error is a terminal.
-            jobs: structures trained at the same time, in processes that share torch's threads; by default one a thread,
-                8 at most, where trainings on a CPU take about a minute or more.
+            jobs: structures trained at the same time, in processes that share torch's threads; by default as many as
+                pay, 8 at most, where trainings on a CPU take about half a minute or more.
 
         Raises:
             SecateurError: when nothing feasible was found yet; for an unknown start, or fewer finalists than places.

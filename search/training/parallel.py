@@ -153,9 +153,13 @@ def sent_by_file(task: object, owner: object) -> Path:
     return folder / "task"
 
 
-def read_sent(file: Path) -> Any:
-    """What `sent_by_file` wrote; tensors are mapped, so that the processes share them until they write to them."""
-    return torch.load(file, weights_only=False, mmap=True)  # by this process's parent, in a folder of this user alone
+def received(sent: Path, threads: int) -> Any:
+    """In a process that joblib began: what `sent_by_file` wrote. From now on it is a child as those of `process_pool`.
+
+    Tensors are mapped, so that the processes share them until they write to them.
+    """
+    _become_child(threads, sent)
+    return torch.load(sent, weights_only=False, mmap=True)  # by this process's parent, in a folder of this user alone
 
 
 def threads_each(jobs: int) -> int:
@@ -222,11 +226,15 @@ def results_of(pool: ProcessPoolExecutor, tasks: Iterable[Callable[[], _T]], pro
 
 
 def _begin(threads: int, begin: Begin | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    end_with_parent()
-    torch.set_num_threads(threads)
+    _become_child(threads)
     if begin is not None:
         begin()
+
+
+def _become_child(threads: int, sent: Path | None = None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    end_with_parent(sent)
+    torch.set_num_threads(threads)
 
 
 def end_with_parent(sent: Path | None = None) -> None:
@@ -242,10 +250,12 @@ def end_with_parent(sent: Path | None = None) -> None:
     def wait_for_the_end() -> None:
         if parent is None:
             return
-        if (sentinel := getattr(parent, "sentinel", None)) is not None:
+        sentinel = getattr(parent, "sentinel", None)
+        if sentinel is not None:
             connection.wait([sentinel])
-        while sentinel is None and os.getppid() == parent.pid:  # joblib's processes have no sentinel
-            time.sleep(1.0)
+        else:  # joblib's processes have none
+            while os.getppid() == parent.pid:
+                time.sleep(1.0)
         if sent is not None:
             shutil.rmtree(sent.parent, ignore_errors=True)
         os._exit(1)
