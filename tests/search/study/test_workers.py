@@ -118,7 +118,7 @@ def test_the_tables_of_a_storage_are_made_by_eight_at_once(tmp_path: Path, url: 
 def test_a_server_that_is_restarted_in_mid_study_costs_nothing(
     tmp_path: Path, parts: Parts, server: Server, launcher: Launcher
 ) -> None:
-    url = server.url.replace("/postgres", "/template1")
+    url = server.database()
     options = ["--work", "--trials", "30", "--pause", "0.1", "--log", str(tmp_path / "log"), "--sampler", "qmc"]
     process = begin(launcher, url, tmp_path, *options)
     wait_for(tmp_path, 5)
