@@ -187,8 +187,8 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> tuple[RunFolder, Stu
         source: the file it was read from, noted for the import of the user's own modules.
 
     Returns:
-        the folder, and the study; where no criterion was chosen, or not which layers may go, with what the folder was
-        begun with.
+        the folder, and the study; where no criterion was chosen, no rate, or not which layers may go, with what the
+        folder was begun with.
 
     Raises:
         SecateurError: when the folder holds another study (what differs is named), or something else than a run.
@@ -200,7 +200,7 @@ def open_run(runs: Path, study: StudyFile, source: Path) -> tuple[RunFolder, Stu
         criterion = study.space.space().as_noted(there.space.space().to_dict()).criterion
         kept = (study.space.removal, there.space.removal) == (AUTO, NO_REMOVAL)  # layers could not go by default
         removal = NO_REMOVAL if kept else study.space.removal
-        study = replace(study, space=replace(study.space, criterion=criterion, removal=removal))
+        study = replace(study, space=replace(study.space, criterion=criterion, removal=removal)).at_rates_of(there)
         different = differences(study, there)
         if different:
             more = f" (and {len(different) - 1} more)" if len(different) > 1 else ""

@@ -68,6 +68,19 @@ class StudyFile:
                 f'[search] {given} needs [retrain] flow = "one-shot", but got flow={self.retrain.flow!r}'
             )
 
+    def at_rates_of(self, other: StudyFile) -> StudyFile:
+        """This study; where it leaves a rate to the length, that of the other one's training of the same length."""
+
+        def settled(own: Recipe, theirs: Recipe) -> Recipe:
+            known = own.lr == "auto" and (own.epochs, own.optimiser) == (theirs.epochs, theirs.optimiser)
+            return dataclasses.replace(own, lr=theirs.lr) if known else own
+
+        parts: dict[str, Any] = {"dense": settled(self.dense, other.dense)}
+        for name in WITH_RECIPE:
+            own, theirs = getattr(self, name), getattr(other, name)
+            parts[name] = dataclasses.replace(own, recipe=settled(own.recipe, theirs.recipe))
+        return dataclasses.replace(self, **parts)
+
     @property
     def fingerprint(self) -> str:
         """16 hex digits over every setting that a result of the study depends on."""
@@ -103,6 +116,8 @@ SECTIONS: dict[str, type] = {
     "compare": CompareSection,
     "evaluate": Plan,
 }
+WITH_RECIPE = ("retrain", "sparsify", "evaluate")
+"""Sections in which the keys of a recipe stand beside their own."""
 REQUIRED = ("model", "data", "budget")
 MAY_CHANGE = ("[search] trials", "[dense] compile", "[retrain] ", "[sparsify] ", "[compare] ", "[evaluate] ")
 """How the settings begin that do not make another study: its trials are the same, and every result knows its recipe."""
@@ -222,10 +237,13 @@ def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
         if name not in table:
             raise SecateurError(f"section [{name}] is missing; `secateur init` writes a study file to start from")
     parts: dict[str, Any] = {}
-    table = {**table, "retrain": _as_dense(table.get("retrain", {}), table.get("dense", {}))}
+    given = table.get("retrain", {})
+    table = {**table, "retrain": _as_dense(given, table.get("dense", {}))}
     for name, cls in SECTIONS.items():
-        reader = _read_with_recipe if cls in (RetrainSection, SparsifySection, Plan) else read_table
+        reader = _read_with_recipe if name in WITH_RECIPE else read_table
         parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
+    if not {"lr", "optimiser"} & given.keys():
+        parts["retrain"] = _rate_as_dense(parts["retrain"], parts["dense"])
     search = parts["search"]
     sources = tuple(str(folder / one) if one.endswith(".json") else one for one in search.warm_start)
     parts["search"] = dataclasses.replace(search, warm_start=sources)
@@ -233,8 +251,10 @@ def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
 
 
 def settings(study: StudyFile) -> dict[str, object]:
-    """Every setting by the name that messages use: `seed`, `[search] trials`."""
-    return {f"[{section}] {key}" if section else key: value for section, key, value in entries(study)}
+    """Every setting by the name that messages use: `seed`, `[search] trials`; rates as numbers."""
+    found = {f"[{section}] {key}" if section else key: value for section, key, value in entries(study)}
+    recipes = {"dense": study.dense, **{name: getattr(study, name).recipe for name in WITH_RECIPE}}
+    return found | {f"[{section}] lr": recipe.highest_rate for section, recipe in recipes.items()}
 
 
 def entries(study: StudyFile) -> Iterator[tuple[str, str, object]]:
@@ -276,17 +296,22 @@ def differences(here: StudyFile, there: StudyFile) -> list[str]:
 
 def _seeded(section: str, table: object, seed: int) -> object:
     """Trainings take the study's seed unless they name their own."""
-    if section in ("dense", "retrain", "sparsify", "evaluate") and isinstance(table, Mapping):
+    if section in ("dense", *WITH_RECIPE) and isinstance(table, Mapping):
         return {"seed": seed, **table}
     return table
 
 
 def _as_dense(retrain: object, dense: object) -> object:
-    """Retraining has the batch size of [dense], and its optimiser and rate unless it has an optimiser of its own."""
+    """Retraining has the batch size and the optimiser of [dense] unless it has its own."""
     if not (isinstance(retrain, Mapping) and isinstance(dense, Mapping)):
         return retrain
-    names = ("batch_size",) if "optimiser" in retrain else ("batch_size", "optimiser", "lr")
-    return {**{name: dense[name] for name in names if name in dense}, **retrain}
+    return {**{name: dense[name] for name in ("batch_size", "optimiser") if name in dense}, **retrain}
+
+
+def _rate_as_dense(retrain: RetrainSection, dense: Recipe) -> RetrainSection:
+    """Retraining has the rate of [dense], in its own length, where neither rate nor optimiser is its own."""
+    lr = dense.in_epochs(retrain.recipe.epochs).lr
+    return dataclasses.replace(retrain, recipe=dataclasses.replace(retrain.recipe, lr=lr))
 
 
 def _read_with_recipe(cls: type[Any], table: object, section: str, folder: Path) -> Any:

@@ -50,7 +50,8 @@ def read_retrainings(
     for facts in (trial.user_attrs for trial in trials if trial.state is TrialState.COMPLETE):
         settings = {"start": "cut", **json.loads(facts["recipe"])}
         own = settings["epochs"]
-        settings["epochs"] = settings.pop("whole", own)
+        whole = settings.pop("whole", {})
+        settings |= whole if isinstance(whole, dict) else {"epochs": whole}  # the number is what older versions noted
         found.setdefault((facts["trial"], to_record(settings)), {})[own] = facts
     labels = _labels(dict.fromkeys(text for _, text in found))
     retrainings: dict[int, list[Retraining]] = {}
@@ -163,7 +164,7 @@ class Retrainer:
     ) -> None:
         """Trains all of these by one config, as far as nobody has; waits for those that others train."""
         done: dict[str, float] = {}
-        desc = f"{config.recipe.epochs} of {config.whole} epochs" if config.whole else "retrained"
+        desc = f"{config.recipe.epochs} of {config.whole.epochs} epochs" if config.whole else "retrained"
         with tqdm(total=len(chosen), desc=desc, unit="structure", disable=None if progress and chosen else True) as bar:
             for turn in turns_of(self.task, chosen, config, device, jobs):
                 with self._claims() as claims, RetrainingPool(self.task, config, device, turn, progress) as pool:

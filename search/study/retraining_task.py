@@ -49,13 +49,13 @@ class RetrainConfig:
         start: what a one-shot training starts from: "cut" (the dense network's weights, as they are left),
             "reconstructed" (refitted in closed form first) or "auto" (refitted up to `SHORT_EPOCHS`). Other flows
             start as they always do.
-        whole: of a short training, which decides between finalists, the epochs of the whole one; 0 for a whole one.
+        whole: of a short training, which decides between finalists, the recipe of the whole one.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     flow: Flow = field(default_factory=Flow)
     start: str = DEFAULT_START
-    whole: int = 0
+    whole: Recipe | None = None
 
     def __post_init__(self) -> None:
         check_name("start", self.start, STARTS)
@@ -69,7 +69,11 @@ class RetrainConfig:
     @property
     def text(self) -> str:
         """The settings as canonical JSON: equal for equal settings; of "cut" what it was before there was a choice."""
-        return to_record({**self._training, "whole": self.whole} if self.whole else self._training)
+        if self.whole is None:
+            return to_record(self._training)
+        own = self.recipe.to_dict()
+        whole = {name: value for name, value in self.whole.to_dict().items() if value != own[name]}
+        return to_record({**self._training, "whole": whole})
 
     @property
     def key(self) -> str:
@@ -86,7 +90,7 @@ class RetrainConfig:
         if epochs >= self.recipe.epochs:
             return self
         start = "reconstructed" if self.refits else "cut"  # as the whole one starts
-        return replace(self, recipe=replace(self.recipe, epochs=epochs), whole=self.recipe.epochs, start=start)
+        return replace(self, recipe=self.recipe.in_epochs(epochs), whole=self.recipe, start=start)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -72,14 +72,23 @@ SCHEDULES: dict[str, tuple[Schedule, float]] = {
 
 
 def _sgd(groups: Any, recipe: Recipe) -> optim.Optimizer:
-    return optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
+    return optim.SGD(groups, lr=recipe.highest_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0)
 
 
 def _adamw(groups: Any, recipe: Recipe) -> optim.Optimizer:
-    return optim.AdamW(groups, lr=recipe.lr, betas=(recipe.momentum, 0.999))
+    return optim.AdamW(groups, lr=recipe.highest_rate, betas=(recipe.momentum, 0.999))
 
 
 OPTIMISERS: dict[str, Callable[[Any, Recipe], optim.Optimizer]] = {"sgd": _sgd, "adamw": _adamw}
+RATES: dict[str, tuple[tuple[float, float], ...]] = {
+    "sgd": ((3, 0.02), (12, 0.05), (math.inf, 0.1)),
+    "adamw": ((3, 0.0005), (12, 0.001), (math.inf, 0.002)),
+}
+"""Optimiser -> (epochs up to which, highest learning rate), the shortest first: what `lr = "auto"` stands for.
+
+By accuracy on validation images of pruned networks from cut and from refitted weights (studies/README.md, "Rates by
+length"): a rate that a long training comes down from ends a short one below where refitted weights began.
+"""
 MOST_STEPS, LARGEST_RATE = 10**7, 1e4
 """Whole numbers and rates of a recipe beyond which a slip is sure."""
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -92,7 +101,7 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training split.
-        lr: highest learning rate. The default is one of long trainings; a few epochs want about 0.02.
+        lr: highest learning rate; "auto" for that of the optimiser and of so many epochs (`RATES`).
         batch_size: samples a step, over all processes together, where no loader decides; an incomplete last batch is
             left out.
         optimiser: a key of `OPTIMISERS`; "sgd" uses Nesterov momentum.
@@ -125,7 +134,7 @@ class Recipe:
     """
 
     epochs: int = 40
-    lr: float = 0.1
+    lr: float | Literal["auto"] = "auto"
     batch_size: int = 128
     optimiser: str = "sgd"
     momentum: float = 0.9
@@ -157,8 +166,10 @@ class Recipe:
             if isinstance(value, bool) or not isinstance(value, int) or value < low:
                 raise SecateurError(f"recipe: {name} must be a whole number >= {low}, but got {name}={value!r}")
             check_range(name, value, low, 2**63 - 1 if name == "seed" else MOST_STEPS, where="recipe")
-        for name in ("lr", "temperature"):
-            check_range(name, getattr(self, name), 0, LARGEST_RATE, above=True, where="recipe")
+        if isinstance(self.lr, str) and self.lr != "auto":
+            raise SecateurError(f"recipe: lr must be a number or 'auto', but got lr={self.lr!r}")
+        for name, value in (("lr", self.highest_rate), ("temperature", self.temperature)):
+            check_range(name, value, 0, LARGEST_RATE, above=True, where="recipe")
         for name in ("weight_decay", "clip", "slim"):
             check_range(name, getattr(self, name), 0, LARGEST_RATE, where="recipe")
         check_range("distill", self.distill, 0, 1, where="recipe")
@@ -167,10 +178,22 @@ class Recipe:
         for layer, factor in self.slim_layers.items():
             check_range(f"slim_layers[{layer!r}]", factor, 0, where="recipe")
 
+    @property
+    def highest_rate(self) -> float:
+        """The number that `lr` stands for."""
+        return _usual_rate(self.optimiser, self.epochs) if self.lr == "auto" else self.lr
+
+    def in_epochs(self, epochs: int) -> Recipe:
+        """The same training in so many epochs; a rate that was given changes as "auto" does between the lengths."""
+        if self.lr == "auto":
+            return replace(self, epochs=epochs)
+        change = _usual_rate(self.optimiser, epochs) / _usual_rate(self.optimiser, self.epochs)
+        return replace(self, epochs=epochs, lr=min(self.lr * change, LARGEST_RATE))
+
     def rate(self, position: float) -> float:
         """The learning rate at a position 0..1 of the training."""
         schedule, own = SCHEDULES[self.schedule]
-        return self.lr * schedule(position, own if self.warmup is None else self.warmup)
+        return self.highest_rate * schedule(position, own if self.warmup is None else self.warmup)
 
     def build_optimiser(self, model: nn.Module) -> optim.Optimizer:
         """The optimiser over all parameters of `model` that want a gradient."""
@@ -180,10 +203,14 @@ class Recipe:
         return OPTIMISERS[self.optimiser]([{"params": wanted, "weight_decay": self.weight_decay}], self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON, checkpoints and fingerprints; without `compile`, which changes no meaning."""
-        values = {**asdict(self), "slim_layers": dict(self.slim_layers)}
+        """Plain values, for JSON, checkpoints and fingerprints: `lr` is a number, and there is no `compile`."""
+        values = {**asdict(self), "lr": self.highest_rate, "slim_layers": dict(self.slim_layers)}
         del values["compile"]
         return values
+
+
+def _usual_rate(optimiser: str, epochs: int) -> float:
+    return next(rate for most, rate in RATES[optimiser] if epochs <= most)
 
 
 def bfloat16(recipe: Recipe, data: Data, device: torch.device) -> bool:

@@ -118,7 +118,7 @@ def test_run_folder_is_resumed_and_nothing_is_retrained_again(here: Path) -> Non
 
 
 def test_another_recipe_adds_its_results_to_a_run_of_before(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The folder names neither `start` nor `finalists`; the study file changes one and the command the other."""
+    """The folder names neither `start` nor `finalists`, and has the rate of its day where none is given."""
     run = here / "runs/tiny"
     before = {path: path.read_bytes() for path in sorted((run / "retrain").rglob("network.safetensors"))}
     old = {one.id: one.accuracy for one in secateur.Front.load(run).candidates if one.accuracy is not None}
@@ -126,7 +126,7 @@ def test_another_recipe_adds_its_results_to_a_run_of_before(here: Path, capsys: 
     (here / "study.toml").write_text(text.replace('start = "cut"', 'start = "reconstructed"'))
     assert main(["run", "study.toml", "--epochs", "3", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
-    labels = ("2 epochs, start cut", "3 epochs, start reconstructed")
+    labels = ("2 epochs, lr 0.1, start cut", "3 epochs, lr 0.02, start reconstructed")
     assert {(one["structure"], one["training"]) for one in result["retrained"]} == {
         (structure, label) for structure in old for label in labels
     }
@@ -139,9 +139,9 @@ def test_another_recipe_adds_its_results_to_a_run_of_before(here: Path, capsys: 
     assert {name.partition(", ")[2] for name in networks} == {"", *labels}  # the dense network has no recipe
 
     after = written(run / "retrain", "network.safetensors")
-    assert main(["retrain", "runs/tiny", "--epochs", "2", "--start", "cut", "-q"]) == 0
+    assert main(["retrain", "runs/tiny", "--epochs", "3", "--start", "reconstructed", "-q"]) == 0
     assert written(run / "retrain", "network.safetensors") == after  # nothing was left to do
-    assert all(f"{label}:" in capsys.readouterr().out.splitlines() for label in labels[:1])
+    assert all(f"{label}:" in capsys.readouterr().out.splitlines() for label in labels[1:])
 
 
 def test_journal_is_resumed(here: Path) -> None:

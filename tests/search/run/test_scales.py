@@ -75,7 +75,7 @@ def test_variants_change_the_scaled_study_and_a_scale_may_change_and_add_variant
     assert small["plain"].name == "plain"
     uniform = small["uniform"]
     assert (uniform.search.rule, uniform.retrain.recipe.lr, uniform.retrain.recipe.epochs) == ("uniform", 0.05, 2)
-    assert full["uniform"].retrain.recipe.lr == 0.1
+    assert full["uniform"].retrain.recipe.highest_rate == 0.1
     assert (full["wide"].model.backbone, full["plain"].model.backbone) == ("resnet56", "resnet20")
 
 

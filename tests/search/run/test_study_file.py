@@ -94,11 +94,37 @@ def test_retraining_has_batch_size_and_rate_of_the_dense_training_unless_it_has_
         assert read_study(write(tmp_path, study_toml(study))).retrain.recipe == recipe
         return recipe.batch_size, recipe.lr, recipe.optimiser
 
+    plain = Recipe().batch_size
     dense = 'batch_size = 16\nlr = 0.01\noptimiser = "adamw"'
     assert read(dense, "") == (16, 0.01, "adamw")
     assert read(dense, "lr = 0.5\nbatch_size = 8") == (8, 0.5, "adamw")
     assert read(dense, 'optimiser = "sgd"') == (16, Recipe().lr, "sgd")
-    assert read("", "") == (Recipe().batch_size, Recipe().lr, "sgd")
+    assert read("", "") == (plain, "auto", "sgd")
+    assert read("lr = 0.2", "") == (plain, 0.2, "sgd")
+    assert read("lr = 0.2", "epochs = 2") == (plain, 0.2 * Recipe(epochs=2).highest_rate / Recipe().highest_rate, "sgd")
+    assert read("lr = 0.2", 'epochs = 2\nlr = "auto"') == (plain, "auto", "sgd")
+
+
+def test_a_run_goes_on_at_the_rates_that_it_was_begun_with(tmp_path: Path) -> None:
+    """Where they are left out: another default since then makes neither another study nor other trainings."""
+    begun = read_study(write(tmp_path, SMALL + "[dense]\nepochs = 2\nlr = 0.1\n[retrain]\nepochs = 3\nlr = 0.1\n"))
+    open_run(tmp_path, begun, tmp_path / "study.toml")
+    for epochs, rate in ((3, 0.1), (2, Recipe(epochs=2).highest_rate)):
+        here = read_study(write(tmp_path, f"{SMALL}[dense]\nepochs = 2\n[retrain]\nepochs = {epochs}\n"))
+        _, study = open_run(tmp_path, here, tmp_path / "study.toml")
+        assert (study.dense.highest_rate, study.retrain.recipe.highest_rate) == (0.1, rate)
+    other = read_study(write(tmp_path, f"{SMALL}[dense]\nepochs = 2\nlr = 0.05\n"))
+    with pytest.raises(SecateurError, match=r"\[dense\] lr is 0.05, not 0.1 there"):
+        open_run(tmp_path, other, tmp_path / "study.toml")
+
+
+def test_a_rate_counts_as_the_number_that_it_stands_for(tmp_path: Path) -> None:
+    left_out = read_study(write(tmp_path, SMALL))
+    given = read_study(write(tmp_path, f"{SMALL}[dense]\nlr = 0.1\n[retrain]\nlr = 0.1\n"))
+    assert (left_out.dense.lr, given.dense.lr) == ("auto", 0.1)
+    assert differences(left_out, given) == []
+    assert left_out.fingerprint == given.fingerprint
+    assert "[dense] lr must be a number, 'auto', but got 'fast'" in refused(tmp_path, f'{SMALL}[dense]\nlr = "fast"\n')
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.trial import create_trial
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -31,6 +33,8 @@ from search.review.summary import finalists_table, result_values, retrained
 from search.space.budget import Bound, Target
 from search.space.problem import SearchProblem
 from search.study.finalists import Finalists, Slot, finalists_of
+from search.study.retrain import read_retrainings
+from search.study.retraining_task import RetrainConfig
 from search.study.stored import open_study
 from search.study.study import Study
 from search.training import engine
@@ -200,6 +204,23 @@ def test_the_better_go_on_by_validation_accuracy_and_only_the_last_see_test_imag
     plain = searched(tmp_path, parts)
     [same] = retrained(plain.retrain([winner.number], recipe=RECIPE, progress=False))
     assert torch.equal(network(study, winner), network(plain, same))  # the training that was asked for, and no other
+
+
+def test_a_rung_has_the_rate_of_its_length_and_belongs_to_the_whole_training() -> None:
+    """Also one that a version noted which knew only the whole training's epochs."""
+    for lr, rates in (("auto", (0.02, 0.05, 0.1)), (0.2, (0.04, 0.1, 0.2))):
+        whole = RetrainConfig(Recipe(epochs=40, lr=cast(Any, lr)))
+        configs = [whole.short(3), whole.short(10), whole]
+        assert [one.recipe.highest_rate for one in configs] == pytest.approx(rates)
+        old = replace(configs[0].recipe, lr=rates[-1]).to_dict()
+        noted = json.dumps({**old, "flow": "one-shot", "steps": whole.flow.count, "whole": 40})
+        for first in (configs[0].text, noted):
+            texts = [first, *(one.text for one in configs[1:])]
+            facts = [{"trial": 5, "recipe": text, "accuracy": 0.5, "test_accuracy": 0.4} for text in texts]
+            trials = [create_trial(value=0.5, user_attrs=one) for one in facts]
+            [retraining] = read_retrainings(None, trials, None)[5]
+            assert [epochs for epochs, _ in retraining.rungs] == [3, 10, 40]
+            assert retraining.recipe == {"start": "cut", **json.loads(whole.text)}
 
 
 def test_where_lower_is_better_the_lowest_go_on(tmp_path: Path, parts: Parts) -> None:

@@ -94,7 +94,10 @@ def test_fewer_images_where_they_are_large_and_too_few_are_refused(monkeypatch: 
 
 def test_settings_of_a_cut_start_are_written_as_before_there_was_a_choice() -> None:
     assert "start" not in RetrainConfig(RECIPE, start="cut").text
-    assert (RetrainConfig(Recipe()).key, RetrainConfig(Recipe(epochs=2), Flow("soft")).key) == ("ab2047", "6e92bd")
+    assert (RetrainConfig(Recipe()).key, RetrainConfig(Recipe(epochs=2, lr=0.1), Flow("soft")).key) == (
+        "ab2047",
+        "6e92bd",
+    )
     cut, refitted = (json.loads(RetrainConfig(RECIPE, start=start).text) for start in STARTS if start != "auto")
     assert refitted == {**cut, "start": "reconstructed"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn, optim
 
 from backbones.errors import SecateurError
-from search.training.recipe import OPTIMISERS, SCHEDULES, Recipe
+from search.training.recipe import OPTIMISERS, RATES, SCHEDULES, Recipe
 
 
 @given(st.sampled_from(list(SCHEDULES)), st.floats(0, 0.4), st.floats(0, 1))
@@ -57,10 +58,36 @@ def test_optimisers_take_what_the_recipe_says() -> None:
     assert set(OPTIMISERS) == {"sgd", "adamw"}
 
 
+def test_a_rate_that_is_left_out_is_by_optimiser_and_length() -> None:
+    for optimiser, lengths in RATES.items():
+        last = 0.0
+        for most, rate in lengths:
+            epochs = int(min(most, 1000))
+            recipe = Recipe(epochs=epochs, optimiser=optimiser)
+            assert recipe.highest_rate == rate > last
+            assert recipe.build_optimiser(nn.Linear(2, 2)).param_groups[0]["lr"] == rate
+            assert recipe.rate(0.05) == pytest.approx(rate)
+            assert replace(recipe, lr=0.3).highest_rate == 0.3
+            last = rate
+        assert replace(Recipe(optimiser=optimiser), epochs=1).highest_rate == lengths[0][1]  # goes with the length
+    assert (Recipe().highest_rate, Recipe(epochs=1).highest_rate) == (0.1, 0.02)
+
+
+@given(st.integers(1, 200), st.integers(1, 200), st.floats(1e-6, 1), st.sampled_from(list(OPTIMISERS)))
+def test_a_given_rate_changes_with_the_length_as_the_others_do(here: int, there: int, lr: float, name: str) -> None:
+    given, usual = Recipe(epochs=here, optimiser=name, lr=lr), Recipe(epochs=here, optimiser=name)
+    assert usual.in_epochs(there) == replace(usual, epochs=there)
+    changed = given.in_epochs(there)
+    assert changed.highest_rate / lr == pytest.approx(usual.in_epochs(there).highest_rate / usual.highest_rate)
+    assert replace(changed, lr=lr) == replace(given, epochs=there)
+    assert given.in_epochs(here) == given
+
+
 def test_recipe_goes_through_json() -> None:
-    recipe = Recipe(epochs=7, slim=1e-4, slim_layers={"bn": 3.0})
+    recipe = Recipe(epochs=7, lr=0.03, slim=1e-4, slim_layers={"bn": 3.0})
     record = json.loads(json.dumps(recipe.to_dict()))
     assert Recipe(**record) == recipe
+    assert Recipe(epochs=7).to_dict()["lr"] == Recipe(epochs=7).highest_rate
 
 
 @pytest.mark.parametrize(
@@ -74,7 +101,7 @@ def test_recipe_goes_through_json() -> None:
         ({"precision": "float16"}, "unknown precision 'float16'"),
         ({"lr": 0.0}, "0 < lr <= 10000 must hold, but got lr=0.0"),
         ({"lr": float("nan")}, "0 < lr <= 10000 must hold, but got lr=nan"),
-        ({"lr": "fast"}, "0 < lr <= 10000 must hold, but got lr='fast'"),
+        ({"lr": "fast"}, "lr must be a number or 'auto', but got lr='fast'"),
         ({"momentum": 1.0}, "0 <= momentum < 1 must hold, but got momentum=1.0"),
         ({"distill": 1.5}, "0 <= distill <= 1 must hold, but got distill=1.5"),
         ({"temperature": 0}, "0 < temperature <= 10000 must hold"),
