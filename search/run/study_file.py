@@ -50,7 +50,7 @@ class StudyFile:
     budget: BudgetSection
     seed: int = 0
     task: TaskSection = field(default_factory=TaskSection)
-    dense: Recipe = field(default_factory=Recipe)
+    dense: Recipe = field(default_factory=lambda: _from_scratch(Recipe()))
     space: SpaceSection = field(default_factory=SpaceSection)
     search: SearchSection = field(default_factory=SearchSection)
     retrain: RetrainSection = field(default_factory=RetrainSection)
@@ -75,7 +75,7 @@ class StudyFile:
             known = own.lr == "auto" and (own.epochs, own.optimiser) == (theirs.epochs, theirs.optimiser)
             return dataclasses.replace(own, lr=theirs.lr) if known else own
 
-        parts: dict[str, Any] = {"dense": settled(self.dense, other.dense)}
+        parts: dict[str, Any] = {}
         for name in WITH_RECIPE:
             own, theirs = getattr(self, name), getattr(other, name)
             parts[name] = dataclasses.replace(own, recipe=settled(own.recipe, theirs.recipe))
@@ -237,12 +237,14 @@ def parse(table: Mapping[str, Any], folder: Path) -> StudyFile:
         if name not in table:
             raise SecateurError(f"section [{name}] is missing; `secateur init` writes a study file to start from")
     parts: dict[str, Any] = {}
-    given = table.get("retrain", {})
-    table = {**table, "retrain": _as_dense(given, table.get("dense", {}))}
+    given, dense = table.get("retrain", {}), table.get("dense", {})
+    table = {**table, "retrain": _as_dense(given, dense)}
     for name, cls in SECTIONS.items():
         reader = _read_with_recipe if name in WITH_RECIPE else read_table
         parts[name] = reader(cls, _seeded(name, table.get(name, {}), top.seed), f"[{name}]", folder)
-    if not {"lr", "optimiser"} & given.keys():
+    if "lr" not in dense:
+        parts["dense"] = _from_scratch(parts["dense"])
+    elif not {"lr", "optimiser"} & given.keys():
         parts["retrain"] = _rate_as_dense(parts["retrain"], parts["dense"])
     search = parts["search"]
     sources = tuple(str(folder / one) if one.endswith(".json") else one for one in search.warm_start)
@@ -306,6 +308,11 @@ def _as_dense(retrain: object, dense: object) -> object:
     if not (isinstance(retrain, Mapping) and isinstance(dense, Mapping)):
         return retrain
     return {**{name: dense[name] for name in ("batch_size", "optimiser") if name in dense}, **retrain}
+
+
+def _from_scratch(dense: Recipe) -> Recipe:
+    """The dense network begins from random weights, which want the rate of a long training in a short one too."""
+    return dataclasses.replace(dense, lr=dense.in_epochs(Recipe().epochs).highest_rate)
 
 
 def _rate_as_dense(retrain: RetrainSection, dense: Recipe) -> RetrainSection:

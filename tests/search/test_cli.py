@@ -242,11 +242,11 @@ def test_search_alone_then_retrain_then_report(folder: Path, capsys: pytest.Capt
     code, out, err = called(capsys, "retrain", "runs/tiny", "--finalists", "4", "--epochs", "8")
     assert code == 0, err
     assert "Retraining: 4 finalists: 4 x 1, 2 x 2, 1 x 8 epochs, 2 times one retraining\n" in out
-    assert {"2 epochs:", "8 epochs:"} <= set(out.splitlines())  # the retraining before, and this one
+    assert {"2 epochs, lr 0.02:", "8 epochs, lr 0.05:"} <= set(out.splitlines())  # the retraining before, and this one
     assert re.search(r"^finalist .* rung  1 epoch  2 epochs  8 epochs$", out, flags=re.MULTILINE)
     assert max(map(len, out.splitlines())) <= 80
     code, out, err = called(capsys, "status", "runs/tiny")
-    assert re.findall(r"^  trial \d+(?: \(\w+\))?, \w+  (\S+ of \S+ epochs):", out, flags=re.MULTILINE) == [
+    assert re.findall(r"^  trial \d+(?: \(\w+\))?, \w+  (\S+ of \S+ epochs), lr 0\.05:", out, flags=re.MULTILINE) == [
         "2 of 8 epochs",
         *2 * ["1 of 8 epochs"],
     ]

@@ -118,7 +118,7 @@ def test_run_folder_is_resumed_and_nothing_is_retrained_again(here: Path) -> Non
 
 
 def test_another_recipe_adds_its_results_to_a_run_of_before(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The folder names neither `start` nor `finalists`, and has the rate of its day where none is given."""
+    """The folder names neither `start` nor `finalists`, and has the rates of its day where none is given."""
     run = here / "runs/tiny"
     before = {path: path.read_bytes() for path in sorted((run / "retrain").rglob("network.safetensors"))}
     old = {one.id: one.accuracy for one in secateur.Front.load(run).candidates if one.accuracy is not None}

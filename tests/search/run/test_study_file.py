@@ -112,16 +112,23 @@ def test_a_run_goes_on_at_the_rates_that_it_was_begun_with(tmp_path: Path) -> No
     for epochs, rate in ((3, 0.1), (2, Recipe(epochs=2).highest_rate)):
         here = read_study(write(tmp_path, f"{SMALL}[dense]\nepochs = 2\n[retrain]\nepochs = {epochs}\n"))
         _, study = open_run(tmp_path, here, tmp_path / "study.toml")
-        assert (study.dense.highest_rate, study.retrain.recipe.highest_rate) == (0.1, rate)
+        assert study.retrain.recipe.highest_rate == rate
     other = read_study(write(tmp_path, f"{SMALL}[dense]\nepochs = 2\nlr = 0.05\n"))
     with pytest.raises(SecateurError, match=r"\[dense\] lr is 0.05, not 0.1 there"):
         open_run(tmp_path, other, tmp_path / "study.toml")
 
 
+def test_a_dense_network_of_random_weights_has_the_rate_of_a_long_training_at_any_length(tmp_path: Path) -> None:
+    for optimiser in ("sgd", "adamw"):
+        given = f'{SMALL}[dense]\noptimiser = "{optimiser}"\nepochs = 2\n'
+        found = [read_study(write(tmp_path, text)).dense.highest_rate for text in (given, f'{given}lr = "auto"\n')]
+        assert found == [Recipe(optimiser=optimiser, epochs=epochs).highest_rate for epochs in (40, 2)]
+
+
 def test_a_rate_counts_as_the_number_that_it_stands_for(tmp_path: Path) -> None:
     left_out = read_study(write(tmp_path, SMALL))
     given = read_study(write(tmp_path, f"{SMALL}[dense]\nlr = 0.1\n[retrain]\nlr = 0.1\n"))
-    assert (left_out.dense.lr, given.dense.lr) == ("auto", 0.1)
+    assert (left_out.retrain.recipe.lr, given.retrain.recipe.lr) == ("auto", 0.1)
     assert differences(left_out, given) == []
     assert left_out.fingerprint == given.fingerprint
     assert "[dense] lr must be a number, 'auto', but got 'fast'" in refused(tmp_path, f'{SMALL}[dense]\nlr = "fast"\n')
