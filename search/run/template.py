@@ -85,14 +85,15 @@ SECTION_TEXTS = {
     "budget": "What the pruned network may cost; at least one of the four.",
     "space": "Which structures are looked at.",
     "search": "How they are looked at.",
-    "retrain": "How many of the best are retrained, and how: as [dense] says (lr, optimiser, batch_size), or "
-    "any key of it here.",
+    "retrain": "How many of the best are retrained, and how: as [dense] says (optimiser, batch_size, and lr in proportion "
+    "to the epochs), or any key of it here.",
     "sparsify": "What goes beside the filters in `secateur compare`; every key of [dense] can stand here too.",
     "compare": "What `secateur compare` does with variants of this study, [variants.name.section].",
     "evaluate": "What `secateur evaluate` does; every key of [dense] can stand here too.",
 }
 KEY_TEXTS = {
     "[dense] optimiser": f"{' or '.join(to_toml(name) for name in OPTIMISERS)}; sgd uses Nesterov momentum.",
+    "[dense] lr": 'highest learning rate; "auto" goes by optimiser and epochs, for weights that work already.',
     "[dense] schedule": f"of the learning rate: {', '.join(to_toml(name) for name in SCHEDULES)}.",
     "[dense] slim_layers": "batch-norm layer = factor on slim; layers not named have factor 1.",
     "[dense] slim": "lambda of the L1 penalty on batch-norm gammas (network slimming); 0 for none.",

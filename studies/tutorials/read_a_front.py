@@ -18,7 +18,7 @@ def main() -> None:
     data = sc.load_data("digits")
     torch.manual_seed(0)
     model = sc.build("resnet20", num_classes=10, in_channels=1)
-    sc.train(model, data, sc.Recipe(epochs=4, batch_size=64))
+    sc.train(model, data, sc.Recipe(epochs=4, batch_size=64, lr=0.1))
     graph = sc.trace(model, data.example)
 
     # A band asks for a front: structures of 15 % to 60 % of the MACs, each as good as its size allows.

@@ -26,7 +26,7 @@ def test_integers_lose_less_than_two_points_on_digits(tmp_path: Path) -> None:
         nn.Sequential(nn.Conv2d(i, o, 3, padding=1), nn.BatchNorm2d(o), nn.ReLU(), nn.MaxPool2d(2)) for i, o in sizes
     ]
     model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128, 10))
-    train(model, data, Recipe(epochs=3), progress=False)
+    train(model, data, Recipe(epochs=3, lr=0.1), progress=False)
     calibration = split_samples(data.batch(256)[0], 32)
     export_onnx_int8(model, tmp_path / "net.onnx", (data.example,), calibration)
     floats, integers = accuracy(model, data, "test"), accuracy(OnnxNetwork(tmp_path / "net.onnx"), data, "test")

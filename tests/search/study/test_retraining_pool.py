@@ -117,7 +117,7 @@ def test_what_cannot_be_sent_to_processes_is_trained_here(tmp_path: Path, monkey
 
 def test_what_fails_in_a_process_is_raised_here_and_ends_the_others(tmp_path: Path) -> None:
     study = searched(tmp_path)
-    recipe = replace(SLOW, lr=1e4, epochs=1000)
+    recipe = replace(SLOW, lr=1e4, schedule="constant", epochs=1000)
     with pytest.raises(SecateurError, match="lower lr or set clip"):
         study.retrain(2, recipe=recipe, progress=False, jobs=2)
     assert status(f"sqlite:///{tmp_path}/s.db").retrained == {"failed": 2}

@@ -89,7 +89,7 @@ def test_global_masks_drop_the_smallest_weights_of_all_layers() -> None:
 
 def test_masks_stay_zero_through_fine_tuning_and_parameters_are_counted(digits: Data) -> None:
     model = network()
-    train(model, digits, Recipe(epochs=5, batch_size=64))
+    train(model, digits, Recipe(epochs=5, lr=0.1, batch_size=64))
     masks = magnitude_masks(model, 0.8, spare=["0"])
     names = set(model.state_dict())
     history = train(model, digits, Recipe(epochs=5, lr=0.02, batch_size=64, ema=0.9), masks=masks)
@@ -128,7 +128,7 @@ def test_masks_that_do_not_fit_are_refused(call: Callable[[nn.Module], object], 
 
 def test_double_pruning_reports_what_is_effective(digits: Data) -> None:
     dense = network()
-    train(dense, digits, Recipe(epochs=5, batch_size=64))
+    train(dense, digits, Recipe(epochs=5, lr=0.1, batch_size=64))
     graph = trace(dense, digits.example)
     structure = Structure.random(graph, macs=0.5, seed=1)
     small = prune(dense, graph, structure)
