@@ -82,7 +82,7 @@ def _adamw(groups: Any, recipe: Recipe) -> optim.Optimizer:
 OPTIMISERS: dict[str, Callable[[Any, Recipe], optim.Optimizer]] = {"sgd": _sgd, "adamw": _adamw}
 RATES: dict[str, tuple[tuple[float, float], ...]] = {
     "sgd": ((5, 0.02), (20, 0.05), (math.inf, 0.1)),
-    "adamw": ((5, 0.001), (20, 0.002), (math.inf, 0.005)),
+    "adamw": ((math.inf, 0.002),),
 }
 """Optimiser -> (epochs up to which, highest learning rate), the shortest first: what `lr = "auto"` stands for.
 
@@ -101,8 +101,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training split.
-        lr: highest learning rate; "auto" goes by optimiser and epochs (`RATES`), for weights that work already. A network
-            of random weights wants the rate of a long training (0.1 of SGD) in a short one too.
+        lr: highest learning rate; "auto" goes by optimiser and epochs (`RATES`), for weights that work already. In a few
+            epochs random weights learn faster at the rate of a long training (0.1 of SGD).
         batch_size: samples a step, over all processes together, where no loader decides; an incomplete last batch is
             left out.
         optimiser: a key of `OPTIMISERS`; "sgd" uses Nesterov momentum.
