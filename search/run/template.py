@@ -85,8 +85,8 @@ SECTION_TEXTS = {
     "budget": "What the pruned network may cost; at least one of the four.",
     "space": "Which structures are looked at.",
     "search": "How they are looked at.",
-    "retrain": "How many of the best are retrained, and how: as [dense] says (optimiser, batch_size, and lr in proportion "
-    "to the epochs), or any key of it here.",
+    "retrain": "How many of the best are retrained, and how: as [dense] says (optimiser, batch_size, lr for these "
+    "epochs), or any key.",
     "sparsify": "What goes beside the filters in `secateur compare`; every key of [dense] can stand here too.",
     "compare": "What `secateur compare` does with variants of this study, [variants.name.section].",
     "evaluate": "What `secateur evaluate` does; every key of [dense] can stand here too.",

@@ -101,8 +101,8 @@ class Recipe:
 
     Attributes:
         epochs: passes over the training split.
-        lr: highest learning rate; "auto" goes by optimiser and epochs (`RATES`), for weights that work already. In a few
-            epochs random weights learn faster at the rate of a long training (0.1 of SGD).
+        lr: highest learning rate; "auto" goes by optimiser and epochs (`RATES`), for weights that work already. In
+            a few epochs random weights learn faster at the rate of a long training (0.1 of SGD).
         batch_size: samples a step, over all processes together, where no loader decides; an incomplete last batch is
             left out.
         optimiser: a key of `OPTIMISERS`; "sgd" uses Nesterov momentum.

@@ -118,9 +118,8 @@ def test_soft_pruning_revives_filters(dense: nn.Module, graph: ChannelGraph, dig
         chosen.append(rule(model, graph, target))
         return chosen[-1]
 
-    recipe = Recipe(
-        epochs=4, lr=0.1, batch_size=32, slim=0.05
-    )  # the penalty lets silenced scales catch up with kept ones
+    # The penalty lets silenced scales catch up with kept ones.
+    recipe = Recipe(epochs=4, lr=0.1, batch_size=32, slim=0.05)
     run_flow(Flow("soft"), dense, graph, digits, recipe, choose, third(graph))
     assert len(chosen) == recipe.epochs
     assert all(count > 0 for count in grown)
