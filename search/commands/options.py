@@ -77,7 +77,9 @@ def add_retraining(parser: argparse.ArgumentParser) -> None:
     """Declares what is retrained and how: `--top`, `--finalists`, `--epochs`, `--start`."""
     add_top(parser)
     parser.add_argument("--finalists", type=int, metavar="N", help="instead of [retrain] finalists")
-    parser.add_argument("--epochs", type=int, metavar="N", help="instead of [retrain] epochs")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help="instead of [retrain] epochs; its lr changes with the length"
+    )
     parser.add_argument("--start", choices=STARTS, help="instead of [retrain] start")
 
 
@@ -135,7 +137,7 @@ def changed(study: StudyFile, arguments: argparse.Namespace) -> StudyFile:
     asked = {name: getattr(arguments, name, None) for name in ("top", "finalists", "start", "epochs")}
     given = {name: value for name, value in asked.items() if value is not None}
     if "epochs" in given:
-        given["recipe"] = dataclasses.replace(study.retrain.recipe, epochs=given.pop("epochs"))
+        given["recipe"] = study.retrain.recipe.in_epochs(given.pop("epochs"))
     return dataclasses.replace(study, retrain=dataclasses.replace(study.retrain, **given))
 
 
