@@ -70,15 +70,12 @@ class StudyFile:
 
     def at_rates_of(self, other: StudyFile) -> StudyFile:
         """This study; where it leaves a rate to the length, that of the other one's training of the same length."""
-
-        def settled(own: Recipe, theirs: Recipe) -> Recipe:
-            known = own.lr == "auto" and (own.epochs, own.optimiser) == (theirs.epochs, theirs.optimiser)
-            return dataclasses.replace(own, lr=theirs.lr) if known else own
-
         parts: dict[str, Any] = {}
         for name in WITH_RECIPE:
-            own, theirs = getattr(self, name), getattr(other, name)
-            parts[name] = dataclasses.replace(own, recipe=settled(own.recipe, theirs.recipe))
+            part, theirs = getattr(self, name), getattr(other, name).recipe
+            own = part.recipe
+            if own.lr == "auto" and (own.epochs, own.optimiser) == (theirs.epochs, theirs.optimiser):
+                parts[name] = dataclasses.replace(part, recipe=dataclasses.replace(own, lr=theirs.lr))
         return dataclasses.replace(self, **parts)
 
     @property

@@ -55,10 +55,9 @@ class Networks:
             self._backbone = "resnet20"
             folder = Path("runs/learning-rates") / name
             sc.train(self.dense, inputs.data, sc.Recipe(lr=0.1), folder=folder, progress=False)
-        space, task = sc.Space("ratios", criterion="reconstruction"), scoring_task
-        problem = prepare_problem(
-            space, task(self.dense, self._graph, inputs.data, 128, 0), sc.Budget(macs=0.33), scorer="region_kernel"
-        )
+        space = sc.Space("ratios", criterion="reconstruction")
+        task = scoring_task(self.dense, self._graph, inputs.data, 128, 0)
+        problem = prepare_problem(space, task, sc.Budget(macs=0.33), scorer="region_kernel")
         settings = RuleSettings(criterion="reconstruction")
         self._structure = structure_of("sensitivity", problem, problem.targets[0], settings)
 
@@ -107,7 +106,7 @@ def show(found: list[Row]) -> None:
 def main() -> None:
     """Measures what is missing and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", choices=("digits", "resnet20", "resnet56"))
+    parser.add_argument("network", choices=("digits", "resnet20"))
     parser.add_argument("--images", type=int, default=0, help="of the training split; 0 for all")
     parser.add_argument("--epochs", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--rates", type=float, nargs="+", default=RATES)

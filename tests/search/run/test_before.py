@@ -142,6 +142,10 @@ def test_another_recipe_adds_its_results_to_a_run_of_before(here: Path, capsys: 
     assert main(["retrain", "runs/tiny", "--epochs", "3", "--start", "reconstructed", "-q"]) == 0
     assert written(run / "retrain", "network.safetensors") == after  # nothing was left to do
     assert all(f"{label}:" in capsys.readouterr().out.splitlines() for label in labels[1:])
+    (here / "study.toml").write_text(text.replace('start = "cut"', 'start = "cut"\nlr = 0.1'))
+    assert main(["run", "study.toml", "-q"]) == 0  # the recipe of before
+    assert written(run / "retrain", "network.safetensors") == after  # nothing was left to do
+    assert all(f"{label}:" in capsys.readouterr().out.splitlines() for label in labels[:1])
 
 
 def test_journal_is_resumed(here: Path) -> None:
