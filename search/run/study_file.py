@@ -69,13 +69,14 @@ class StudyFile:
             )
 
     def at_rates_of(self, other: StudyFile) -> StudyFile:
-        """This study; where it leaves a rate to the length, that of the other one's training of the same length."""
+        """This study; where it leaves a rate to the length, `RATE_BEFORE` if the other has that at the same length."""
         parts: dict[str, Any] = {}
         for name in WITH_RECIPE:
             part, theirs = getattr(self, name), getattr(other, name).recipe
             own = part.recipe
-            if own.lr == "auto" and (own.epochs, own.optimiser) == (theirs.epochs, theirs.optimiser):
-                parts[name] = dataclasses.replace(part, recipe=dataclasses.replace(own, lr=theirs.lr))
+            noted = (theirs.lr, theirs.epochs, theirs.optimiser)
+            if own.lr == "auto" and noted == (RATE_BEFORE, own.epochs, own.optimiser):
+                parts[name] = dataclasses.replace(part, recipe=dataclasses.replace(own, lr=RATE_BEFORE))
         return dataclasses.replace(self, **parts)
 
     @property
@@ -115,6 +116,8 @@ SECTIONS: dict[str, type] = {
 }
 WITH_RECIPE = ("retrain", "sparsify", "evaluate")
 """Sections in which the keys of a recipe stand beside their own."""
+RATE_BEFORE = 0.1
+"""The default learning rate of every training before it went by the length."""
 REQUIRED = ("model", "data", "budget")
 MAY_CHANGE = ("[search] trials", "[dense] compile", "[retrain] ", "[sparsify] ", "[compare] ", "[evaluate] ")
 """How the settings begin that do not make another study: its trials are the same, and every result knows its recipe."""

@@ -113,6 +113,10 @@ def test_a_run_goes_on_at_the_rates_that_it_was_begun_with(tmp_path: Path) -> No
         here = read_study(write(tmp_path, f"{SMALL}[dense]\nepochs = 2\n[retrain]\nepochs = {epochs}\n"))
         _, study = open_run(tmp_path, here, tmp_path / "study.toml")
         assert study.retrain.recipe.highest_rate == rate
+    for line, rate in (("lr = 0.5", 0.5), ("", Recipe(epochs=2).highest_rate)):  # one taken out counts no more
+        here = read_study(write(tmp_path, f"{SMALL}[dense]\nepochs = 2\n[retrain]\nepochs = 2\n{line}\n"))
+        _, study = open_run(tmp_path, here, tmp_path / "study.toml")
+        assert study.retrain.recipe.highest_rate == rate
     other = read_study(write(tmp_path, f"{SMALL}[dense]\nepochs = 2\nlr = 0.05\n"))
     with pytest.raises(SecateurError, match=r"\[dense\] lr is 0.05, not 0.1 there"):
         open_run(tmp_path, other, tmp_path / "study.toml")
