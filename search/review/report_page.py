@@ -25,6 +25,7 @@ from search.review.figures import Figure, listed
 from search.review.front import Front
 from search.review.records import headings, long_dash, metric_cell, metric_change, result_cells
 from search.review.report import Facts, Report, common_metric, measures
+from search.review.summary import lost_in_training
 from search.review.trial_table import columns, details, state_field
 
 LARGEST = 4_800_000
@@ -71,7 +72,8 @@ def page(
         "headings": headings(metric),
         "metric": metric,
         "points": _result_rows(fronts, folder),
-        "ties": [f"{one.name}: the best is {level}" for one in fronts if (level := one.ties())],
+        "remarks": [f"{one.name}: the best is {level}" for one in fronts if (level := one.ties())]
+        + [f"{one.name}: {lost}" for one in fronts if (lost := lost_in_training(one))],
         "missed": [(one.name, one.reason) for front in fronts for one in front.baselines if one.reason],
         "reasons": reasons.most_common(10),
         "measured": _measured(fronts),

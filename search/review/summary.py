@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from search.data.task import ACCURACY, MetricSpec
-from search.formatting import amount, byte_size, counted, milliseconds, percent, significant, text_table
+from search.formatting import WIDTH, amount, byte_size, counted, milliseconds, percent, significant, text_table
 from search.review.candidate import Candidate, ranked
 from search.review.footprint import footprint_cells
 from search.review.front import Front
@@ -78,7 +79,25 @@ def validation_table(front: Front) -> str:
             for one in ones
         ]
         tables[label] = text_table(VALIDATED[:count], [row[:count] for row in rows])
-    return titled("validation", front.metric) + _below_names(tables)
+    lost = lost_in_training(front)
+    below = f"\n\n{textwrap.fill(f'Note: {lost}.', WIDTH)}" if lost else ""
+    return titled("validation", front.metric) + _below_names(tables) + below
+
+
+def lost_in_training(front: Front) -> str:
+    """In words, which networks were better as refitted than after their best retraining; empty where none was."""
+    best: dict[str, Candidate] = {}
+    for one in retrained(front):
+        best.setdefault(one.id, one)
+    text, worth, lost = front.metric.text, front.metric.worth, []
+    for one in best.values():
+        before, after = one.refitted_accuracy, one.accuracy
+        if before is not None and after is not None and worth(after) < worth(before) and text(after) != text(before):
+            lost.append(f"{one.name} ({text(before)} before, {text(after)} after)")
+    if not lost:
+        return ""
+    kept = "the refitted networks are kept; more epochs, a lower rate or another start may do better"
+    return f"by validation {front.metric.name} worse as retrained than as refitted: {', '.join(lost)}; {kept}"
 
 
 def final_table(front: Front) -> str:

@@ -19,11 +19,12 @@ from backbones.errors import SecateurError
 from backbones.registry import build
 from backbones.structure import Structure
 from search.data.task import MetricSpec
-from search.review.candidate import Candidate, Retraining, nondominated
+from search.review.candidate import Candidate, Refit, Retraining, nondominated
 from search.review.front import Front, load_fronts, save_fronts
 from search.review.records import training_text
-from search.review.report_files import plot_front
-from search.review.summary import final_table, finalists_table, retrained, validation_table
+from search.review.report import Report
+from search.review.report_files import plot_front, write_report
+from search.review.summary import final_table, finalists_table, lost_in_training, retrained, validation_table
 from search.review.trial_table import details, trial_rows
 
 DENSE = Candidate(-1, cost=Cost(1000, 500), accuracy=0.95, label="dense")
@@ -335,6 +336,29 @@ def several(folder: Path) -> Front:
     both = one(1, 200, 8.0)
     lost = [replace(one(n, 250, 9.0 - n), retrainings=(retraining(16, *rungs),)) for n, rungs in LOST.items()]
     return Front("toy", DENSE, (one(0, 100, 1.0), replace(both.after(longer), retrainings=(longer, shorter)), *lost))
+
+
+def refitted(front: Front, accuracy: float) -> Front:
+    """The front with its retrained structure refitted."""
+    refit = Refit(Path("refitted.safetensors"), accuracy, 0.2)
+    return replace(
+        front, candidates=tuple(replace(one, refit=refit) if one.number == 1 else one for one in front.candidates)
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "lost"),
+    [(0.95, True), (0.9004, False), (0.9, False), (0.6, False)],  # 90.04 % reads as 90.0 %; the better recipe counts
+)
+def test_what_retraining_made_worse_than_refitting_is_said(tmp_path: Path, before: float, lost: bool) -> None:
+    front = refitted(several(tmp_path), before)
+    assert bool(lost_in_training(front)) == ("Note: by validation accuracy worse" in validation_table(front)) == lost
+    page = write_report(Report((front,)), tmp_path).read_text()
+    assert ("toy: by validation accuracy worse as retrained than as refitted: trial 1" in page) == lost
+    if lost:
+        assert "trial 1 (95.0 % before, 90.0 % after);" in lost_in_training(front)
+    hertz = MetricSpec("mean error", "lower", "Hz")
+    assert bool(lost_in_training(replace(front, metric=hertz))) == (before < 0.72)  # the shorter one
 
 
 LOST = {2: ((1, 0.45), (4, 0.6)), 3: ((1, 0.4),)}
