@@ -1,6 +1,7 @@
 """What holds for every test: small networks, so one thread each; set before torch is imported, for subprocesses too."""
 
 import gc
+import multiprocessing
 import os
 import shutil
 import sys
@@ -58,6 +59,27 @@ def _migrations() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("alembic.util.load_python_file", read_once())
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _moments() -> Iterator[None]:
+    """What waits for other processes waits less, but in processes of their own: each search for a tenth of a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("search.study.heartbeat.SETTLE", 0.01)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _forked() -> None:
+    """What trains and scores for a test is forked from a process with the imports, which take a new one seconds.
+
+    Users have new ones: their scripts need no main guard then. So has a test of retraining (test_retraining_pool.py).
+    """
+    from joblib.externals.loky.backend.context import set_start_method
+
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        multiprocessing.set_forkserver_preload(["secateur", "torch._dynamo"])
+        set_start_method("forkserver", force=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
