@@ -178,7 +178,8 @@ def confirm(front: Front, scorer: str, task: ScoringTask, store: TrialWriter, wa
     """The front of the best by score alone, their scores replaced by those on images that no trial saw.
 
     A search tries hundreds of structures on the same images, and what wins there is in part what suits just these. So
-    before anything is retrained the scores at the top are made anew, with more images to fit and others to look at.
+    before anything is retrained the scores at the top are made anew, with more images to fit and others to look at. So
+    are those of the rules, which no images chose: where nothing that wins is better, a rule comes first.
 
     Args:
         front: of the search.
@@ -192,6 +193,9 @@ def confirm(front: Front, scorer: str, task: ScoringTask, store: TrialWriter, wa
         SecateurError: when no trial is feasible, or none can be scored again.
     """
     pool = choose(front, max(LOOKED_AT, 2 * wanted), spread=spread, rules=True)
+    rules = replace(front, candidates=tuple(one for one in front.candidates if one.rule and one.reason is None))
+    taken = {one.id for one in pool}
+    pool += [one for one in rules.points("score") if one.id not in taken]
     known = confirmed_scores(store.safely(lambda: store.study.user_attrs))
     for one in pool:
         if one.id not in known and one.structure is not None:

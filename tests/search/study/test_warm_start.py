@@ -17,11 +17,12 @@ from backbones.errors import SecateurError
 from backbones.structure import Structure
 from scoring.limits import Limits
 from scoring.scorers import SCORERS
-from scoring.scoring_task import ScoredStructure
+from scoring.scoring_task import ScoredStructure, ScoringTask
 from search.space.budget import Budget
 from search.space.layer_removal import LAYERS, Removal
 from search.space.proposals import WARM, unpack
 from search.space.space import KINDS, Space
+from search.study.candidates import LOOKED_AT
 from search.study.rules import RuleSettings, structure_of
 from search.study.samplers import SAMPLERS
 from search.study.study import Study
@@ -64,6 +65,31 @@ def test_a_search_never_ends_below_a_rule(
     assert [one.user_attrs["rule"] for one in ruled(study)] == [
         rule for rule in RULES for _ in range({"cap": 1, "targets": 2, "band": POINTS}[budget])
     ]
+
+
+@pytest.mark.parametrize("budget", ["cap", "targets"])
+def test_what_wins_on_the_images_of_the_search_alone_is_no_better_than_a_rule(
+    tmp_path: Path, budget: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here all that is proposed beats the rules by the search's images, and on fresh ones only rules are good."""
+    rules: set[str] = set()
+    tasks: list[ScoringTask] = []  # the search's comes first
+
+    def lucky(scored: ScoredStructure) -> float:
+        tasks.append(scored.task)
+        return float((scored.structure.id in rules) != (scored.task is tasks[0])) + 0.1 * RANDOM(scored)
+
+    monkeypatch.setitem(SCORERS, "reconstruction", lucky)
+    study = make(tmp_path, budget=BUDGETS[budget], space="ratios", sampler="evolution", scorer="reconstruction")
+    settings, targets = RuleSettings(study.space.criterion), study.problem.targets
+    rules |= {structure_of(rule, study.problem, target, settings).id for rule in RULES for target in targets}
+    study.search(60, progress=False)
+    front = study.front()
+    assert not any(one.rule for one in front.points("score"))
+    assert sum(one.reason is None and not one.rule for one in front.candidates) > LOOKED_AT
+    chosen = study.finalists(len(targets)).members
+    assert len(chosen) == len(targets)
+    assert all(one.rule for one in chosen)
 
 
 def test_a_rule_is_told_from_what_was_proposed(tmp_path: Path) -> None:
