@@ -1,7 +1,6 @@
 """What holds for every test: small networks, so one thread each; set before torch is imported, for subprocesses too."""
 
 import gc
-import multiprocessing
 import os
 import shutil
 import sys
@@ -63,7 +62,7 @@ def _migrations() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _moments() -> Iterator[None]:
-    """What waits for other processes waits less, but in processes of their own: each search for a tenth of a second."""
+    """Every search waits a tenth of a second for others that begin with it; one in the process of a test is alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("search.study.heartbeat.SETTLE", 0.01)
         yield
@@ -73,13 +72,15 @@ def _moments() -> Iterator[None]:
 def _forked() -> None:
     """What trains and scores for a test is forked from a process with the imports, which take a new one seconds.
 
-    Users have new ones: their scripts need no main guard then. So has a test of retraining (test_retraining_pool.py).
+    For users each is a new interpreter, so that their scripts need no main guard; so too where a test of
+    test_retraining_pool.py retrains in a process of the launcher's.
     """
     from joblib.externals.loky.backend.context import set_start_method
 
-    if "forkserver" in multiprocessing.get_all_start_methods():
-        multiprocessing.set_forkserver_preload(["secateur", "torch._dynamo"])
-        set_start_method("forkserver", force=True)
+    from search.training.parallel import _processes  # imports torch
+
+    if (method := _processes().get_start_method()) == "forkserver":
+        set_start_method(method, force=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -178,8 +178,8 @@ def confirm(front: Front, scorer: str, task: ScoringTask, store: TrialWriter, wa
     """The front of the best by score alone, their scores replaced by those on images that no trial saw.
 
     A search tries hundreds of structures on the same images, and what wins there is in part what suits just these. So
-    before anything is retrained the scores at the top are made anew, with more images to fit and others to look at. So
-    are those of the rules, which no images chose: where nothing that wins is better, a rule comes first.
+    before anything is retrained the scores at the top are made anew, with more images to fit and others to look at;
+    those of the best rules too, which no image chose, so that a rule comes first where nothing that wins is better.
 
     Args:
         front: of the search.

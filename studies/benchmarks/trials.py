@@ -64,16 +64,16 @@ class Bench:
             yield number, best.values[0], unpack(self.graph, best.user_attrs)
 
     def look(self, structure: sc.Structure, facts: dict[str, Any], trainings: int) -> Iterator[None]:
-        """Adds what is not known of a structure, a number at a time."""
+        """Adds what is not known of a structure; yields when there is something to keep, at least once."""
         if "others" not in facts:
             score = scorer_of("reconstruction")
             facts["others"] = float(np.mean([score(ScoredStructure(other, structure)) for other in self.others]))
             facts["validation"] = sc.accuracy(self._refitted(structure), self.data, "validation")
-            yield
+        yield
         for seed in range(len(facts.get("test", ())), trainings):
             recipe = sc.Recipe(epochs=1, batch_size=64, distill=0.0, schedule="one-cycle", lr=0.02, seed=seed)
             history = sc.train(self._refitted(structure), self.short, recipe, progress=False)
-            facts.setdefault("test", []).append(history.test_accuracy)
+            facts["test"] = [*facts.get("test", ()), history.test_accuracy]
             yield
 
     def _refitted(self, structure: sc.Structure) -> nn.Module:
@@ -99,9 +99,11 @@ def main() -> None:
         for *_, structure in best:
             for _ in bench.look(structure, facts[structure.id], options.train):
                 rows = [{"trials": n, "structure": one.id, "search": own, **facts[one.id]} for n, own, one in best]
-                searches[str(path)] = {"network": options.network, "rows": rows}
-                write_text(OUT, json.dumps({"environment": environment(), "searches": searches}, indent=1) + "\n")
-                print(structure.id, facts[structure.id], flush=True)
+                found = {"network": options.network, "rows": rows}
+                if found != searches.get(str(path)):
+                    searches[str(path)] = found
+                    write_text(OUT, json.dumps({"environment": environment(), "searches": searches}, indent=1) + "\n")
+                    print(structure.id, facts[structure.id], flush=True)
 
 
 if __name__ == "__main__":
