@@ -71,11 +71,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
 }
 WITHOUT: dict[str, dict[str, Any]] = {
     "search, moves at random": {"LEARNED_FROM": sys.maxsize},
-    "search, soft score": {
-        "sampler": "evolution",
-        "removal": sc.Removal(choice="each"),
-        "scorer": "reconstruction_soft",
-    },
     "search, layers by moves alone": {"next_removal": lambda *_: ()},
 }
 """What a sampler of local moves did not have yet where a way was measured before: its names and what stands there."""

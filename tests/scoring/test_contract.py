@@ -28,7 +28,7 @@ NEED_BATCHES = {
     "adaptive_loss",
 }
 COUNTING = {"macs", "params", "units", "random"}
-NEED_FIT = {"reconstruction"}
+NEED_FIT = {"reconstruction", "reconstruction_soft"}
 LABELS = torch.arange(12) % 10
 
 

@@ -1,0 +1,155 @@
+"""At which temperature to compare a refitted network's probabilities with the dense network's; nothing is trained.
+
+    SECATEUR_DATA=... python studies/benchmarks/temperatures.py ranks
+    SECATEUR_DATA=... python studies/benchmarks/temperatures.py fresh runs/search-pays/resnet20/*.json
+
+`ranks`: the structures on record in `studies/results/scorers_*/evidence.json` are refitted on 256 training images and
+compared with the dense network on 1,024 others. Kendall's tau with the accuracies on record (the mean of validation and
+test, over seeds), over all and inside the top third, for each temperature; the mean of two draws of the 1,024.
+
+`fresh`: structures that searches ended with (`studies/search_pays.py` keeps them) are compared with the dense network
+on 8,192 training images after a refit on 1,024 others, of a draw that no study makes; also how often the two networks
+name different classes.
+
+Divergences are times the square of the temperature; at "inf" they are the limit, half the mean square of the difference
+of centred logits. Kept in temperatures.json, each number as it is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import secateur as sc
+from backbones.files import write_text
+from backbones.inputs import run_on, split_samples
+from backbones.modes import evaluating
+from scoring.reconstruction.refit import refit
+from scoring.scoring_task import FIT_ROWS
+from search.evaluate.statistics import tau, top
+from search.run.folder import environment
+from search.run.inputs import load_inputs
+from search.run.study_file import read_study
+from search.space.families import draw
+from search.space.prepare import prepare_problem, scoring_task
+
+HERE = Path(__file__).resolve().parent
+OUT = HERE / "temperatures.json"
+TEMPERATURES = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0, math.inf)
+SETS = {
+    "B, refitted": ("resnet20", "resnet20_refitted_set1"),
+    "C, refitted": ("resnet56", "resnet56_refitted_set1"),
+    "A, cut": ("resnet20", "resnet20_set0"),
+    "B, cut": ("resnet20", "resnet20_set1"),
+    "A long, cut": ("resnet20_long", "resnet20_long_set0"),
+}
+"""Name -> study file and folder of results."""
+FIT, LOOK, DRAWS, FRESH_FIT, FRESH = 256, 1024, 2, 1024, 8192
+SEED = 123
+"""Of the images."""
+
+
+def divergence(logits: Tensor, dense: Tensor, temperature: float) -> Tensor:
+    """(B,) of each image."""
+    if math.isinf(temperature):
+        apart = logits - dense
+        return (apart - apart.mean(1, keepdim=True)).square().mean(1) / 2
+    ours, theirs = (F.log_softmax(one / temperature, dim=1) for one in (logits, dense))
+    return temperature**2 * F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
+
+
+class Images:
+    """A dense network, and images to refit structures on and to look at."""
+
+    def __init__(self, study: str, fit: int, look: int) -> None:
+        self.file = read_study(HERE.parent / f"scorers_{study}.toml")
+        inputs = load_inputs(self.file, HERE.parent, "cpu")
+        self.model, self.graph, self.data = inputs.model.eval(), inputs.graph, inputs.data
+        images = self.data.batch(fit + look, SEED)[0].contiguous(memory_format=torch.channels_last)
+        self.targets = sc.gather_targets(self.model, self.graph, images[:fit], rows=FIT_ROWS)
+        self.seen = images[fit:]
+        self.dense = self.logits(self.model)
+
+    def logits(self, network: nn.Module) -> Tensor:
+        """(B, classes) float64, of the images to look at."""
+        with evaluating(network), torch.no_grad():
+            return torch.cat([run_on(network, piece) for piece in split_samples(self.seen, 128)]).double()
+
+    def look(self, structure: sc.Structure) -> Tensor:
+        """(B, classes) of the refitted network."""
+        return self.logits(refit(self.targets, structure, forward_only=True).eval())
+
+
+def ranks(found: dict[str, Any]) -> None:
+    """Adds the taus of the sets that are not there."""
+    for name, (study, results) in SETS.items():
+        if name in found:
+            continue
+        record = json.loads((HERE.parent / "results" / f"scorers_{results}" / "evidence.json").read_text())
+        bench, rows, settings = Images(study, FIT, DRAWS * LOOK), record["rows"], record["settings"]
+        task = scoring_task(bench.model, bench.graph, bench.data, 128, 0)
+        space = sc.Space("ratios", criterion=settings["space"]["criterion"])
+        problem = prepare_problem(space, task, bench.file.budget.budget(), scorer="params")
+        drawn = draw(problem, problem.targets[0], len(rows), tuple(settings["families"]), settings["set"])
+        known = {one.structure.id: one.structure for one in drawn}
+        logits = [bench.look(known[row["structure"]]) for row in rows]
+        accuracies = np.array([np.mean([*row["validation"], *(row["test"] or ())]) for row in rows])
+        best = top(accuracies)
+        found[name] = {"structures": len(rows)}
+        for temperature in TEMPERATURES:
+            scores = -np.array([divergence(one, bench.dense, temperature).numpy() for one in logits])
+            draws = scores.reshape(len(rows), DRAWS, LOOK).mean(2).T
+            taus = [(tau(one, accuracies), tau(one[best], accuracies[best])) for one in draws]
+            found[name][f"{temperature:g}"] = dict(zip(("all", "top third"), np.mean(taus, axis=0), strict=True))
+        keep("ranks", found)
+
+
+def fresh(found: dict[str, Any], paths: list[Path]) -> None:
+    """Adds what is not known of the structures in these files."""
+    bench = Images("resnet20", FRESH_FIT, FRESH)
+    for path in paths:
+        record = json.loads(path.read_text())
+        if path.stem in found or "structure" not in record:
+            continue
+        logits = bench.look(sc.Structure.from_json(json.dumps(record["structure"])))
+        found[path.stem] = {f"{one:g}": float(divergence(logits, bench.dense, one).mean()) for one in TEMPERATURES}
+        found[path.stem]["disagree"] = float((logits.argmax(1) != bench.dense.argmax(1)).double().mean())
+        keep("fresh", found)
+
+
+def keep(part: str, found: dict[str, Any]) -> None:
+    """Writes what is known of a part."""
+    write_text(OUT, json.dumps({**kept(), "environment": environment(), part: found}, indent=1) + "\n")
+
+
+def kept() -> dict[str, Any]:
+    """What is known."""
+    found: dict[str, Any] = json.loads(OUT.read_text()) if OUT.is_file() else {}
+    return found
+
+
+def main() -> None:
+    """Measures what is not known yet, and prints all of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("ranks", "fresh"))
+    parser.add_argument("files", nargs="*", type=Path, help="of structures of ResNet-20, for `fresh`")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = kept().get(options.part, {})
+    if options.part == "ranks":
+        ranks(found)
+    else:
+        fresh(found, options.files)
+    print(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
