@@ -85,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", choices=("resnet20", "resnet56"), required=True)
     parser.add_argument("--train", type=int, default=0, metavar="N", help="short trainings of each structure")
-    parser.add_argument("storages", nargs="+", type=Path, help="SQLite files of searches by the score `reconstruction`")
+    parser.add_argument("storages", nargs="+", type=Path, help="SQLite files of searches")
     options = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(options.network)
