@@ -4,9 +4,9 @@
     SECATEUR_DATA=... python studies/benchmarks/trials.py --network resnet56 runs/system3-full/compare/search/study.db
 
 Of each storage the best structure by the search's own score after 5 (the rules), 50, 100, 200, 500 and 800 trials, as
-far as it has them: that score, the mean of the same score on three other draws of images, and the accuracy of the
-refitted network on the validation images, nothing trained. With `--train N` also its test accuracy after each of N
-short trainings (one pass over 10,000 images, as in `search_pays.py`). Kept in trials.json under the path of the
+far as it has them: that score, the mean of the score `reconstruction` on three other draws of images, and the accuracy
+of the refitted network on the validation images, nothing trained. With `--train N` also its test accuracy after each of
+N short trainings (one pass over 10,000 images, as in `search_pays.py`). Kept in trials.json under the path of the
 storage, each number as it is known: a killed run goes on.
 """
 
