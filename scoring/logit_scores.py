@@ -13,8 +13,8 @@ from scoring.scoring_task import ScoredStructure
 
 ROUNDING = 1e-12
 """A distance that is no larger is none: that of the dense network from itself."""
-SOFT = 4.0
-"""Temperature of `reconstruction_soft`: usual for distillation; see studies/README.md for others."""
+SOFT = 2.5
+"""Temperature of `reconstruction_soft`; studies/README.md has the evidence for it."""
 SCORED_AT_ONCE = 128
 """Samples at a time: activations of more leave the processor's caches, and a forward pass takes twice as long."""
 
