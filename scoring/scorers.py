@@ -94,7 +94,7 @@ HALVED = ("naswot", "naswot_last", *REFITTING)
 OF_WIDTHS = ("macs", "params", "units", "random", *REFITTING)
 """Scorers that see the same network refitted or not, or refit by themselves."""
 
-DEFAULT_SCORER = "reconstruction_soft"
+DEFAULT_SCORER = "reconstruction"
 """What a study scores by unless told otherwise: see studies/README.md for the evidence."""
 
 REPLACED: dict[str, str] = {"region_agreement": "region_kernel", "readout": "fidelity", "zico": "region_kernel"}

@@ -270,9 +270,8 @@ class SearchSection:
         trials: structures to score; raise it later and run again to continue.
         sampler: who proposes: "evolution" (local moves from the best), "tpe", "nsga2", "gp", "qmc", "random".
         warm_start: what the first trials are: rules, as for `rule`, and structures made elsewhere, each a .json file.
-        scorer: what a structure is worth before any training: "reconstruction_soft" (how near refitted networks come to
-            the dense one, by softened probabilities), "reconstruction" (by plain ones), "naswot", ...,
-            "refitted:naswot" (of the refitted network), or a rank sum, "naswot+params".
+        scorer: what a structure is worth before any training: "reconstruction" (how near refitted networks come to the
+            dense one), "naswot", ..., "refitted:naswot" (of the refitted network), or a rank sum, "naswot+params".
         batch: images the scorer looks at.
         statistics: images for the batch-norm statistics of pruned networks; 0 for the scoring batch itself.
         rule: instead of a search: the structure of a simple rule, "uniform" (one keep ratio), "global" (one threshold),
