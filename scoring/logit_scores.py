@@ -13,8 +13,6 @@ from scoring.scoring_task import ScoredStructure
 
 ROUNDING = 1e-12
 """A distance that is no larger is none: that of the dense network from itself."""
-SOFT = 2.5
-"""Temperature of `reconstruction_soft`; studies/README.md has the evidence for it."""
 SCORED_AT_ONCE = 128
 """Samples at a time: activations of more leave the processor's caches, and a forward pass takes twice as long."""
 
@@ -73,31 +71,12 @@ def reconstruction(scored: ScoredStructure) -> float:
     Raises:
         SecateurError: without samples to fit, or for outputs that are not finite.
     """
-    return _after_refit(scored, "reconstruction", 1.0)
-
-
-def reconstruction_soft(scored: ScoredStructure) -> float:
-    """`reconstruction` by softened probabilities: the loss of distillation at temperature `SOFT`, before any training.
-
-    Hinton et al., "Distilling the knowledge in a neural network" (2015, section 2.1): divided by a temperature, logits
-    of improbable classes count too, and times its square the divergence nears half the mean square of the difference of
-    centred logits. It varies less from sample to sample than the plain divergence, most of which comes from the few
-    samples that a network gets wrong, so a search by it fits its samples less. Needs what `reconstruction` needs.
-
-    Raises:
-        SecateurError: as for `reconstruction`.
-    """
-    return _after_refit(scored, "reconstruction_soft", SOFT)
-
-
-def _after_refit(scored: ScoredStructure, scorer: str, temperature: float) -> float:
-    network, task = scored.refitted(scorer), scored.task
+    network, task = scored.refitted("reconstruction"), scored.task
     with evaluating(network), torch.no_grad(), fast_precision(task.held_out_images, task.half):
         if task.has_logits:
             pieces = [run_on(network, piece) for piece in split_samples(task.held_out_images, SCORED_AT_ONCE)]
-            logits = torch.cat(pieces).double(), task.held_out_outputs.double()
-            ours, dense = (F.log_softmax(one / temperature, dim=1) for one in logits)
-            found = temperature**2 * F.kl_div(ours, dense, reduction="batchmean", log_target=True)
+            ours, dense = (F.log_softmax(one.double(), dim=1) for one in (torch.cat(pieces), task.held_out_outputs))
+            found = F.kl_div(ours, dense, reduction="batchmean", log_target=True)
         else:
             found = relative_distance(run_on(network, task.held_out_images), task.held_out_outputs)
     if not bool(found.isfinite()):

@@ -20,7 +20,7 @@ from backbones.modes import fast_precision
 from backbones.state import untouched
 from backbones.structure import Structure
 from scoring.combination import rank_sum_score
-from scoring.logit_scores import adaptive_bn, adaptive_loss, fidelity, logit_kl, reconstruction, reconstruction_soft
+from scoring.logit_scores import adaptive_bn, adaptive_loss, fidelity, logit_kl, reconstruction
 from scoring.naswot import naswot, naswot_last
 from scoring.region_scores import naswot_balanced, region_kernel, region_separation
 from scoring.scoring_task import ScoredStructure, Scorer, ScoringTask
@@ -77,7 +77,6 @@ SCORERS: dict[str, Scorer] = {
     "adaptive_bn": adaptive_bn,
     "adaptive_loss": adaptive_loss,
     "reconstruction": reconstruction,
-    "reconstruction_soft": reconstruction_soft,
     "synflow": synflow,
     "macs": _macs,
     "params": _params,
@@ -87,12 +86,10 @@ SCORERS: dict[str, Scorer] = {
 
 REFITTED = "refitted:"
 """Before the name of a scorer: asked of the refitted network, "refitted:naswot"."""
-REFITTING = ("reconstruction", "reconstruction_soft")
-"""Scorers that refit by themselves."""
-HALVED = ("naswot", "naswot_last", *REFITTING)
+HALVED = ("naswot", "naswot_last", "reconstruction")
 """Scorers that a study computes in bfloat16 where that is faster: structures keep their order (studies/README.md)."""
-OF_WIDTHS = ("macs", "params", "units", "random", *REFITTING)
-"""Scorers that see the same network refitted or not, or refit by themselves."""
+OF_WIDTHS = ("macs", "params", "units", "random", "reconstruction")
+"""Scorers that see the same network refitted or not, and the one that refits by itself."""
 
 DEFAULT_SCORER = "reconstruction"
 """What a study scores by unless told otherwise: see studies/README.md for the evidence."""
@@ -156,7 +153,7 @@ def halved(name: str) -> bool:
 
 def refits(name: str) -> bool:
     """Whether a scorer, or a part of a rank sum, looks at refitted networks, and so needs images to fit."""
-    return any(part in REFITTING or part.startswith(REFITTED) for part in name.split("+"))
+    return any(part == "reconstruction" or part.startswith(REFITTED) for part in name.split("+"))
 
 
 def _refitted(scorer: Scorer, scored: ScoredStructure) -> float:

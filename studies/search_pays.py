@@ -62,11 +62,6 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "search by tpe, cold": {"sampler": "tpe", "warm_start": ()},
     "search by region_kernel": {"sampler": "evolution", "scorer": "region_kernel"},
     "search, layers may go": {"sampler": "evolution", "removal": sc.Removal(choice="each")},
-    "search, soft score": {
-        "sampler": "evolution",
-        "removal": sc.Removal(choice="each"),
-        "scorer": "reconstruction_soft",
-    },
     "search, layers by moves alone": {"sampler": "evolution", "removal": sc.Removal(choice="each")},
 }
 WITHOUT: dict[str, dict[str, Any]] = {

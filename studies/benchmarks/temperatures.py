@@ -1,23 +1,17 @@
 """At which temperature to compare a refitted network's probabilities with the dense network's; nothing is trained.
 
-    SECATEUR_DATA=... python studies/benchmarks/temperatures.py ranks
-    SECATEUR_DATA=... python studies/benchmarks/temperatures.py fresh runs/search-pays/resnet20/*.json
+    SECATEUR_DATA=... python studies/benchmarks/temperatures.py
 
-`ranks`: the structures on record in `studies/results/scorers_*/evidence.json` are refitted on 256 training images and
+The structures on record in `studies/results/scorers_*/evidence.json` are refitted on 256 training images and
 compared with the dense network on 1,024 others. Kendall's tau with the accuracies on record (the mean of validation and
 test, over seeds), over all and inside the top third, for each temperature; the mean of two draws of the 1,024.
 
-`fresh`: structures that searches ended with (`studies/search_pays.py` keeps them) are compared with the dense network
-on 8,192 training images after a refit on 1,024 others, of a draw that no study makes; also how often the two networks
-name different classes.
-
 Divergences are times the square of the temperature; at "inf" they are the limit, half the mean square of the difference
-of centred logits. Kept in temperatures.json, each number as it is known.
+of centred logits. Kept in temperatures.json, a set as it is known.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -52,9 +46,8 @@ SETS = {
     "A long, cut": ("resnet20_long", "resnet20_long_set0"),
 }
 """Name -> study file and folder of results."""
-FIT, LOOK, DRAWS, FRESH_FIT, FRESH = 256, 1024, 2, 1024, 8192
-SEED = 123
-"""Of the images."""
+FIT, LOOK, DRAWS, SEED = 256, 1024, 2, 123
+"""Images to refit on and to look at, how many times, and the seed of their draw."""
 
 
 def divergence(logits: Tensor, dense: Tensor, temperature: float) -> Tensor:
@@ -88,66 +81,35 @@ class Images:
         return self.logits(refit(self.targets, structure, forward_only=True).eval())
 
 
-def ranks(found: dict[str, Any]) -> None:
-    """Adds the taus of the sets that are not there."""
-    for name, (study, results) in SETS.items():
-        if name in found:
-            continue
-        record = json.loads((HERE.parent / "results" / f"scorers_{results}" / "evidence.json").read_text())
-        bench, rows, settings = Images(study, FIT, DRAWS * LOOK), record["rows"], record["settings"]
-        task = scoring_task(bench.model, bench.graph, bench.data, 128, 0)
-        space = sc.Space("ratios", criterion=settings["space"]["criterion"])
-        problem = prepare_problem(space, task, bench.file.budget.budget(), scorer="params")
-        drawn = draw(problem, problem.targets[0], len(rows), tuple(settings["families"]), settings["set"])
-        known = {one.structure.id: one.structure for one in drawn}
-        logits = [bench.look(known[row["structure"]]) for row in rows]
-        accuracies = np.array([np.mean([*row["validation"], *(row["test"] or ())]) for row in rows])
-        best = top(accuracies)
-        found[name] = {"structures": len(rows)}
-        for temperature in TEMPERATURES:
-            scores = -np.array([divergence(one, bench.dense, temperature).numpy() for one in logits])
-            draws = scores.reshape(len(rows), DRAWS, LOOK).mean(2).T
-            taus = [(tau(one, accuracies), tau(one[best], accuracies[best])) for one in draws]
-            found[name][f"{temperature:g}"] = dict(zip(("all", "top third"), np.mean(taus, axis=0), strict=True))
-        keep("ranks", found)
-
-
-def fresh(found: dict[str, Any], paths: list[Path]) -> None:
-    """Adds what is not known of the structures in these files."""
-    bench = Images("resnet20", FRESH_FIT, FRESH)
-    for path in paths:
-        record = json.loads(path.read_text())
-        if path.stem in found or "structure" not in record:
-            continue
-        logits = bench.look(sc.Structure.from_json(json.dumps(record["structure"])))
-        found[path.stem] = {f"{one:g}": float(divergence(logits, bench.dense, one).mean()) for one in TEMPERATURES}
-        found[path.stem]["disagree"] = float((logits.argmax(1) != bench.dense.argmax(1)).double().mean())
-        keep("fresh", found)
-
-
-def keep(part: str, found: dict[str, Any]) -> None:
-    """Writes what is known of a part."""
-    write_text(OUT, json.dumps({**kept(), "environment": environment(), part: found}, indent=1) + "\n")
-
-
-def kept() -> dict[str, Any]:
-    """What is known."""
-    found: dict[str, Any] = json.loads(OUT.read_text()) if OUT.is_file() else {}
+def ranks(study: str, results: str) -> dict[str, Any]:
+    """The taus of one set."""
+    record = json.loads((HERE.parent / "results" / f"scorers_{results}" / "evidence.json").read_text())
+    bench, rows, settings = Images(study, FIT, DRAWS * LOOK), record["rows"], record["settings"]
+    task = scoring_task(bench.model, bench.graph, bench.data, 128, 0)
+    space = sc.Space("ratios", criterion=settings["space"]["criterion"])
+    problem = prepare_problem(space, task, bench.file.budget.budget(), scorer="params")
+    drawn = draw(problem, problem.targets[0], len(rows), tuple(settings["families"]), settings["set"])
+    known = {one.structure.id: one.structure for one in drawn}
+    logits = [bench.look(known[row["structure"]]) for row in rows]
+    accuracies = np.array([np.mean([*row["validation"], *row.get("test", ())]) for row in rows])
+    best = top(accuracies)
+    found: dict[str, Any] = {"structures": len(rows)}
+    for temperature in TEMPERATURES:
+        scores = -np.array([divergence(one, bench.dense, temperature).numpy() for one in logits])
+        draws = scores.reshape(len(rows), DRAWS, LOOK).mean(2).T
+        taus = [(tau(one, accuracies), tau(one[best], accuracies[best])) for one in draws]
+        found[f"{temperature:g}"] = dict(zip(("all", "top third"), np.mean(taus, axis=0), strict=True))
     return found
 
 
 def main() -> None:
     """Measures what is not known yet, and prints all of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("ranks", "fresh"))
-    parser.add_argument("files", nargs="*", type=Path, help="of structures of ResNet-20, for `fresh`")
-    options = parser.parse_args()
     torch.set_num_threads(1)
-    found = kept().get(options.part, {})
-    if options.part == "ranks":
-        ranks(found)
-    else:
-        fresh(found, options.files)
+    found: dict[str, Any] = json.loads(OUT.read_text())["ranks"] if OUT.is_file() else {}
+    for name in SETS:
+        if name not in found:
+            found[name] = ranks(*SETS[name])
+            write_text(OUT, json.dumps({"environment": environment(), "ranks": found}, indent=1) + "\n")
     print(json.dumps(found, indent=1))
 
 

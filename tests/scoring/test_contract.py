@@ -28,7 +28,7 @@ NEED_BATCHES = {
     "adaptive_loss",
 }
 COUNTING = {"macs", "params", "units", "random"}
-NEED_FIT = {"reconstruction", "reconstruction_soft"}
+NEED_FIT = {"reconstruction"}
 LABELS = torch.arange(12) % 10
 
 

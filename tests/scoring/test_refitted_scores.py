@@ -7,19 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.special import rel_entr
 from torch import Tensor, nn
 
 from backbones.architectures.resnet_cifar import CifarResNet
 from backbones.errors import SecateurError
 from backbones.graph import ChannelGraph
 from backbones.structure import Structure
-from scoring import logit_scores
-from scoring.logit_scores import SOFT
 from scoring.naswot import naswot
 from scoring.output_distance import relative_distance
 from scoring.reconstruction.refit import refit
-from scoring.scorers import REFITTING, SCORERS, check_scorer, refits, score, scorer_of
+from scoring.scorers import SCORERS, check_scorer, refits, score, scorer_of
 from scoring.scoring_task import ScoredStructure, ScoringTask
 from tests.graphs import known_trace as trace
 
@@ -38,46 +35,21 @@ def task() -> ScoringTask:
     return ScoringTask(model, trace(model, images(0, 1)), images(0, 12), fit=images(1, 24), held_out=images(2, 20))
 
 
-BOTH = pytest.mark.parametrize(("scorer", "temperature"), [("reconstruction", 1.0), ("reconstruction_soft", SOFT)])
-
-
-@BOTH
-def test_the_whole_network_scores_nothing_and_less_is_below(task: ScoringTask, scorer: str, temperature: float) -> None:
+def test_the_whole_network_scores_nothing_and_less_is_below(task: ScoringTask) -> None:
     graph = task.graph
     some = [Structure.full(graph), *(Structure.random(graph, macs=macs, seed=0) for macs in (0.8, 0.1))]
-    found = [SCORERS[scorer](ScoredStructure(task, structure)) for structure in some]
-    assert found[0] == pytest.approx(0.0, abs=1e-6 * temperature**2)
+    found = [SCORERS["reconstruction"](ScoredStructure(task, structure)) for structure in some]
+    assert found[0] == pytest.approx(0.0, abs=1e-6)
     assert found[0] > found[1] > found[2]
 
 
-@BOTH
-def test_it_is_the_divergence_of_the_refitted_network_on_the_images_held_out(
-    task: ScoringTask, scorer: str, temperature: float
-) -> None:
+def test_it_is_the_divergence_of_the_refitted_network_on_the_images_held_out(task: ScoringTask) -> None:
     structure = Structure.random(task.graph, macs=0.4, seed=1)
     network = refit(task.targets(""), structure, forward_only=True).eval()
     with torch.no_grad():
-        soft = [F.softmax(one(images(2, 20)).double() / temperature, 1) for one in (network, task.model)]
-    by_hand = -float(rel_entr(soft[1].numpy(), soft[0].numpy()).sum(1).mean()) * temperature**2
-    assert SCORERS[scorer](ScoredStructure(task, structure)) == pytest.approx(by_hand, rel=1e-6)
-
-
-def test_softened_it_nears_half_the_mean_square_of_the_logits_difference(
-    task: ScoringTask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logit_scores, "SOFT", 1e3)  # Hinton et al., 2015, section 2.1: the limit of high temperatures
-    structure = Structure.random(task.graph, macs=0.4, seed=1)
-    network = refit(task.targets(""), structure, forward_only=True).eval()
-    with torch.no_grad():
-        apart = network(images(2, 20)).double() - task.model(images(2, 20)).double()
-    half = float((apart - apart.mean(1, keepdim=True)).square().mean()) / 2
-    assert SCORERS["reconstruction_soft"](ScoredStructure(task, structure)) == pytest.approx(-half, rel=1e-2)
-
-
-def test_softened_it_needs_images_to_fit_on(task: ScoringTask) -> None:
-    structure = Structure.random(task.graph, macs=0.4, seed=1)
-    with pytest.raises(SecateurError, match="scorer 'reconstruction_soft' needs fit="):
-        SCORERS["reconstruction_soft"](ScoredStructure(replace(task, fit=None), structure))
+        ours, dense = (F.log_softmax(one(images(2, 20)).double(), 1) for one in (network, task.model))
+    by_hand = -float((dense.exp() * (dense - ours)).sum(1).mean())
+    assert SCORERS["reconstruction"](ScoredStructure(task, structure)) == pytest.approx(by_hand, rel=1e-6)
 
 
 def test_other_outputs_are_compared_by_their_relative_distance() -> None:
@@ -99,8 +71,7 @@ def test_other_outputs_are_compared_by_their_relative_distance() -> None:
     network = refit(task.targets(""), structure, forward_only=True).eval()
     with torch.no_grad():
         by_hand = -float(relative_distance(network(images(2, 20)), model(images(2, 20))))
-    for scorer in REFITTING:
-        assert SCORERS[scorer](ScoredStructure(task, structure)) == pytest.approx(by_hand, rel=1e-5)
+    assert SCORERS["reconstruction"](ScoredStructure(task, structure)) == pytest.approx(by_hand, rel=1e-5)
     assert by_hand < 0
 
 
