@@ -62,13 +62,13 @@ def divergence(logits: Tensor, dense: Tensor, temperature: float) -> Tensor:
 class Images:
     """A dense network, and images to refit structures on and to look at."""
 
-    def __init__(self, study: str, fit: int, look: int) -> None:
+    def __init__(self, study: str) -> None:
         self.file = read_study(HERE.parent / f"scorers_{study}.toml")
         inputs = load_inputs(self.file, HERE.parent, "cpu")
         self.model, self.graph, self.data = inputs.model.eval(), inputs.graph, inputs.data
-        images = self.data.batch(fit + look, SEED)[0].contiguous(memory_format=torch.channels_last)
-        self.targets = sc.gather_targets(self.model, self.graph, images[:fit], rows=FIT_ROWS)
-        self.seen = images[fit:]
+        images = self.data.batch(FIT + DRAWS * LOOK, SEED)[0].contiguous(memory_format=torch.channels_last)
+        self.targets = sc.gather_targets(self.model, self.graph, images[:FIT], rows=FIT_ROWS)
+        self.seen = images[FIT:]
         self.dense = self.logits(self.model)
 
     def logits(self, network: nn.Module) -> Tensor:
@@ -84,7 +84,7 @@ class Images:
 def ranks(study: str, results: str) -> dict[str, Any]:
     """The taus of one set."""
     record = json.loads((HERE.parent / "results" / f"scorers_{results}" / "evidence.json").read_text())
-    bench, rows, settings = Images(study, FIT, DRAWS * LOOK), record["rows"], record["settings"]
+    bench, rows, settings = Images(study), record["rows"], record["settings"]
     task = scoring_task(bench.model, bench.graph, bench.data, 128, 0)
     space = sc.Space("ratios", criterion=settings["space"]["criterion"])
     problem = prepare_problem(space, task, bench.file.budget.budget(), scorer="params")
