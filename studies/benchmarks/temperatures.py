@@ -14,20 +14,20 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import secateur as sc
 from backbones.files import write_text
 from backbones.inputs import run_on, split_samples
-from backbones.modes import evaluating
-from scoring.reconstruction.refit import refit
-from scoring.scoring_task import FIT_ROWS
+from scoring.logit_scores import SCORED_AT_ONCE
+from scoring.scoring_task import ScoredStructure
 from search.evaluate.statistics import tau, top
 from search.run.folder import environment
 from search.run.inputs import load_inputs
@@ -59,47 +59,36 @@ def divergence(logits: Tensor, dense: Tensor, temperature: float) -> Tensor:
     return temperature**2 * F.kl_div(ours, theirs, reduction="none", log_target=True).sum(1)
 
 
-class Images:
-    """A dense network, and images to refit structures on and to look at."""
-
-    def __init__(self, study: str) -> None:
-        self.file = read_study(HERE.parent / f"scorers_{study}.toml")
-        inputs = load_inputs(self.file, HERE.parent, "cpu")
-        self.model, self.graph, self.data = inputs.model.eval(), inputs.graph, inputs.data
-        images = self.data.batch(FIT + DRAWS * LOOK, SEED)[0].contiguous(memory_format=torch.channels_last)
-        self.targets = sc.gather_targets(self.model, self.graph, images[:FIT], rows=FIT_ROWS)
-        self.seen = images[FIT:]
-        self.dense = self.logits(self.model)
-
-    def logits(self, network: nn.Module) -> Tensor:
-        """(B, classes) float64, of the images to look at."""
-        with evaluating(network), torch.no_grad():
-            return torch.cat([run_on(network, piece) for piece in split_samples(self.seen, 128)]).double()
-
-    def look(self, structure: sc.Structure) -> Tensor:
-        """(B, classes) of the refitted network."""
-        return self.logits(refit(self.targets, structure, forward_only=True).eval())
-
-
 def ranks(study: str, results: str) -> dict[str, Any]:
     """The taus of one set."""
     record = json.loads((HERE.parent / "results" / f"scorers_{results}" / "evidence.json").read_text())
-    bench, rows, settings = Images(study), record["rows"], record["settings"]
-    task = scoring_task(bench.model, bench.graph, bench.data, 128, 0)
+    rows, settings, file = record["rows"], record["settings"], read_study(HERE.parent / f"scorers_{study}.toml")
+    inputs = load_inputs(file, HERE.parent, "cpu")
+    images, _ = inputs.data.batch(FIT + DRAWS * LOOK, SEED)
+    task = scoring_task(inputs.model.eval(), inputs.graph, inputs.data, 128, 0)
+    task = replace(task, fit=images[:FIT], held_out=images[FIT:], half=False)
     space = sc.Space("ratios", criterion=settings["space"]["criterion"])
-    problem = prepare_problem(space, task, bench.file.budget.budget(), scorer="params")
+    problem = prepare_problem(space, task, file.budget.budget(), scorer="params")
     drawn = draw(problem, problem.targets[0], len(rows), tuple(settings["families"]), settings["set"])
     known = {one.structure.id: one.structure for one in drawn}
-    logits = [bench.look(known[row["structure"]]) for row in rows]
+    logits = [refitted_logits(ScoredStructure(task, known[row["structure"]])) for row in rows]
     accuracies = np.array([np.mean([*row["validation"], *row.get("test", ())]) for row in rows])
     best = top(accuracies)
     found: dict[str, Any] = {"structures": len(rows)}
     for temperature in TEMPERATURES:
-        scores = -np.array([divergence(one, bench.dense, temperature).numpy() for one in logits])
+        scores = -np.array([divergence(one, task.held_out_outputs.double(), temperature).numpy() for one in logits])
         draws = scores.reshape(len(rows), DRAWS, LOOK).mean(2).T
         taus = [(tau(one, accuracies), tau(one[best], accuracies[best])) for one in draws]
         found[f"{temperature:g}"] = dict(zip(("all", "top third"), np.mean(taus, axis=0), strict=True))
     return found
+
+
+def refitted_logits(scored: ScoredStructure) -> Tensor:
+    """(B, classes) float64, of the images to look at."""
+    network = scored.refitted("temperatures")
+    with torch.no_grad():
+        pieces = [run_on(network, one) for one in split_samples(scored.task.held_out_images, SCORED_AT_ONCE)]
+    return torch.cat(pieces).double()
 
 
 def main() -> None:
